@@ -1,0 +1,52 @@
+SHELL := bash
+PYTHON ?= python3
+PROMPT ?= Say hello, and tell in one sentence what you can do.
+export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --progress-bar off
+
+.PHONY: chat test lint types imports tests bench clean
+
+chat: .venv/.chat
+	@if [ -t 0 ] && [ -t 1 ]; then exec $(BIN)/llama-chat; \
+	elif [ ! -t 0 ] && read -r -t 3 line; then { echo "$$line"; cat; } | $(BIN)/llama-chat ask; \
+	else $(BIN)/llama-chat ask "$(PROMPT)" </dev/null; fi
+
+test: lint types imports tests
+
+lint: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.test
+	$(BIN)/mypy
+
+imports: .venv/.test
+	$(BIN)/lint-imports
+
+tests: .venv/.test
+	$(BIN)/pytest
+
+bench: .venv/.bench
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf .venv
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.chat: pyproject.toml | .venv/bin/python
+	@echo "Installing; the first time llama.cpp is compiled, which takes about 5 minutes on 2 cores." >&2
+	$(PIP) --editable '.[demo]' >&2
+	@touch $@
+
+.venv/.test: pyproject.toml | .venv/bin/python
+	$(PIP) --editable '.[demo,test]' >&2
+	@touch $@ .venv/.chat
+
+.venv/.bench: pyproject.toml | .venv/bin/python
+	$(PIP) --editable '.[demo,test,bench]' >&2
+	@touch $@

@@ -1,0 +1,1 @@
+"""The llama.cpp backend of llama-chat: wire, client, server and engine."""

@@ -1,0 +1,200 @@
+"""The one way to a backend: the HTTP API over a Unix socket or a URL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+import httpx2
+import msgspec
+
+from llama_backend.api import (
+    BackendStatus,
+    ChatMessage,
+    ChatRequest,
+    Delta,
+    ModelInfo,
+    ModelList,
+    TokenCount,
+    TokenizeRequest,
+    decode_chunk,
+    encode,
+)
+from llama_backend.errors import BackendError, Unreachable, from_wire
+
+T = TypeVar("T")
+
+_CONNECT_SECONDS = 10.0
+_SILENCE_SECONDS = 60.0
+"""The server sends a heartbeat every 15 s; four missing ones mean that it is gone."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a backend listens: a Unix socket, or else a URL such as `http://host:8080`."""
+
+    url: str = "http://localhost"
+    socket: Path | None = None
+
+    @property
+    def is_local(self) -> bool:
+        return self.socket is not None
+
+    def __str__(self) -> str:
+        return str(self.socket) if self.socket else self.url
+
+
+class Backend(Protocol):
+    """What a front end needs of a backend; every method raises BackendError."""
+
+    def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
+        """The answer in pieces, the last with a finish reason. Closing the iterator stops the work."""
+        ...
+
+    async def count(self, messages: list[ChatMessage]) -> TokenCount:
+        """Exact prompt tokens of a conversation."""
+        ...
+
+    async def models(self) -> list[ModelInfo]: ...
+
+    async def status(self) -> BackendStatus: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Client:
+    """A Backend over HTTP.
+
+    `wait` is how many seconds a request may wait for a model that is loading (RFC 7240 `Prefer: wait`).
+    """
+
+    def __init__(self, address: Address, api_key: str | None = None, wait: float = 300.0) -> None:
+        self.address = address
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        if wait:
+            headers["Prefer"] = f"wait={wait:.0f}"
+        uds = str(address.socket) if address.socket else None
+        needs_tls = uds is None and address.url.startswith("https:")
+        self._http = httpx2.AsyncClient(
+            base_url=address.url.rstrip("/").removesuffix("/v1"),
+            headers=headers,
+            transport=httpx2.AsyncHTTPTransport(uds=uds, verify=needs_tls),
+            timeout=httpx2.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
+        body = encode(_streaming(request))
+        async with self._mapped_errors():
+            async with self._http.stream(
+                "POST", "/v1/chat/completions", content=body, headers=_JSON
+            ) as answer:
+                if answer.status_code != 200:
+                    raise from_wire(_parsed(await answer.aread()), answer.status_code)
+                async for delta in _deltas(answer):
+                    yield delta
+
+    async def count(self, messages: list[ChatMessage]) -> TokenCount:
+        body = encode(TokenizeRequest(messages=messages))
+        return await self._call("POST", "/v1/tokenize", TokenCount, body)
+
+    async def models(self) -> list[ModelInfo]:
+        return (await self._call("GET", "/v1/models", ModelList)).data
+
+    async def status(self) -> BackendStatus:
+        return await self._call("GET", "/v1/status", BackendStatus)
+
+    async def _call(self, method: str, path: str, kind: type[T], body: bytes | None = None) -> T:
+        async with self._mapped_errors():
+            answer = await self._http.request(method, path, content=body, headers=_JSON if body else None)
+            if answer.status_code != 200:
+                raise from_wire(_parsed(answer.content), answer.status_code)
+            return msgspec.json.decode(answer.content, type=kind)
+
+    @asynccontextmanager
+    async def _mapped_errors(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except httpx2.ConnectError as error:
+            raise Unreachable(f"no backend answers at {self.address}: {error}") from error
+        except httpx2.TimeoutException as error:
+            raise Unreachable(f"the backend at {self.address} does not answer in time") from error
+        except (httpx2.TransportError, httpx2.InvalidURL) as error:
+            raise Unreachable(
+                f"the connection to {self.address} broke: {error or type(error).__name__}"
+            ) from error
+        except msgspec.MsgspecError as error:
+            raise BackendError(f"the backend at {self.address} answered something else: {error}") from error
+
+
+_JSON = {"Content-Type": "application/json"}
+
+
+def _streaming(request: ChatRequest) -> dict[str, Any]:
+    """The request as a streamed one, without the fields that are not set."""
+    fields = msgspec.to_builtins(request)
+    chosen = {name: value for name, value in fields.items() if value is not None and value is not False}
+    return chosen | {"stream": True, "stream_options": {"include_usage": True}}
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return body.decode("utf-8", "replace")[:500]
+
+
+async def _deltas(answer: httpx2.Response) -> AsyncIterator[Delta]:
+    """Server-sent events as Deltas; raises what an error event says, and Unreachable where the end is missing."""
+    finished = False
+    async for line in answer.aiter_lines():
+        if not line.startswith("data:"):
+            continue
+        data = line[5:].strip()
+        if data == "[DONE]":
+            return
+        if '"error"' in data:
+            _raise_error_event(data)
+        for delta in _delta(data):
+            finished = finished or delta.finish_reason is not None
+            yield delta
+    if not finished:
+        raise Unreachable("the connection to the backend broke before the answer was complete")
+
+
+def _raise_error_event(data: str) -> None:
+    body = _parsed(data.encode())
+    if isinstance(body, dict) and body.get("error"):
+        raise from_wire(body, 500)
+
+
+def _delta(data: str) -> list[Delta]:
+    chunk = decode_chunk(data)
+    facts = {"usage": chunk.usage, "timings": chunk.timings, "model": chunk.model, "seed": chunk.seed}
+    if not chunk.choices:
+        return [Delta(**facts)] if chunk.usage else []  # type: ignore[arg-type]
+    choice = chunk.choices[0]
+    reason = _FINISH.get(choice.finish_reason, "stop") if choice.finish_reason else None
+    return [Delta(text=choice.delta.content or "", finish_reason=reason, **facts)]  # type: ignore[arg-type]
+
+
+_FINISH: dict[str | None, Any] = {
+    "stop": "stop",
+    "length": "length",
+    "cancelled": "cancelled",
+    "error": "error",
+}

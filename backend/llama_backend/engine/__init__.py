@@ -1,0 +1,1 @@
+"""The inference engine: one process, one model, one thread that decodes."""

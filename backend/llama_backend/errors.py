@@ -1,0 +1,138 @@
+"""What can go wrong on the way to an answer, as one small tree.
+
+    BackendError
+    ├─ InvalidRequest         400  a field is wrong; `param` names it
+    │  ├─ PromptTooLong       400  more prompt tokens than the context holds
+    │  └─ BodyTooLarge        413
+    ├─ Unauthorized           401
+    ├─ Forbidden              403  a foreign Host header on a backend without a key
+    ├─ ModelNotFound          404
+    ├─ QueueFull              429  carries `retry_after` in seconds
+    ├─ Unavailable            503  loading, restarting or draining; carries `retry_after`
+    │  ├─ ModelUnreadable     503  the file is no model that llama.cpp can load
+    │  └─ EngineDied          503  the engine process ended under the request
+    ├─ InternalError          500  a fault of ours
+    └─ Unreachable             –   no backend answers (raised by the client only)
+
+`code` is stable and goes over the wire; `from_wire` turns it back into the same class.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class BackendError(Exception):
+    """Base of all errors of the backend; `str(error)` is one line for a person."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    type: ClassVar[str] = "server_error"
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = {key: value for key, value in details.items() if value is not None}
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds to wait before trying again, or None."""
+        value = self.details.get("retry_after")
+        return float(value) if isinstance(value, int | float) else None
+
+    def to_wire(self) -> dict[str, Any]:
+        """The error as OpenAI writes it: `{"error": {"message", "type", "param", "code", …}}`."""
+        body = {"message": self.message, "type": self.type, "param": None, "code": self.code}
+        return {"error": body | self.details}
+
+
+class InvalidRequest(BackendError):
+    status, code, type = 400, "invalid_request", "invalid_request_error"
+
+
+class PromptTooLong(InvalidRequest):
+    code = "context_length_exceeded"
+
+    @classmethod
+    def of(cls, prompt_tokens: int, context: int) -> PromptTooLong:
+        """The error for a prompt of `prompt_tokens` in a window of `context` tokens."""
+        text = f"the prompt has {prompt_tokens} tokens and the context holds {context}, one of them for the answer"
+        return cls(text, param="messages", prompt_tokens=prompt_tokens, context=context)
+
+
+class BodyTooLarge(InvalidRequest):
+    status, code = 413, "request_too_large"
+
+
+class Unauthorized(BackendError):
+    status, code, type = 401, "invalid_api_key", "authentication_error"
+
+
+class Forbidden(BackendError):
+    status, code, type = 403, "forbidden_host", "permission_error"
+
+
+class ModelNotFound(BackendError):
+    status, code, type = 404, "model_not_found", "invalid_request_error"
+
+
+class NotFound(BackendError):
+    status, code, type = 404, "not_found", "invalid_request_error"
+
+
+class MethodNotAllowed(BackendError):
+    status, code, type = 405, "method_not_allowed", "invalid_request_error"
+
+
+class QueueFull(BackendError):
+    status, code, type = 429, "queue_full", "rate_limit_error"
+
+
+class Unavailable(BackendError):
+    status, code, type = 503, "unavailable", "unavailable_error"
+
+
+class ModelUnreadable(Unavailable):
+    code = "model_unreadable"
+
+
+class EngineDied(Unavailable):
+    code = "engine_died"
+
+
+class InternalError(BackendError):
+    pass
+
+
+class Unreachable(BackendError):
+    status, code, type = 503, "unreachable", "connection_error"
+
+
+def _family(base: type[BackendError]) -> list[type[BackendError]]:
+    return [base] + [found for sub in base.__subclasses__() for found in _family(sub)]
+
+
+_BY_CODE = {kind.code: kind for kind in _family(BackendError)}
+
+
+def from_wire(body: Any, status: int) -> BackendError:
+    """The error that `body` (parsed JSON of a response, ours or another server's) describes."""
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict):
+        error = {"message": str(error or body or f"HTTP status {status}")}
+    kind = _BY_CODE.get(str(error.get("code")), _by_status(status))
+    known = {"message", "type", "code"}
+    details = {key: value for key, value in error.items() if key not in known and key.isidentifier()}
+    return kind(str(error.get("message") or f"HTTP status {status}"), **details)
+
+
+def _by_status(status: int) -> type[BackendError]:
+    table: dict[int, type[BackendError]] = {
+        401: Unauthorized,
+        403: Unauthorized,
+        404: ModelNotFound,
+        413: BodyTooLarge,
+        429: QueueFull,
+        503: Unavailable,
+    }
+    return table.get(status, InvalidRequest if 400 <= status < 500 else InternalError)

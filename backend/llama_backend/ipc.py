@@ -1,0 +1,144 @@
+"""What server and engine say to each other: msgpack frames over a socket pair.
+
+A frame is a little-endian uint32 with the number of payload bytes, then the payload: one tagged struct.
+The engine sends one `StepDone` a step, with what it brought for all sequences.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from llama_backend.api import ChatMessage, FinishReason, SamplingParams, StepTimes, Timings, Usage
+
+HEADER = struct.Struct("<I")
+MAX_FRAME = 64 * 1024 * 1024
+
+
+class EngineConfig(Struct, frozen=True, kw_only=True):
+    """How an engine process loads its model."""
+
+    path: str
+    context: int | None = None
+    """Tokens of one sequence; None is the model's own, at most 4,096."""
+    slots: int = 4
+    """Sequences that are decoded at the same time."""
+    threads: int | None = None
+    gpu_layers: int | None = None
+    """Layers on the GPU; None is all where there is one, -1 all."""
+
+
+class Submit(Struct, frozen=True, kw_only=True, tag=True):
+    """A new request: chat messages, a plain text or token ids."""
+
+    id: int
+    sampling: SamplingParams
+    messages: list[ChatMessage] | None = None
+    prompt: str | list[int] | None = None
+
+
+class Cancel(Struct, frozen=True, tag=True):
+    id: int
+
+
+class Count(Struct, frozen=True, kw_only=True, tag=True):
+    """Asks for the tokens of a conversation or of a text, without computing anything."""
+
+    id: int
+    messages: list[ChatMessage] | None = None
+    prompt: str | None = None
+    return_tokens: bool = False
+
+
+class Stop(Struct, frozen=True, tag=True):
+    pass
+
+
+Command = Submit | Cancel | Count | Stop
+
+
+class Loading(Struct, frozen=True, tag=True):
+    """Part of the model that is loaded, 0 to 1."""
+
+    progress: float
+
+
+class Ready(Struct, frozen=True, kw_only=True, tag=True):
+    """The model is loaded and has decoded a token."""
+
+    context: int
+    context_trained: int
+    slots: int
+    threads: int
+    gpu_layers: int
+    kv_unified: bool
+    description: str
+    parameters: int
+    size: int
+
+
+class Failed(Struct, frozen=True, tag=True):
+    """The model could not be loaded; the process ends."""
+
+    reason: str
+
+
+class Accepted(Struct, frozen=True, tag=True):
+    """The prompt fits and the request waits for a slot."""
+
+    id: int
+    prompt_tokens: int
+
+
+class Refused(Struct, frozen=True, kw_only=True, tag=True):
+    """The request cannot be run; `code` is one of the error tree's."""
+
+    id: int
+    code: str
+    message: str
+    prompt_tokens: int | None = None
+    context: int | None = None
+    param: str | None = None
+
+
+class Counted(Struct, frozen=True, kw_only=True, tag=True):
+    id: int
+    count: int
+    context: int
+    tokens: list[int] | None = None
+
+
+class Piece(Struct, frozen=True, array_like=True):
+    """What one step brought for one sequence."""
+
+    id: int
+    text: str
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+    message: str | None = None
+    """What went wrong, where the finish reason is `error`."""
+
+
+class StepDone(Struct, frozen=True, kw_only=True, tag=True):
+    pieces: list[Piece]
+    running: int
+    waiting: int
+    times: StepTimes | None = None
+
+
+Event = Loading | Ready | Failed | Accepted | Refused | Counted | StepDone
+Direction = Literal["command", "event"]
+
+_encoder = msgspec.msgpack.Encoder()
+decode_command = msgspec.msgpack.Decoder(Command).decode
+decode_event = msgspec.msgpack.Decoder(Event).decode
+
+
+def frame(message: Command | Event) -> bytes:
+    """The bytes of one message on the socket."""
+    payload = _encoder.encode(message)
+    return HEADER.pack(len(payload)) + payload

@@ -1,0 +1,1 @@
+"""The HTTP server: routes, admission, streaming, and the engine under supervision."""

@@ -1,0 +1,1 @@
+"""Weights: fetch, read, write GGUF, quantise, check."""
