@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def isolated_home(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
+def isolated_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own for each test, with short paths, since a socket's path is limited to 108 bytes."""
     home = tmp_path_factory.mktemp("h")
     for name in [name for name in os.environ if name.startswith(("LLAMA_CHAT_", "XDG_"))]:
@@ -23,7 +20,7 @@ def isolated_home(
         folder = home / kind.lower()
         folder.mkdir(mode=0o700)
         monkeypatch.setenv(f"XDG_{kind}_{'DIR' if kind == 'RUNTIME' else 'HOME'}", str(folder))
-    yield home
+    return home
 
 
 @pytest.fixture(scope="session")

@@ -123,7 +123,7 @@ class ChatRequest(_Request, frozen=True, kw_only=True):
 class CompletionRequest(_Request, frozen=True, kw_only=True):
     """`POST /v1/completions`: plain continuation of a text or of token ids."""
 
-    prompt: str | list[int] | list[str]
+    prompt: str | list[int | str]
     echo: bool = False
     suffix: str | None = None
 
@@ -132,16 +132,18 @@ class CompletionRequest(_Request, frozen=True, kw_only=True):
         for name in ("echo", "suffix"):
             if getattr(self, name):
                 raise InvalidRequest(f"{name}: this value is not supported by this backend", param=name)
-        if isinstance(self.prompt, list) and self.prompt and isinstance(self.prompt[0], str):
-            if len(self.prompt) != 1:
-                raise InvalidRequest("prompt: one text a request", param="prompt")
+        if not self.prompt:
+            raise InvalidRequest("prompt: it is empty", param="prompt")
+        if isinstance(self.prompt[0], str) and not isinstance(self.prompt, str) and len(self.prompt) != 1:
+            raise InvalidRequest("prompt: one text a request", param="prompt")
 
     @property
     def single(self) -> str | list[int]:
         """The prompt as one text or one list of token ids."""
-        if isinstance(self.prompt, list) and self.prompt and isinstance(self.prompt[0], str):
-            return self.prompt[0]
-        return self.prompt  # type: ignore[return-value]
+        if isinstance(self.prompt, str):
+            return self.prompt
+        texts = [item for item in self.prompt if isinstance(item, str)]
+        return texts[0] if texts else [item for item in self.prompt if isinstance(item, int)]
 
 
 class TokenizeRequest(Struct, frozen=True, kw_only=True):

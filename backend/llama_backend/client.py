@@ -99,14 +99,14 @@ class Client:
 
     async def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
         body = encode(_streaming(request))
-        async with self._mapped_errors():
-            async with self._http.stream(
-                "POST", "/v1/chat/completions", content=body, headers=_JSON
-            ) as answer:
-                if answer.status_code != 200:
-                    raise from_wire(_parsed(await answer.aread()), answer.status_code)
-                async for delta in _deltas(answer):
-                    yield delta
+        async with (
+            self._mapped_errors(),
+            self._http.stream("POST", "/v1/chat/completions", content=body, headers=_JSON) as answer,
+        ):
+            if answer.status_code != 200:
+                raise from_wire(_parsed(await answer.aread()), answer.status_code)
+            async for delta in _deltas(answer):
+                yield delta
 
     async def count(self, messages: list[ChatMessage]) -> TokenCount:
         body = encode(TokenizeRequest(messages=messages))
@@ -134,9 +134,7 @@ class Client:
         except httpx2.TimeoutException as error:
             raise Unreachable(f"the backend at {self.address} does not answer in time") from error
         except (httpx2.TransportError, httpx2.InvalidURL) as error:
-            raise Unreachable(
-                f"the connection to {self.address} broke: {error or type(error).__name__}"
-            ) from error
+            raise Unreachable(f"the connection to {self.address} broke: {error or type(error).__name__}") from error
         except msgspec.MsgspecError as error:
             raise BackendError(f"the backend at {self.address} answered something else: {error}") from error
 

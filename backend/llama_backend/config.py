@@ -1,0 +1,32 @@
+"""How a backend is started; handed as JSON to a background process, so it holds no secret."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from llama_backend.ipc import EngineConfig
+
+
+class ServerConfig(Struct, frozen=True, kw_only=True):
+    """One server process: its model, where it listens and when it ends."""
+
+    model: str
+    """The name under which the model is served."""
+    engine: EngineConfig
+    host: str | None = None
+    """Address for TCP; None listens on the socket only."""
+    port: int = 8080
+    socket: str | None = None
+    """Path of a Unix socket to bind."""
+    socket_fd: int | None = None
+    """A socket that is bound already and inherited (its path is `socket`)."""
+    api_key_file: str | None = None
+    """File with one key a line; asked for on TCP, never on the Unix socket."""
+    idle_exit: float | None = None
+    """Seconds without a request after which the server ends; None is never."""
+    max_queue: int = 256
+    """Requests that may wait for a slot; more get 429."""
+    drain: float = 30.0
+    """Seconds that running answers may take after SIGTERM."""
+    log: str | None = None
+    """The file that holds this process's standard error, for `status` to name."""
