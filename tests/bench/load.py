@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-WORDS = "river stone lantern copper orchard winter harbor violin meadow cinder maple canyon ember".split()
+WORDS = [
     "river",
     "stone",
     "lantern",
@@ -25,7 +25,6 @@ WORDS = "river stone lantern copper orchard winter harbor violin meadow cinder m
     "maple",
     "canyon",
     "ember",
-    "thistle",
 ]
 MAX_TOKENS = 64
 
