@@ -11,21 +11,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-WORDS = [
-    "river",
-    "stone",
-    "lantern",
-    "copper",
-    "orchard",
-    "winter",
-    "harbor",
-    "violin",
-    "meadow",
-    "cinder",
-    "maple",
-    "canyon",
-    "ember",
-]
+WORDS = ["river", "stone", "lantern", "copper", "orchard", "winter", "harbor", "violin", "meadow", "cinder"]
 MAX_TOKENS = 64
 
 
