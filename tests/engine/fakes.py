@@ -160,6 +160,7 @@ class Bench:
         refuses_partial: bool = False,
         n_batch: int = 512,
         failures: Random | None = None,
+        vocab: Vocab | None = None,
     ) -> None:
         self.context = context or (cells if unified else cells // slots)
         capacity = cells if unified else cells // slots
@@ -167,15 +168,11 @@ class Bench:
         self.runner = FakeRunner(self.memory, n_batch, failures)
         self.cache = KVCache(self.memory, slots, cells, unified)
         self.remembered: list[tuple[str, list[int], bool]] = []
-        self.engine = LLMEngine(self.runner, self.cache, fake_vocab(), self.context, self._remember)
+        self.engine = LLMEngine(self.runner, self.cache, vocab or fake_vocab(), self.context, self._remember)
         self.answers: dict[int, Answer] = {}
 
     def _remember(self, text: str, tokens: list[int], stripped: bool) -> None:
         self.remembered.append((text, tokens, stripped))
-
-    @property
-    def scheduler(self) -> object:
-        return self.engine.scheduler
 
     def submit(self, number: int, prompt: list[int], max_tokens: int | None = None, stop: str | None = None) -> None:
         self.answers[number] = Answer()
