@@ -137,7 +137,12 @@ def _choice(delta: dict[str, str], finish_reason: str | None = None) -> dict[str
 
 def _usage(count: int) -> dict[str, Any]:
     details = {"cached_tokens": 3}
-    return {"prompt_tokens": 11, "completion_tokens": count, "total_tokens": 11 + count, "prompt_tokens_details": details}
+    return {
+        "prompt_tokens": 11,
+        "completion_tokens": count,
+        "total_tokens": 11 + count,
+        "prompt_tokens_details": details,
+    }
 
 
 def _chunk(**facts: Any) -> bytes:

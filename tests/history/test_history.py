@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,13 @@ def test_facts_of_an_answer_are_kept(history: History) -> None:
     usage = Usage(5, 3, 8, {"cached_tokens": 4})
     history.update(answer, "Yes.", finish_reason="stop", usage=usage, timings=Timings(predicted_n=3), seed=7, model="m")
     stored = history.messages(conversation.id)[-1]
-    assert (stored.text, stored.finish_reason, stored.error, stored.model, stored.seed) == ("Yes.", "stop", None, "m", 7)
+    assert (stored.text, stored.finish_reason, stored.error, stored.model, stored.seed) == (
+        "Yes.",
+        "stop",
+        None,
+        "m",
+        7,
+    )
     assert (stored.prompt_tokens, stored.completion_tokens, stored.cached_tokens) == (5, 3, 4)
     assert stored.timings is not None
     assert '"predicted_n":3' in stored.timings
@@ -227,4 +234,5 @@ def test_a_full_disk_is_reported(history: History, file: Path) -> None:
     with pytest.raises(HistoryError, match="full"):
         grow(history, conversation, "x" * 100_000)
     assert texts(history, conversation) == []
-    assert sqlite3.connect(file).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with closing(sqlite3.connect(file)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -53,14 +53,11 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Interrupts and closed pipes end a command here, where click has not yet written anything about them."""
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
+            return super().invoke(ctx)
         except KeyboardInterrupt:
             raise click.exceptions.Exit(ExitCode.INTERRUPTED) from None
         except BrokenPipeError:
-            output.abandon_stdout()
             raise click.exceptions.Exit(ExitCode.CLOSED_PIPE) from None
-        return result
 
 
 def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

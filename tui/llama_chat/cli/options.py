@@ -34,8 +34,9 @@ def switch(name: str, *flags: str, help: str) -> Decorator[Any]:
 
 
 def flag(name: str, *flags: str, help: str) -> Decorator[Any]:
-    """An option that belongs to this one call; its variable is for scripts that cannot pass options."""
-    return click.option(*flags, name, is_flag=True, envvar=f"{config.PREFIX}{name.upper()}", help=help)
+    """An option that is no setting, since it belongs to one call."""
+    variable = config.PREFIX + flags[-1].strip("-").upper()
+    return click.option(*flags, name, is_flag=True, envvar=variable, help=f"{help}  [{variable}]")
 
 
 def sampling(_: click.Context, __: click.Parameter, pairs: tuple[tuple[str, str], ...]) -> dict[str, Any]:
@@ -62,11 +63,15 @@ option = click.option(
     multiple=True,
     metavar="KEY VALUE",
     callback=sampling,
-    help="How tokens are chosen, such as `-o temperature 0.2`.",
+    help="How tokens are chosen: `-o temperature 0.2`.  [LLAMA_CHAT_TEMPERATURE and so on]",
 )
 resume = flag("resume", "-c", "--continue", help="Go on with the conversation that was written to last.")
 conversation_id = click.option(
-    "conversation_id", "--cid", metavar="ID", envvar="LLAMA_CHAT_CID", help="Go on with this conversation."
+    "conversation_id",
+    "--cid",
+    metavar="ID",
+    envvar="LLAMA_CHAT_CID",
+    help="Go on with this conversation.  [LLAMA_CHAT_CID]",
 )
 as_json = flag("json", "--json", help="Write JSON.")
 

@@ -8,6 +8,8 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
+from llama_chat.errors import ChatError
+
 _HIDDEN = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 """C0 and C1 control characters, with which a text could steer a terminal."""
 
@@ -27,7 +29,7 @@ def prepare_streams() -> None:
 
 
 def abandon_stdout() -> None:
-    """Sends what is still buffered nowhere; else the interpreter would complain about the closed pipe as it ends."""
+    """Sends what is still buffered nowhere; else the interpreter would complain about it as it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -61,7 +63,19 @@ def shown(text: str, stream: TextIO) -> str:
 
 def write(text: str) -> None:
     """One or more lines on standard output."""
-    sys.stdout.write(shown(text, sys.stdout).rstrip("\n") + "\n")
+    emit(shown(text, sys.stdout).rstrip("\n") + "\n", sys.stdout)
+
+
+def emit(text: str, stream: TextIO) -> None:
+    """Writes at once. Raises BrokenPipeError where nobody reads any more, ChatError where it cannot be written."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        abandon_stdout()
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise ChatError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def write_json(value: Any) -> None:
@@ -92,11 +106,9 @@ class AnswerWriter:
         self._newlines = whole[len(body) :]
         if body:
             self._begun = True
-            self._stream.write(body)
-            self._stream.flush()
+            emit(body, self._stream)
 
     def end(self, *, complete: bool) -> None:
         """Ends the last line; an answer without text is an empty line, a failure without text is nothing."""
         if self._begun or complete:
-            self._stream.write("\n")
-            self._stream.flush()
+            emit("\n", self._stream)

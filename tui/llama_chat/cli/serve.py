@@ -33,9 +33,8 @@ def command(**params: Any) -> int:
 
     The OpenAI-compatible API is served on TCP, and on the Unix socket where chats on this machine find it.
     """
-    from llama_backend.server.main import run
-
     from llama_backend.models import resolve
+    from llama_backend.server.main import run
 
     setup = options.load(params)
     model = resolve(setup.settings.model, setup.paths.models)

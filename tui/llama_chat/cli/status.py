@@ -23,7 +23,7 @@ def command(json: bool, **params: Any) -> None:
     """Show how the backend is; exit 3 where none runs. Starts nothing."""
     setup = options.load(params)
     address = _address(setup)
-    status = _status(address, options.api_key(setup.settings))
+    status = ask_status(address, options.api_key(setup.settings))
     if json:
         import msgspec
 
@@ -45,13 +45,14 @@ def _address(setup: Setup) -> Address:
     return found
 
 
-def _status(address: Address, api_key: str | None) -> BackendStatus:
+def ask_status(address: Address, api_key: str | None = None) -> BackendStatus:
+    """What the backend there says of itself."""
     import asyncio
 
     from llama_backend.client import Client
 
     async def asked() -> BackendStatus:
-        async with Client(address, None if address.socket else api_key, wait=0) as client:
+        async with Client(address, None if address.is_local else api_key, wait=0) as client:
             return await client.status()
 
     return asyncio.run(asked())
