@@ -274,6 +274,7 @@ class BackendStatus(Struct, frozen=True, kw_only=True):
     """Why the state is `failed` or `restarting`."""
     version: str = ""
     pid: int = 0
+    engine_pid: int | None = None
     uptime: float = 0.0
     """Seconds."""
     log: str | None = None
@@ -284,7 +285,11 @@ class BackendStatus(Struct, frozen=True, kw_only=True):
     kv_unified: bool | None = None
     gpu_layers: int | None = None
     running: int = 0
+    """Sequences that have a slot."""
     waiting: int = 0
+    """Sequences that wait for one."""
+    active: int = 0
+    """Requests that have not ended, in whatever state."""
     restarts: int = 0
     rss: int | None = None
     """Resident bytes of server and engine."""

@@ -17,6 +17,7 @@ from llama_backend.errors import (
     BackendError,
     BodyTooLarge,
     EngineDied,
+    InvalidRequest,
     ModelNotFound,
     ModelUnreadable,
     PromptTooLong,
@@ -36,6 +37,8 @@ class ExitCode(IntEnum):
     TOO_LONG = 5
     SCHEMA = 6
     INTERRUPTED = 130
+    CLOSED_PIPE = 141
+    """Whoever read standard output has gone; what a shell reports for SIGPIPE."""
 
 
 class ChatError(Exception):
@@ -62,6 +65,7 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (UsageError, ExitCode.USAGE),
     (PromptTooLong, ExitCode.TOO_LONG),
     (BodyTooLarge, ExitCode.TOO_LONG),
+    (InvalidRequest, ExitCode.USAGE),
     (ModelNotFound, ExitCode.MODEL),
     (ModelUnreadable, ExitCode.MODEL),
     (EngineDied, ExitCode.FAILURE),

@@ -57,7 +57,7 @@ class Turn:
 
     async def stream(
         self, backend: Backend, text: str, sampling: SamplingParams = _NO_SAMPLING
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         """Asks `text` and yields the answer as it comes.
 
         The question is on disk before it is sent. Closing this iterator or cancelling its task stops the backend; what
