@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 from llama_chat.ui.stream_pump import StreamPump
 from llama_chat.ui.token_rate import TokenRate
 
 if TYPE_CHECKING:
-    from llama_backend.api import Delta, SamplingParams
+    from llama_backend.api import SamplingParams
     from llama_backend.client import Backend
     from llama_chat.turn import Turn
 
@@ -76,7 +76,7 @@ class Exchange:
 
     async def _run(self, backend: Backend, sampling: SamplingParams) -> None:
         try:
-            async with aclosing(self._stream(backend, sampling)) as deltas:
+            async with aclosing(self.turn.stream(backend, self.question, sampling)) as deltas:
                 async for delta in deltas:
                     self.rate.take(delta, time.monotonic())
                     self._pump.feed(delta.text)
@@ -84,9 +84,6 @@ class Exchange:
             self.error = error
         finally:
             self._end()
-
-    def _stream(self, backend: Backend, sampling: SamplingParams) -> AsyncGenerator[Delta, None]:
-        return cast("AsyncGenerator[Delta, None]", self.turn.stream(backend, self.question, sampling))
 
     def _write(self, text: str) -> None:
         if not self._has_begun:

@@ -40,8 +40,9 @@ class _Writer:
     def write(self, node: SyntaxTreeNode) -> None:
         start = len(self.text)
         self._write_text(node)
-        for child in node.children:
-            self.write(child)
+        if node.type != "image":
+            for child in node.children:
+                self.write(child)
         if style := _STYLES.get(node.type):
             self.spans.append(Span(start, len(self.text), style))
         if node.type == "link":
