@@ -15,6 +15,7 @@ from llama_backend.errors import InvalidRequest
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "cancelled", "error"]
+_TOKEN_DIGITS = 10
 
 
 class TextPart(Struct, frozen=True):
@@ -75,7 +76,7 @@ class SamplingParams(Struct, frozen=True, kw_only=True):
     def validate(self) -> None:
         """Raises InvalidRequest for what the types alone do not catch."""
         for token in self.logit_bias or {}:
-            if not token.isdigit():
+            if not (token.isascii() and token.isdigit() and len(token) <= _TOKEN_DIGITS):
                 raise InvalidRequest(f"logit_bias: {token!r} is not a token id", param="logit_bias")
 
 
