@@ -32,6 +32,9 @@ _OPENING_SECONDS = 10.0
 """After this long without a decision a stream is opened, and errors come in it."""
 _WAIT = re.compile(r"\bwait=(\d{1,6})\b")
 
+_PATH = re.compile(r"`\$\.?([^`]*)`")
+_MISSING = re.compile(r"missing required field `([^`]*)`")
+
 Parsed = TypeVar("Parsed", bound=msgspec.Struct)
 
 
@@ -95,11 +98,16 @@ async def _parse(request: Request, kind: type[Parsed]) -> Parsed:
         if isinstance(parsed, SamplingParams):
             parsed.validate()
     except msgspec.ValidationError as error:
-        param = str(error).rpartition("`$.")[2].removesuffix("`") if "`$." in str(error) else None
-        raise InvalidRequest(str(error), param=param) from error
+        raise InvalidRequest(str(error), param=_field(str(error))) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
     return parsed
+
+
+def _field(message: str) -> str | None:
+    """The field that msgspec's message is about, such as `messages[0].role`."""
+    found = (_PATH.search(message), _MISSING.search(message))
+    return ".".join(match[1] for match in found if match and match[1]) or None
 
 
 async def _read(request: Request) -> bytes:
