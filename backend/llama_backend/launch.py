@@ -137,6 +137,7 @@ def _listen(path: Path) -> socket.socket:
 @contextmanager
 def _open_log(path: Path) -> Iterator[int]:
     """The log file, opened for appending; one that has grown large is set aside first."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > _LOG_SIZE:
         path.replace(path.with_suffix(".old.log"))
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
