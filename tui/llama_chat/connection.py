@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_backend.errors import ModelNotFound, Unavailable, Unreachable
-from llama_chat.errors import ConfigError
-from llama_chat.paths import Paths, make_private, make_runtime
+from llama_chat.errors import ChatError, ConfigError
+from llama_chat.paths import Paths, make_runtime
 
 if TYPE_CHECKING:
     from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
@@ -101,8 +101,10 @@ class Connection:
         from llama_backend.launch import ensure
 
         make_runtime(self._paths.runtime)
-        make_private(self._paths.state)
-        return ensure(place(self._paths), server_config(self._settings, self._model))
+        try:
+            return ensure(place(self._paths), server_config(self._settings, self._model))
+        except OSError as error:
+            raise ChatError(f"the backend cannot be started: {error}") from error
 
     async def _dismiss(self, found: BackendStatus) -> None:
         """Ends the local backend, which serves another model; raises Unavailable where somebody is using it."""
@@ -149,11 +151,12 @@ def server_config(settings: Settings, model: InstalledModel) -> ServerConfig:
 
 
 def read_key(file: str) -> str:
-    """The first API key in a file with one key a line; raises ConfigError."""
+    """The first API key in a file with one key a line and comments after `#`; raises ConfigError."""
     try:
-        lines = Path(file).expanduser().read_text(encoding="ascii").split()
+        lines = Path(file).expanduser().read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the file with the API key cannot be read: {error}") from error
-    if not lines:
+    keys = [line.strip() for line in lines if line.strip() and line[0] != "#"]
+    if not keys:
         raise ConfigError(f"the file {file} holds no API key")
-    return lines[0]
+    return keys[0]

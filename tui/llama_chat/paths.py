@@ -63,20 +63,15 @@ def make_runtime(folder: Path) -> None:
     """
     if len(os.fsencode(folder / "backend.sock")) > _LONGEST_SOCKET:
         raise ChatError(f"the path of {folder} is too long for a socket; set LLAMA_CHAT_RUNTIME_DIR to a shorter one")
-    make_private(folder)
-    found = folder.lstat()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise ChatError(f"the folder {folder} cannot be made: {error.strerror}") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise ChatError(f"{folder} is not a folder of this user; set LLAMA_CHAT_RUNTIME_DIR to another one")
     if found.st_mode & 0o077:
         raise ChatError(f"other users may enter {folder}, where the backend's socket is; `chmod 700` it")
-
-
-def make_private(folder: Path) -> None:
-    """Makes a folder for this user alone where it is missing; raises ChatError."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ChatError(f"the folder {folder} cannot be made: {error.strerror}") from error
 
 
 def _folder(variable: str) -> Path | None:
