@@ -11,6 +11,7 @@ import pytest
 
 from llama_backend.config import ServerConfig
 from llama_chat.cli import main
+from tests.scripted import ScriptedBackend
 
 Describe = Callable[..., ServerConfig]
 
@@ -78,3 +79,10 @@ def test_it_reads_the_environment(describe: Describe, monkeypatch: pytest.Monkey
     monkeypatch.setenv("LLAMA_CHAT_CTX_SIZE", "1024")
     config = describe()
     assert (config.host, config.engine.context) == ("127.0.0.2", 1024)
+
+
+def test_it_does_not_push_another_backend_aside(
+    local_backend: ScriptedBackend, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["serve"]) == 1
+    assert "`llama-chat stop` ends it" in capfd.readouterr().err

@@ -10,6 +10,7 @@ from msgspec import structs
 
 from llama_chat.cli import options
 from llama_chat.cli.options import Setup, setting
+from llama_chat.errors import ChatError
 from llama_chat.paths import Paths, make_runtime
 
 if TYPE_CHECKING:
@@ -62,8 +63,13 @@ def _host(setup: Setup) -> str | None:
 
 
 def _usual_socket(paths: Paths) -> str:
-    """Where front ends on this machine look."""
+    """Where front ends on this machine look; raises ChatError where a backend listens there already."""
+    from llama_backend.launch import find
+    from llama_chat.connection import place
+
     make_runtime(paths.runtime)
+    if find(place(paths)) is not None:
+        raise ChatError("a backend is running already; `llama-chat stop` ends it, --socket puts this one elsewhere")
     return str(paths.socket)
 
 
