@@ -149,7 +149,11 @@ class ServerProcess:
         """A connection to the Unix socket, for what no HTTP client would send."""
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(10)
-        sock.connect(str(self.config.socket))
+        try:
+            sock.connect(str(self.config.socket))
+        except OSError:
+            sock.close()
+            raise
         return sock
 
     def signal(self, number: signal.Signals) -> None:
