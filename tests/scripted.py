@@ -47,6 +47,9 @@ class ScriptedBackend:
 
     path: Path | None = None
     """The Unix socket to listen on; None is TCP."""
+    model: str = MODEL
+    active: int = 0
+    """Requests at work, as the status tells them."""
     scripts: deque[Script] = field(default_factory=deque)
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
@@ -124,11 +127,12 @@ class ScriptedBackend:
 
     async def _models(self, _: Request) -> Response:
         meta = {"context": CONTEXT, "size": 92_000_000, "quantization": "Q4_1", "architecture": "llama"}
-        return JSONResponse({"object": "list", "data": [{"id": MODEL, "meta": meta}]})
+        return JSONResponse({"object": "list", "data": [{"id": self.model, "meta": meta}]})
 
     async def _status(self, _: Request) -> Response:
         facts = {"pid": 1, "uptime": 61.0, "log": "/nowhere/backend.log", "context": CONTEXT, "slots": 4}
-        return JSONResponse({"state": "ready", "model": MODEL, "rss": 250_000_000, "threads": 2, **facts})
+        more = {"rss": 250_000_000, "threads": 2, "active": self.active}
+        return JSONResponse({"state": "ready", "model": self.model, **facts, **more})
 
 
 def _choice(delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ class Address:
 class Backend(Protocol):
     """What a front end needs of a backend; every method raises BackendError."""
 
-    def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """The answer in pieces, the last with a finish reason. Closing the iterator stops the work."""
         ...
 
@@ -97,7 +97,7 @@ class Client:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         body = encode(_streaming(request))
         async with (
             self._mapped_errors(),
@@ -156,7 +156,7 @@ def _parsed(body: bytes) -> Any:
         return body.decode("utf-8", "replace")[:500]
 
 
-async def _deltas(answer: httpx2.Response) -> AsyncIterator[Delta]:
+async def _deltas(answer: httpx2.Response) -> AsyncGenerator[Delta, None]:
     """Server-sent events as Deltas; raises what an error event says, and Unreachable where the end is missing."""
     finished = False
     async for line in answer.aiter_lines():

@@ -51,8 +51,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """Unix socket that `serve` listens on."""
     ctx_size: Annotated[int, Meta(ge=16, le=1 << 24)] | None = None
     """Tokens of one conversation; None is the model's own, at most 4,096."""
-    parallel: Annotated[int, Meta(ge=1, le=256)] = 4
-    """Answers that are computed at the same time."""
+    parallel: Annotated[int, Meta(ge=1, le=256)] | None = None
+    """Answers that are computed at the same time; None is four that share the cells of one context."""
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
     gpu_layers: Annotated[int, Meta(ge=-1, le=10_000)] | None = None
     """Layers on the GPU; -1 is all; None is all where there is a GPU."""

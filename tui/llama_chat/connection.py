@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from llama_backend.errors import Unreachable
-from llama_chat.errors import ConfigError
+from llama_backend.errors import ModelNotFound, Unavailable, Unreachable
+from llama_chat.errors import ChatError, ConfigError
 from llama_chat.paths import Paths, make_runtime
 
 if TYPE_CHECKING:
@@ -53,19 +53,22 @@ class Connection:
         return self._address
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """As Client.chat. A local backend that is gone before the answer begins is started again, once."""
+        """As Client.chat. A local backend that is gone before the answer begins is started again, once; so is one that
+        serves another model, unless it is at work."""
         begun = False
         try:
-            async with aclosing(await self._chat(request)) as deltas:
+            async with aclosing((await self._connected()).chat(request)) as deltas:
                 async for delta in deltas:
                     begun = True
                     yield delta
             return
-        except Unreachable:
+        except (Unreachable, ModelNotFound) as error:
             if begun or not self.is_local:
                 raise
+            if isinstance(error, ModelNotFound):
+                await self._dismiss(await (await self._connected()).status())
         await self.aclose()
-        async with aclosing(await self._chat(request)) as deltas:
+        async with aclosing((await self._connected()).chat(request)) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -76,6 +79,12 @@ class Connection:
         return await (await self._connected()).models()
 
     async def status(self) -> BackendStatus:
+        """As Client.status; a local backend that serves another model is replaced first, unless it is at work."""
+        found = await (await self._connected()).status()
+        if not self.is_local or found.model == self.model:
+            return found
+        await self._dismiss(found)
+        await self.aclose()
         return await (await self._connected()).status()
 
     async def aclose(self) -> None:
@@ -92,10 +101,17 @@ class Connection:
         from llama_backend.launch import ensure
 
         make_runtime(self._paths.runtime)
-        return ensure(place(self._paths), server_config(self._settings, self._model))
+        try:
+            return ensure(place(self._paths), server_config(self._settings, self._model))
+        except OSError as error:
+            raise ChatError(f"the backend cannot be started: {error}") from error
 
-    async def _chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        return cast("AsyncGenerator[Delta, None]", (await self._connected()).chat(request))
+    async def _dismiss(self, found: BackendStatus) -> None:
+        """Ends the local backend, which serves another model; raises Unavailable where somebody is using it."""
+        from llama_backend.launch import stop
+
+        if found.active or not await asyncio.to_thread(stop, place(self._paths), found.pid):
+            raise Unavailable(f"the backend is at work with {found.model}; try again later, or ask that model")
 
     async def _connected(self) -> Client:
         async with self._opening:
@@ -135,11 +151,12 @@ def server_config(settings: Settings, model: InstalledModel) -> ServerConfig:
 
 
 def read_key(file: str) -> str:
-    """The first API key in a file with one key a line; raises ConfigError."""
+    """The first API key in a file with one key a line and comments after `#`; raises ConfigError."""
     try:
-        lines = Path(file).expanduser().read_text(encoding="ascii").split()
+        lines = Path(file).expanduser().read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the file with the API key cannot be read: {error}") from error
-    if not lines:
+    keys = [line.strip() for line in lines if line.strip() and line[0] != "#"]
+    if not keys:
         raise ConfigError(f"the file {file} holds no API key")
-    return lines[0]
+    return keys[0]

@@ -67,7 +67,7 @@ def make_runtime(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
-        raise ChatError(f"the folder {folder} for the backend's socket cannot be made: {error.strerror}") from error
+        raise ChatError(f"the folder {folder} cannot be made: {error.strerror}") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise ChatError(f"{folder} is not a folder of this user; set LLAMA_CHAT_RUNTIME_DIR to another one")
     if found.st_mode & 0o077:

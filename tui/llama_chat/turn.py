@@ -67,7 +67,7 @@ class Turn:
         async with self._kept():
             messages = await asyncio.to_thread(self._begin, text)
             request = ChatRequest(model=self.model, messages=messages, **_fields(sampling))
-            async with aclosing(_chat(backend, request)) as deltas:
+            async with aclosing(backend.chat(request)) as deltas:
                 async for delta in deltas:
                     self._take(delta)
                     yield delta
@@ -161,11 +161,6 @@ def to_request(past: Sequence[StoredMessage]) -> list[ChatMessage]:
         elif kept and kept[-1].role == "user":
             kept.pop()
     return kept
-
-
-def _chat(backend: Backend, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-    """Backends answer with generators, since closing the iterator is what stops the work."""
-    return cast("AsyncGenerator[Delta, None]", backend.chat(request))
 
 
 def _fields(sampling: SamplingParams) -> dict[str, Any]:

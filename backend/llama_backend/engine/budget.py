@@ -12,7 +12,7 @@ class PrefillBudget:
     any (it bounds how long a cancellation waits), both in seconds.
     """
 
-    def __init__(self, n_batch: int, target: float = 0.2, alone: float = 1.0, least: int = 16) -> None:
+    def __init__(self, n_batch: int, target: float = 0.4, alone: float = 1.0, least: int = 16) -> None:
         self._n_batch = n_batch
         self._target = target
         self._alone = alone

@@ -80,6 +80,7 @@ class Scheduler:
         self._admit()
         self._plan_decode(batch)
         self._plan_prefill(batch)
+        batch.items.sort(key=_by_slot)
         return batch
 
     def _admit(self) -> None:
@@ -144,6 +145,11 @@ class Scheduler:
                 batch.decode -= item.count
             else:
                 batch.prefill -= item.count
+
+
+def _by_slot(item: BatchItem) -> int:
+    """llama.cpp computes neighbouring streams together, where they come in order."""
+    return item.sequence.slot.seq_id if item.sequence.slot else -1
 
 
 def _reserve(sequence: Sequence) -> int:

@@ -47,6 +47,7 @@ class Supervisor:
         self._tickets: dict[int, Ticket] = {}
         self._counts: dict[int, asyncio.Future[Counted]] = {}
         self._changed = asyncio.Event()
+        self._load_error: str | None = None
         self._failed_at = 0.0
         self.state: State = "loading"
         self.progress = 0.0
@@ -147,7 +148,7 @@ class Supervisor:
 
     async def _follow(self, child: EngineChild) -> bool:
         """Takes in all that one engine says; returns whether another one should follow it."""
-        self.ready, loaded = None, False
+        self.ready, self._load_error, loaded = None, None, False
         async for event in child.events():
             loaded = loaded or isinstance(event, Ready)
             self._take(event)
@@ -160,7 +161,7 @@ class Supervisor:
             self._set_state("restarting", reason)
         else:
             self._failed_at = monotonic()
-            self._set_state("failed", self.reason or reason)
+            self._set_state("failed", self._load_error or reason)
         self._fail_all(EngineDied(reason, retry_after=2))
         return loaded
 
@@ -190,7 +191,7 @@ class Supervisor:
                 self.ready, self.was_ready, self.progress = event, True, 1.0
                 self._set_state("ready")
             case Failed(reason):
-                self.reason = reason
+                self._load_error = reason
 
     def _refuse(self, refused: Refused) -> None:
         error: dict[str, Any] = {"message": refused.message, "code": refused.code, "param": refused.param}

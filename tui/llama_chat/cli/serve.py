@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @setting("socket", "--socket", metavar="PATH", help="Listen on this Unix socket, instead of the one that chats find.")
 @setting("api_key_file", "--api-key-file", metavar="FILE", help="Ask for one of the keys in FILE on TCP.")
 @setting("ctx_size", "--ctx-size", metavar="N", help="Tokens of one conversation.")
-@setting("parallel", "--parallel", metavar="N", help="Answers computed at the same time, 4.")
+@setting("parallel", "--parallel", metavar="N", help="Answers at the same time, each with a context of its own.")
 @setting("threads", "--threads", metavar="N", help="CPU threads.")
 @setting("gpu_layers", "--gpu-layers", metavar="N", help="Layers on the GPU, -1 for all.")
 @setting("idle_exit", "--idle-exit", metavar="SECONDS", help="End after as long without a request; 0 is never.")
