@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from llama_backend.models import InstalledModel, installed
 from llama_chat.cli import options, output
 from llama_chat.cli.options import Setup
 from llama_chat.cli.units import size_text
+
+if TYPE_CHECKING:
+    from llama_backend.api import ModelInfo
 
 
 @click.command("models")
@@ -49,14 +52,16 @@ def _facts(model: InstalledModel) -> dict[str, Any]:
 def _served(setup: Setup) -> list[dict[str, Any]]:
     import asyncio
 
-    from llama_chat.connection import Connection
+    names = ("size", "quantization", "context", "architecture")
+    models = asyncio.run(_ask_models(setup))
+    return [{"name": model.id, **{name: getattr(model.meta, name, None) for name in names}} for model in models]
 
-    connection = Connection(setup.settings, setup.paths, None, options.api_key(setup.settings))
-    found = []
-    for model in asyncio.run(connection.models()):
-        facts = {name: getattr(model.meta, name, None) for name in ("size", "quantization", "architecture", "context")}
-        found.append({"name": model.id, **facts})
-    return found
+
+async def _ask_models(setup: Setup) -> list[ModelInfo]:
+    from llama_backend.client import Address, Client
+
+    async with Client(Address(url=setup.settings.url or ""), options.api_key(setup.settings)) as client:
+        return await client.models()
 
 
 def _row(facts: dict[str, Any]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from msgspec import structs
 
 from llama_chat.cli import options
 from llama_chat.cli.options import Setup, setting
+from llama_chat.errors import ChatError
 from llama_chat.paths import Paths, make_runtime
 
 if TYPE_CHECKING:
@@ -47,15 +48,30 @@ def _config(setup: Setup, model: InstalledModel) -> ServerConfig:
     settings = setup.settings
     return structs.replace(
         server_config(settings, model),
-        host=settings.host or (None if settings.socket else "127.0.0.1"),
+        host=_host(setup),
         port=settings.port,
-        socket=str(Path(settings.socket).expanduser().absolute() if settings.socket else _usual_socket(setup.paths)),
-        api_key_file=settings.api_key_file and str(Path(settings.api_key_file).expanduser()),
+        socket=_absolute(settings.socket) or _usual_socket(setup.paths),
+        api_key_file=_absolute(settings.api_key_file),
         idle_exit=settings.idle_exit or None,
     )
 
 
-def _usual_socket(paths: Paths) -> Path:
-    """Where front ends on this machine look."""
+def _host(setup: Setup) -> str | None:
+    """Where only a socket is asked for, TCP is not opened."""
+    on_socket_only = setup.settings.socket is not None and setup.config.sources["port"] == "default"
+    return setup.settings.host or (None if on_socket_only else "127.0.0.1")
+
+
+def _usual_socket(paths: Paths) -> str:
+    """Where front ends on this machine look; raises ChatError where a backend listens there already."""
+    from llama_backend.launch import find
+    from llama_chat.connection import place
+
     make_runtime(paths.runtime)
-    return paths.socket
+    if find(place(paths)) is not None:
+        raise ChatError("a backend is running already; `llama-chat stop` ends it, --socket puts this one elsewhere")
+    return str(paths.socket)
+
+
+def _absolute(path: str | None) -> str | None:
+    return str(Path(path).expanduser().absolute()) if path else None
