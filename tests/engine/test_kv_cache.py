@@ -204,4 +204,5 @@ def test_a_short_prefix_is_not_worth_taking_over() -> None:
     second = cache.acquire([*SYSTEM[: LEAST_SHARED - 1], 1, 2])
     assert second is not None
     cache.adopt_prefix(second, [*SYSTEM[: LEAST_SHARED - 1], 1, 2])
-    assert second.tokens == memory.shares == []
+    assert not second.tokens
+    assert not memory.shares
