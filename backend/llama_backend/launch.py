@@ -16,12 +16,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from llama_backend.client import Address
 from llama_backend.config import ServerConfig
 from llama_backend.errors import Unreachable
+
+if TYPE_CHECKING:
+    from llama_backend.client import Address
 
 _BACKLOG = 128
 _MAX_SOCKET_PATH = 107
@@ -47,7 +50,7 @@ class Place:
 
 def find(place: Place) -> Address | None:
     """The running backend, or None."""
-    return Address(socket=place.socket) if _answers(place.socket) else None
+    return _address(place) if _answers(place.socket) else None
 
 
 def ensure(place: Place, config: ServerConfig) -> Address:
@@ -56,11 +59,11 @@ def ensure(place: Place, config: ServerConfig) -> Address:
     Raises Unreachable where neither can be had.
     """
     if _answers(place.socket):
-        return Address(socket=place.socket)
+        return _address(place)
     with _locked(place):
         if not _answers(place.socket):
             _start(place, config)
-    return Address(socket=place.socket)
+    return _address(place)
 
 
 def stop(place: Place, pid: int, seconds: float = 10.0) -> bool:
@@ -75,6 +78,13 @@ def stop(place: Place, pid: int, seconds: float = 10.0) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def _address(place: Place) -> Address:
+    """Imports the HTTP client only now, while a backend that was just started is loading its model."""
+    from llama_backend.client import Address
+
+    return Address(socket=place.socket)
 
 
 def _answers(path: Path) -> bool:
@@ -137,6 +147,7 @@ def _listen(path: Path) -> socket.socket:
 @contextmanager
 def _open_log(path: Path) -> Iterator[int]:
     """The log file, opened for appending; one that has grown large is set aside first."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > _LOG_SIZE:
         path.replace(path.with_suffix(".old.log"))
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

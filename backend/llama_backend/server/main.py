@@ -5,25 +5,30 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
+import signal
 import socket
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from llama_backend.config import ServerConfig
 from llama_backend.errors import InvalidRequest
 from llama_backend.server.child import EngineChild
-from llama_backend.server.sockets import inode_of, open_sockets, remove_socket
+from llama_backend.server.sockets import inode_of, is_loopback, open_sockets, remove_socket
 
 if TYPE_CHECKING:
     from llama_backend.server.backend import Server
 
+_CLOSE_SECONDS = 5
+"""Answers are complete before uvicorn shuts down; only their last bytes are on their way."""
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def run(config: ServerConfig) -> int:
     """Serves until told to end; returns the exit code. Raises InvalidRequest for what cannot be served."""
     _check(config)
+    signal.signal(signal.SIGTERM, _leave)
     sockets = open_sockets(config)
     inode = inode_of(config.socket)
     _set_up_log()
@@ -33,6 +38,11 @@ def run(config: ServerConfig) -> int:
     finally:
         child.end()
         remove_socket(config.socket, inode)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """What SIGTERM does until the server has its own handler."""
+    sys.exit(0)
 
 
 def _run(config: ServerConfig, sockets: list[socket.socket], child: EngineChild) -> int:
@@ -60,12 +70,12 @@ async def _serve(config: ServerConfig, sockets: list[socket.socket], child: Engi
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=int(config.drain),
+        timeout_graceful_shutdown=_CLOSE_SECONDS,
     )
     lifecycle = Lifecycle(settings, server)
     idle = None
     if config.idle_exit is not None:
-        idle = asyncio.create_task(lifecycle.watch_idle(config.idle_exit, config.socket))
+        idle = asyncio.create_task(lifecycle.watch_idle(config.idle_exit))
     try:
         await lifecycle.serve(sockets)
     finally:
@@ -94,7 +104,7 @@ def _check(config: ServerConfig) -> None:
     """Refuses to listen beyond this machine without a key."""
     if config.host is None or config.api_key_file is not None:
         return
-    if not (config.host in ("localhost", "::1") or config.host.startswith("127.")):
+    if not is_loopback(config.host):
         text = f"{config.host} can be reached from other machines, and there is no key: give --api-key-file"
         raise InvalidRequest(text, param="host")
 
