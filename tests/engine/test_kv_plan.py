@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from llama_backend.engine.kv_plan import KVPlan, plan_kv
@@ -12,7 +14,7 @@ PER_TOKEN = 512 * 1024
 """Llama 2 7B: 2 × 2 bytes × 32 layers × 4096."""
 
 
-def plan(memory: int = 16 * GIB, trained: int = 4096, **config: int) -> KVPlan:
+def plan(memory: int = 16 * GIB, trained: int = 4096, **config: Any) -> KVPlan:
     return plan_kv(EngineConfig(path="x", **config), trained, PER_TOKEN, memory)
 
 
@@ -32,7 +34,7 @@ def plan(memory: int = 16 * GIB, trained: int = 4096, **config: int) -> KVPlan:
         ({"slots": 17, "context": 512}, 4096, KVPlan(17, 512, 8192, True)),
     ],
 )
-def test_plans(config: dict[str, int], trained: int, expected: KVPlan) -> None:
+def test_plans(config: dict[str, Any], trained: int, expected: KVPlan) -> None:
     """A quarter of 16 GiB holds 8,192 tokens."""
     assert plan(trained=trained, **config) == expected
 

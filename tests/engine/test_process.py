@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -111,7 +111,7 @@ Start = Callable[..., EngineProcess]
 def start() -> Iterator[Start]:
     started = []
 
-    def start_engine(path: Path, **config: int) -> EngineProcess:
+    def start_engine(path: Path, **config: Any) -> EngineProcess:
         started.append(EngineProcess(EngineConfig(path=str(path), **config)))
         return started[-1]
 
