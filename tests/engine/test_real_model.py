@@ -35,6 +35,7 @@ class RealBench:
     engine: LLMEngine
     runner: ModelRunner
     prompts: PromptBuilder
+    cache: KVCache
     texts: dict[int, str] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     usages: dict[int, Usage] = field(default_factory=dict)
@@ -62,9 +63,15 @@ class RealBench:
     def run(self) -> None:
         for _ in range(5000):
             if not self.engine.busy:
+                self.check_cells()
                 return
             self.step()
         raise AssertionError("still busy")
+
+    def check_cells(self) -> None:
+        """llama.cpp has the cells that the cache believes in."""
+        for slot in self.cache._slots:
+            assert lib.llama_memory_seq_pos_max(self.runner._memory, slot.seq_id) == len(slot.tokens) - 1
 
     def answer(self, question: str, **sampling: Any) -> str:
         number = len(self.texts) + 1000
@@ -97,7 +104,8 @@ def make_bench(model: Model) -> Iterator[MakeBench]:
             runner = stack.enter_context(runner_of(model, plan))
             prompts = PromptBuilder(model.vocab, model.template)
             cache = KVCache(runner, plan.slots, plan.cells, plan.unified)
-            return RealBench(LLMEngine(runner, cache, model.vocab, context, prompts.remember), runner, prompts)
+            engine = LLMEngine(runner, cache, model.vocab, context, prompts.remember)
+            return RealBench(engine, runner, prompts, cache)
 
         yield make
 
