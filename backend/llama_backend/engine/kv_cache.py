@@ -107,8 +107,9 @@ class KVCache:
         self._hold(slot, [next(self._numbers) for _ in tokens])
 
     def shared_prefix(self, tokens: Tokens[int]) -> int:
-        """How many tokens a sequence of `tokens` could take over from the slot that holds most of them."""
-        return max(common_prefix(slot.tokens, tokens, len(tokens) - 1) for slot in self._slots)
+        """How many tokens a sequence of `tokens` would have in cells that a busy slot holds anyway."""
+        busy = [slot for slot in self._slots if slot.busy and self.can_share]
+        return max((common_prefix(slot.tokens, tokens, len(tokens) - 1) for slot in busy), default=0)
 
     def adopt_prefix(self, slot: Slot, tokens: Tokens[int]) -> None:
         """Takes over for `slot` the longest prefix of `tokens` that another slot holds, where that saves enough."""
