@@ -65,6 +65,10 @@ class FakeMemory:
     unified: bool = True
     refuses_partial: bool = False
     cells: dict[int, list[int]] = field(default_factory=dict)
+    """Tokens by sequence."""
+    owned: dict[int, list[object]] = field(default_factory=dict)
+    """The cells themselves by sequence; shared ones are the same objects."""
+    shares: list[tuple[int, int, int]] = field(default_factory=list)
     removals: list[tuple[int, int]] = field(default_factory=list)
 
     def remove(self, seq_id: int, start: int) -> bool:
@@ -73,19 +77,30 @@ class FakeMemory:
         if self.refuses_partial and 0 < start < len(tokens):
             return False
         del tokens[start:]
+        del self.owned.setdefault(seq_id, [])[start:]
         return True
+
+    def share(self, source: int, target: int, length: int) -> None:
+        assert not self.cells.get(target), "only an empty sequence takes over cells"
+        self.cells[target] = self.cells[source][:length]
+        self.owned[target] = self.owned[source][:length] if self.unified else [object() for _ in range(length)]
+        self.shares.append((source, target, length))
 
     def add(self, seq_id: int, position: int, tokens: list[int]) -> None:
         cells = self.cells.setdefault(seq_id, [])
         assert position == len(cells), f"sequence {seq_id} has {len(cells)} cells, and {position} is to be next"
         cells += tokens
+        self.owned.setdefault(seq_id, []).extend(object() for _ in tokens)
 
     def has_room(self, batch: Batch) -> bool:
+        if self.unified:
+            held = len({id(cell) for cells in self.owned.values() for cell in cells})
+            return held + batch.prefill + batch.decode <= self.capacity
         sizes = {seq_id: len(tokens) for seq_id, tokens in self.cells.items()}
         for item in batch.items:
             assert item.sequence.slot is not None
             sizes[item.sequence.slot.seq_id] = sizes.get(item.sequence.slot.seq_id, 0) + item.count
-        return (sum(sizes.values()) if self.unified else max(sizes.values())) <= self.capacity
+        return max(sizes.values()) <= self.capacity
 
 
 class FakeRunner:

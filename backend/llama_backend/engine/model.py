@@ -122,10 +122,16 @@ class VocabReader:
     def encode(self, text: str) -> list[int]:
         """Plain text to ids: no BOS, control tokens stay text."""
         data = text.encode("utf-8", "replace")
-        room = len(data) + 8
+        tokens, count = self._tokenize(data, len(data) + 8)
+        if count < 0:
+            tokens, count = self._tokenize(data, -count)
+        return tokens[:count]
+
+    def _tokenize(self, data: bytes, room: int) -> tuple[list[int], int]:
+        """The tokens, and how many they are; minus the room that they need where it is too small."""
         tokens = (lib.llama_token * room)()
         count = lib.llama_tokenize(self._handle, data, len(data), tokens, room, False, False)
-        return list(tokens[:count])
+        return list(tokens), int(count)
 
 
 def _token(number: int) -> int | None:
