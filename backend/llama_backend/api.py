@@ -6,21 +6,18 @@ ignored; those that we know and cannot honour are refused, since ignoring them w
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from llama_backend.errors import InvalidRequest
+from llama_backend.sampling import SamplingParams as SamplingParams
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
-_INT32 = 2**31 - 1
-TokenLimit = Annotated[int, Meta(ge=1, le=_INT32)]
-TokenId = Annotated[int, Meta(ge=0, le=_INT32)]
-_TOKEN_ID = re.compile(r"[0-9]{1,9}")
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
 class TextPart(Struct, frozen=True):
@@ -42,47 +39,6 @@ class ChatMessage(Struct, frozen=True):
         if isinstance(self.content, list):
             return "".join(part.text for part in self.content)
         return self.content or ""
-
-
-class SamplingParams(Struct, frozen=True, kw_only=True):
-    """How the next token is chosen. The defaults are llama.cpp's own."""
-
-    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
-    top_k: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
-    repeat_last_n: Annotated[int, Meta(ge=0, le=65_536)] | None = None
-    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
-    stop: str | Annotated[list[str], Meta(max_length=16)] | None = None
-    max_tokens: TokenLimit | None = None
-    max_completion_tokens: TokenLimit | None = None
-    ignore_eos: bool = False
-
-    @property
-    def limit(self) -> int | None:
-        """The most tokens that the answer may have, or None for as many as fit."""
-        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-
-    @property
-    def stops(self) -> list[str]:
-        """The stop strings; empty ones are left out, since they would stop at once."""
-        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return [stop for stop in stops if stop]
-
-    def sampling(self) -> SamplingParams:
-        """Only these fields, of a request that has more."""
-        names = SamplingParams.__struct_fields__
-        return SamplingParams(**{name: getattr(self, name) for name in names})
-
-    def validate(self) -> None:
-        """Raises InvalidRequest for what the types alone do not catch."""
-        for token in self.logit_bias or {}:
-            if not _TOKEN_ID.fullmatch(token):
-                raise InvalidRequest(f"logit_bias: {token[:20]!r} is not a token id", param="logit_bias")
 
 
 class StreamOptions(Struct, frozen=True):

@@ -122,8 +122,9 @@ def test_the_most_likely_token_is_what_a_greedy_chain_of_llama_cpp_takes(model: 
         sequence = Sequence(1, tokens, Detokenizer(model.vocab.piece), slot=cache.acquire(tokens))
         rows = runner.decode(Batch([BatchItem(sequence, 0, len(tokens))], prefill=len(tokens)))
         assert rows == [len(tokens) - 1]
-        fast = runner.new_sampler(chain_of(SamplingParams(temperature=0), model.vocab.size))
-        slow = runner.new_sampler(chain_of(SamplingParams(temperature=0, logit_bias={"5": 0}), model.vocab.size))
+        fast = runner.new_sampler(chain_of(SamplingParams(temperature=0), model.vocab.size), [])
+        biased = SamplingParams(temperature=0, logit_bias={"5": 0})
+        slow = runner.new_sampler(chain_of(biased, model.vocab.size), [])
         token = runner.sample(fast, rows[0])
         assert model.vocab.piece(token) == b" Paris"
         assert runner.sample(slow, rows[0]) == token
@@ -259,6 +260,22 @@ def test_penalties_change_an_answer(bench: RealBench, model: Model) -> None:
         {"temperature": 1.0, "min_p": 1.0},
         {"temperature": 1.0, "logit_bias": {str(token): -100.0 for token in range(49152)}},
         {"temperature": 0.0, "logit_bias": {str(token): -100.0 for token in range(49152)}},
+        {"mirostat": 1, "mirostat_tau": 0.0},
+        {"mirostat": 1, "mirostat_tau": 100.0, "mirostat_eta": 1.0},
+        {"mirostat": 1, "logit_bias": {str(token): -100.0 for token in range(49152)}},
+        {"mirostat": 2, "logit_bias": {str(token): -100.0 for token in range(49152)}},
+        {"adaptive_target": 0.0, "adaptive_decay": 0.0, "top_k": 1},
+        {"adaptive_target": 0.5, "logit_bias": {str(token): -100.0 for token in range(49152)}},
+        {"typical_p": 1e-9},
+        {"typical_p": 0.5, "logit_bias": {str(token): -100.0 for token in range(49152)}},
+        {"top_n_sigma": 1e-9},
+        {"top_n_sigma": 1.0, "logit_bias": {str(token): -100.0 for token in range(49152)}},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.0},
+        {"dynatemp_range": 100.0, "dynatemp_exponent": 0.0},
+        {"dry_multiplier": 100.0, "dry_base": 100.0, "dry_allowed_length": 0, "dry_penalty_last_n": 65536},
+        {"dry_multiplier": 1.0, "dry_sequence_breakers": []},
+        {"dry_multiplier": 1.0, "dry_sequence_breakers": ["é" * 40, "a\u0000b"]},
+        {"min_keep": 1_000_000, "top_p": 0.1, "min_p": 0.9, "typical_p": 0.1, "xtc_probability": 1.0},
         {"temperature": 1.0, "repeat_last_n": 65536, "repeat_penalty": 1.1},
     ],
 )
@@ -266,6 +283,38 @@ def test_extreme_parameters_end_no_engine(bench: RealBench, sampling: dict[str, 
     bench.ask(1, "Hi", **sampling, max_tokens=3)
     bench.run()
     assert bench.reasons[1] in ("stop", "length")
+
+
+LOOPING = "a b c d e a b c d e a b c d e a b c d e a b c d"
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [({}, True), ({"dry_multiplier": 5.0}, False), ({"repeat_penalty": 2.0, "temperature": 0.01}, False)],
+)
+def test_the_prompt_counts_for_repetition(bench: RealBench, sampling: dict[str, Any], expected: bool) -> None:
+    bench.submit(1, LOOPING, **sampling, max_tokens=1)
+    bench.run()
+    assert (bench.texts[1] == " e") is expected
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"mirostat": 1},
+        {"mirostat": 2, "mirostat_tau": 3.0},
+        {"adaptive_target": 0.3},
+        {"typical_p": 0.5},
+        {"top_n_sigma": 1.0},
+        {"xtc_probability": 0.9, "xtc_threshold": 0.05},
+        {"dynatemp_range": 0.5},
+        {"dry_multiplier": 0.8},
+    ],
+)
+def test_a_seed_makes_the_answer_of_each_sampler_again(bench: RealBench, sampling: dict[str, Any]) -> None:
+    params = {"temperature": 1.0, "seed": 11} | sampling
+    first, second = (bench.answer("Tell me a story.", **params) for _ in range(2))
+    assert first == second
 
 
 def test_cancelling_in_the_middle_keeps_what_came(bench: RealBench) -> None:

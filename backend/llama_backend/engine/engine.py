@@ -36,7 +36,7 @@ class Runner(Protocol):
         """Computes a batch; returns the row of each item's last token. Raises NoRoom."""
         ...
 
-    def new_sampler(self, chain: SamplerChain) -> Any: ...
+    def new_sampler(self, chain: SamplerChain, prompt: list[int]) -> Any: ...
 
     def free_sampler(self, sampler: Any) -> None: ...
 
@@ -68,7 +68,7 @@ class LLMEngine:
             id=number,
             tokens=list(tokens),
             max_tokens=sampling.limit,
-            sampler=self._runner.new_sampler(chain_of(sampling, self._vocab.size, suppressed)),
+            sampler=self._runner.new_sampler(chain_of(sampling, self._vocab.size, suppressed), tokens),
             detokenizer=Detokenizer(self._vocab.piece, sampling.stops, is_chat and self._vocab.space_prefix),
         )
         sequence.clock.accepted = perf_counter()
