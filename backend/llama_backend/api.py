@@ -17,7 +17,9 @@ from llama_backend.sampling import SamplingParams as SamplingParams
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
+MOST_CHOICES = 128
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 
 
 class TextPart(Struct, frozen=True):
@@ -51,32 +53,44 @@ class _Request(SamplingParams, frozen=True, kw_only=True):
     model: str = ""
     stream: bool = False
     stream_options: StreamOptions | None = None
-    n: int | None = None
-    logprobs: bool | int | None = None
+    n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
+    """Answers to one prompt, which is computed once; their seeds follow one another."""
     response_format: dict[str, Any] | None = None
 
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
+    @property
+    def choices(self) -> int:
+        """How many answers are asked for."""
+        return self.n or 1
+
     def validate(self) -> None:
         super().validate()
         text_only = self.response_format in (None, {"type": "text"})
-        refused = {"n": self.n not in (None, 1), "logprobs": self.logprobs, "response_format": not text_only}
-        for name, wrong in refused.items():
-            if wrong:
-                raise InvalidRequest(f"{name}: this value is not supported by this backend", param=name)
+        if not text_only:
+            raise InvalidRequest("response_format: it is not supported by this backend", param="response_format")
 
 
 class ChatRequest(_Request, frozen=True, kw_only=True):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    logprobs: bool | None = None
+    top_logprobs: TopLogprobs | None = None
     tools: list[Any] | None = None
     functions: list[Any] | None = None
 
+    @property
+    def alternatives(self) -> int | None:
+        """How many alternatives each token is to come with; None is without log probabilities."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
     def validate(self) -> None:
         super().validate()
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidRequest("top_logprobs: it needs logprobs to be true", param="top_logprobs")
         for name in ("tools", "functions"):
             if getattr(self, name):
                 raise InvalidRequest(f"{name}: tools are not supported by this backend", param=name)
@@ -86,11 +100,20 @@ class CompletionRequest(_Request, frozen=True, kw_only=True):
     """`POST /v1/completions`: plain continuation of a text or of token ids."""
 
     prompt: str | list[TokenId | str]
+    logprobs: TopLogprobs | None = None
     echo: bool = False
     suffix: str | None = None
+    best_of: int | None = None
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many alternatives each token is to come with; None is without log probabilities."""
+        return self.logprobs
 
     def validate(self) -> None:
         super().validate()
+        if self.best_of not in (None, self.choices):
+            raise InvalidRequest("best_of: it can be no other number than n", param="best_of")
         for name in ("echo", "suffix"):
             if getattr(self, name):
                 raise InvalidRequest(f"{name}: this value is not supported by this backend", param=name)

@@ -166,6 +166,10 @@ class FakeRunner:
         assert isinstance(sampler, SamplerChain)
         return self._rows[row]
 
+    def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
+        assert self._rows[row] == token
+        return -0.5, [(token - index, -0.5 - index) for index in range(top)]
+
 
 @dataclass
 class Answer:

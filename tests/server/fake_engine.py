@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -37,6 +37,7 @@ from llama_backend.ipc import (
     StepDone,
     Stop,
     Submit,
+    TokenLogprob,
     decode_command,
     frame,
 )
@@ -68,6 +69,7 @@ class Job:
     delay: float
     die_at: int
     reason: FinishReason
+    top_logprobs: int | None = None
     due: float = 0.0
     done: int = 0
     queued: float = field(default_factory=monotonic)
@@ -77,10 +79,18 @@ class Job:
         return Usage(self.n_prompt, self.done, self.n_prompt + self.done, {"cached_tokens": 0})
 
     def piece(self, text: str, reason: FinishReason | None) -> Piece:
+        logprobs = None if self.top_logprobs is None else self._logprobs(text, self.top_logprobs)
         if reason is None:
-            return Piece(self.id, text)
+            return Piece(self.id, text, logprobs=logprobs)
         message = "the fake was told to fail" if reason == "error" else None
-        return Piece(self.id, text, reason, self.usage, Timings(predicted_n=self.done), message)
+        return Piece(self.id, text, reason, self.usage, Timings(predicted_n=self.done), message, logprobs)
+
+    @staticmethod
+    def _logprobs(text: str, top: int) -> list[TokenLogprob]:
+        """The first byte of a text is a token, and what follows another."""
+        data = text.encode()
+        others = [(b"other%d" % index, -1.0 - index) for index in range(top)]
+        return [TokenLogprob(token, -0.5, others) for token in (data[:1], data[1:]) if token]
 
 
 def job_of(command: Submit) -> Job:
@@ -94,7 +104,8 @@ def job_of(command: Submit) -> Job:
         answer, reason = answer[:limit], "length"
     spaced = [word if number == 0 else f" {word}" for number, word in enumerate(answer)]
     die_at = int(settings.get("die", -1))
-    return Job(command.id, spaced, len(words), float(settings.get("delay", 0)), die_at, reason)
+    delay = float(settings.get("delay", 0))
+    return Job(command.id, spaced, len(words), delay, die_at, reason, command.top_logprobs)
 
 
 def words_of(command: Submit | Count) -> list[str]:
@@ -177,7 +188,7 @@ class FakeEngine:
             self.send(Refused(id=job.id, code=code, message=text, param="messages", **facts))
             return
         self.send(Accepted(job.id, job.n_prompt))
-        self._waiting.append(job)
+        self._waiting += [replace(job, id=job.id + index) for index in range(command.n)]
 
     def _cancel(self, number: int) -> None:
         for jobs in (self._running, self._waiting):

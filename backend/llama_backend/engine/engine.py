@@ -10,11 +10,12 @@ from llama_backend.api import FinishReason, SamplingParams, StepTimes, Timings, 
 from llama_backend.engine.budget import PrefillBudget
 from llama_backend.engine.detokenizer import Detokenizer
 from llama_backend.engine.kv_cache import KVCache
+from llama_backend.engine.logprobs import LogprobTrail
 from llama_backend.engine.sampler import SamplerChain, chain_of
 from llama_backend.engine.scheduler import Batch, Scheduler
 from llama_backend.engine.sequence import Sequence, SequenceStatus
 from llama_backend.engine.vocab import Vocab
-from llama_backend.ipc import Piece, StepDone
+from llama_backend.ipc import Piece, StepDone, TokenLogprob
 
 OnAnswer = Callable[[str, list[int], bool], None]
 """Called with the text, the token ids and whether a leading space was left out, of a finished answer."""
@@ -42,6 +43,10 @@ class Runner(Protocol):
 
     def sample(self, sampler: Any, row: int) -> int: ...
 
+    def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
+        """Log probability of a token that was sampled from `row`, and ids and those of the `top` likeliest."""
+        ...
+
 
 class LLMEngine:
     """All sequences of one model, a `llama_decode` a step. Not thread-safe: one thread owns it."""
@@ -61,7 +66,15 @@ class LLMEngine:
     def busy(self) -> bool:
         return self.scheduler.busy
 
-    def submit(self, number: int, tokens: list[int], sampling: SamplingParams, is_chat: bool) -> None:
+    def submit(
+        self,
+        number: int,
+        tokens: list[int],
+        sampling: SamplingParams,
+        is_chat: bool,
+        *,
+        top_logprobs: int | None = None,
+    ) -> None:
         """Queues a prompt that is known to fit the context."""
         suppressed = self._vocab.eog if sampling.ignore_eos else frozenset()
         sequence = Sequence(
@@ -71,6 +84,8 @@ class LLMEngine:
             sampler=self._runner.new_sampler(chain_of(sampling, self._vocab.size, suppressed), tokens),
             detokenizer=Detokenizer(self._vocab.piece, sampling.stops, is_chat and self._vocab.space_prefix),
         )
+        if top_logprobs is not None:
+            sequence.logprobs = LogprobTrail(top_logprobs)
         sequence.clock.accepted = perf_counter()
         self._sequences[number] = sequence
         self.scheduler.add(sequence)
@@ -129,13 +144,22 @@ class LLMEngine:
         if self._vocab.is_eog(token):
             self._finish(sequence, "stop")
             return
+        if sequence.logprobs is not None:
+            sequence.logprobs.add(self._logprob(row, token, sequence.logprobs.top))
         sequence.tokens.append(token)
         text = sequence.detokenizer.push(token)
         reason = self._reason(sequence)
         if reason is not None:
             self._finish(sequence, reason, text)
-        elif text:
+        elif text and sequence.logprobs is None:
             self._pieces.append(Piece(sequence.id, text))
+        elif text:
+            self._pieces.append(Piece(sequence.id, text, logprobs=_taken(sequence, text)))
+
+    def _logprob(self, row: int, token: int, top: int) -> TokenLogprob:
+        piece = self._vocab.piece
+        logprob, best = self._runner.logprobs(row, token, top)
+        return TokenLogprob(piece(token), logprob, [(piece(other), value) for other, value in best])
 
     def _reason(self, sequence: Sequence) -> FinishReason | None:
         if sequence.detokenizer.stopped:
@@ -149,7 +173,8 @@ class LLMEngine:
         self._runner.free_sampler(sequence.sampler)
         del self._sequences[sequence.id]
         self._remember(sequence)
-        self._pieces.append(Piece(sequence.id, text, reason, _usage(sequence), _timings(sequence)))
+        logprobs = _taken(sequence, text, is_end=not sequence.detokenizer.stopped)
+        self._pieces.append(Piece(sequence.id, text, reason, _usage(sequence), _timings(sequence), logprobs=logprobs))
 
     def _remember(self, sequence: Sequence) -> None:
         tokens = sequence.tokens[sequence.n_prompt :]
@@ -157,6 +182,10 @@ class LLMEngine:
         text = sequence.detokenizer.text
         if whole in (text, f" {text}"):
             self._on_answer(text, tokens, whole != text)
+
+
+def _taken(sequence: Sequence, text: str, is_end: bool = False) -> list[TokenLogprob] | None:
+    return None if sequence.logprobs is None else sequence.logprobs.take(text, is_end)
 
 
 def _usage(sequence: Sequence) -> Usage:

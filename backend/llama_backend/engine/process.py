@@ -10,6 +10,8 @@ import threading
 from collections import deque
 from time import monotonic
 
+import msgspec
+
 from llama_backend.engine.binding import LlamaLog
 from llama_backend.engine.engine import LLMEngine
 from llama_backend.engine.hardware import available_memory, default_threads
@@ -208,6 +210,18 @@ class _Progress:
             self._channel.send(Loading(part))
 
 
+def _submit(engine: LLMEngine, command: Submit, tokens: list[int]) -> None:
+    seed = command.sampling.seed or 0
+    for index in range(command.n):
+        engine.submit(
+            command.id + index,
+            tokens,
+            msgspec.structs.replace(command.sampling, seed=seed + index),
+            command.messages is not None,
+            top_logprobs=command.top_logprobs,
+        )
+
+
 def _loop(engine: LLMEngine, channel: Channel, inbox: Inbox) -> None:
     while True:
         for job in inbox.take(wait=not engine.busy):
@@ -216,6 +230,5 @@ def _loop(engine: LLMEngine, channel: Channel, inbox: Inbox) -> None:
             if isinstance(job, Cancel):
                 engine.cancel(job.id)
             else:
-                command, tokens = job
-                engine.submit(command.id, tokens, command.sampling, command.messages is not None)
+                _submit(engine, *job)
         channel.send(engine.step())

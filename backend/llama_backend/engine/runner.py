@@ -12,6 +12,7 @@ from llama_backend.engine.binding import lib, quick
 from llama_backend.engine.engine import NoRoom
 from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.llama_sampler import LlamaSampler
+from llama_backend.engine.logprobs import log_softmax_of
 from llama_backend.engine.model import Model
 from llama_backend.engine.sampler import SamplerChain
 from llama_backend.engine.scheduler import Batch
@@ -133,6 +134,10 @@ class ModelRunner:
         if sampler.is_argmax:
             return int(self._row(row).argmax())
         return int(self._sample(sampler.handle, self._context, row))
+
+    def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
+        """See `log_softmax_of`."""
+        return log_softmax_of(self._row(row), token, top)
 
     def _row(self, row: int) -> npt.NDArray[np.float32]:
         return np.ctypeslib.as_array(self._logits(self._context, row), (self._n_vocab,))

@@ -25,7 +25,7 @@ from llama_backend.errors import BodyTooLarge, InvalidRequest, ModelNotFound
 from llama_backend.server.answers import Shape
 from llama_backend.server.backend import Server, new_seed
 from llama_backend.server.events import EventStream, gone
-from llama_backend.server.ticket import Ticket
+from llama_backend.server.ticket import Ticket, merged
 
 _MAX_BODY = 4 * 1024 * 1024
 _OPENING_SECONDS = 10.0
@@ -149,13 +149,14 @@ class _Run:
         seed = new_seed() if body.seed is None else body.seed
         is_chat = isinstance(body, ChatRequest)
         self._sampling = msgspec.structs.replace(body.sampling(), seed=seed)
-        self.shape = Shape(server.config.model, is_chat, seed, body.include_usage)
+        self.choices = body.choices
+        self.shape = Shape(server.config.model, is_chat, seed, body.include_usage, body.choices)
 
     @asynccontextmanager
     async def ticket(self) -> AsyncIterator[Ticket]:
         """From admission to the end, with an accepted request; leaving early cancels the work."""
         server = self._server
-        with server.admission.enter(server.slots):
+        with server.admission.enter(server.slots, self.choices):
             await server.supervisor.wait_ready(self._patience)
             ticket = self._submit()
             try:
@@ -166,9 +167,9 @@ class _Run:
 
     def _submit(self) -> Ticket:
         body = self._body
-        if isinstance(body, ChatRequest):
-            return self._server.supervisor.submit(self._sampling, body.messages, None)
-        return self._server.supervisor.submit(self._sampling, None, body.single)
+        messages, prompt = (body.messages, None) if isinstance(body, ChatRequest) else (None, body.single)
+        choices, top = body.choices, body.alternatives
+        return self._server.supervisor.submit(self._sampling, messages, prompt, n=choices, top_logprobs=top)
 
 
 async def _whole(run: _Run, request: Request) -> Response:
@@ -188,13 +189,9 @@ async def _whole(run: _Run, request: Request) -> Response:
 
 
 async def _collect(run: _Run) -> bytes:
-    text, last = [], None
     async with run.ticket() as ticket:
-        async for piece in ticket.pieces():
-            text.append(piece.text)
-            last = piece
-    assert last is not None
-    return run.shape.whole("".join(text), last)
+        pieces = [piece async for piece in ticket.pieces()]
+    return run.shape.whole(sorted(merged(pieces), key=lambda piece: piece.id))
 
 
 async def _stream(run: _Run, request: Request) -> ASGIApp:
@@ -220,4 +217,5 @@ async def _events(run: _Run) -> AsyncGenerator[bytes, None]:
     async with run.ticket() as ticket:
         yield run.shape.opening()
         async for piece in ticket.pieces():
-            yield run.shape.event(piece)
+            yield run.shape.event(piece, piece.id - ticket.number)
+        yield run.shape.closing()

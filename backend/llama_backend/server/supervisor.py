@@ -97,18 +97,29 @@ class Supervisor:
                 await asyncio.wait_for(self._changed.wait(), left)
 
     def submit(
-        self, sampling: SamplingParams, messages: list[ChatMessage] | None, prompt: str | list[int] | None
+        self,
+        sampling: SamplingParams,
+        messages: list[ChatMessage] | None,
+        prompt: str | list[int] | None,
+        *,
+        n: int = 1,
+        top_logprobs: int | None = None,
     ) -> Ticket:
-        """Hands a request to the engine; its ticket must be given to `release` in the end."""
-        ticket = Ticket(next(self._numbers))
-        self._tickets[ticket.number] = ticket
-        self._send(Submit(id=ticket.number, sampling=sampling, messages=messages, prompt=prompt))
+        """Hands a request for `n` answers to the engine; its ticket must be given to `release` in the end."""
+        numbers = [next(self._numbers) for _ in range(n)]
+        ticket = Ticket(numbers[0], n)
+        self._tickets |= dict.fromkeys(numbers, ticket)
+        request = Submit(
+            id=ticket.number, sampling=sampling, messages=messages, prompt=prompt, n=n, top_logprobs=top_logprobs
+        )
+        self._send(request)
         return ticket
 
     def release(self, ticket: Ticket) -> None:
-        """Forgets a request; one that has not ended is cancelled."""
-        if self._tickets.pop(ticket.number, None) is not None and not ticket.finished:
-            self._send(Cancel(ticket.number))
+        """Forgets a request; answers that have not ended are cancelled."""
+        for number in ticket.numbers:
+            if self._tickets.pop(number, None) is not None and number in ticket.unfinished:
+                self._send(Cancel(number))
 
     async def count(self, messages: list[ChatMessage] | None, prompt: str | None, return_tokens: bool) -> TokenCount:
         number = next(self._numbers)
