@@ -317,6 +317,33 @@ def test_a_seed_makes_the_answer_of_each_sampler_again(bench: RealBench, samplin
     assert first == second
 
 
+def test_log_probabilities_are_those_of_the_model(bench: RealBench, model: Model) -> None:
+    tokens = model.vocab.encode("The capital of France is")
+    bench.engine.submit(1, tokens, SamplingParams(temperature=0, max_tokens=4), False, top_logprobs=5)
+    entries = []
+    while bench.engine.busy:
+        entries += [entry for piece in bench.engine.step().pieces for entry in piece.logprobs or []]
+    assert len(entries) == 4
+    assert entries[0].token == b" Paris"
+    for entry in entries:
+        assert entry.top[0] == (entry.token, entry.logprob)
+        values = [value for _, value in entry.top]
+        assert len(values) == 5
+        assert values == sorted(values, reverse=True)
+        assert 0 < sum(np.exp(values)) <= 1
+
+
+def test_several_answers_share_their_prompt_and_differ_by_their_seeds(bench: RealBench) -> None:
+    for number in range(3):
+        bench.ask(number, "Tell me a story.", temperature=1.5, seed=number + 1)
+    bench.run()
+    assert len(set(bench.texts.values())) == 3
+    prompt = bench.usages[0].prompt_tokens
+    assert [bench.cached(number) for number in range(3)] == [0, prompt - 1, prompt - 1]
+    alone = bench.answer("Tell me a story.", temperature=1.5, seed=2)
+    assert alone[:10] == bench.texts[1][:10]
+
+
 def test_cancelling_in_the_middle_keeps_what_came(bench: RealBench) -> None:
     whole = bench.answer(COUNT)
     bench.ask(1, COUNT)
