@@ -47,6 +47,30 @@ class StreamOptions(Struct, frozen=True):
     include_usage: bool = False
 
 
+class SchemaFormat(Struct, frozen=True, kw_only=True):
+    """The schema of a `response_format`; `name` and `strict` change nothing here."""
+
+    name: str = ""
+    schema: dict[str, Any] | bool = {}
+    strict: bool | None = None
+
+
+class ResponseFormat(Struct, frozen=True, kw_only=True):
+    """What kind of text an answer is."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: SchemaFormat | None = None
+    schema: dict[str, Any] | None = None
+    """The schema of a `json_object`, as llama-server takes it."""
+
+    @property
+    def wanted(self) -> dict[str, Any] | bool | None:
+        """The schema that the answer must satisfy, or None for plain text."""
+        if self.type == "json_schema" and self.json_schema is not None:
+            return self.json_schema.schema
+        return (self.schema or {"type": "object"}) if self.type == "json_object" else None
+
+
 class _Request(SamplingParams, frozen=True, kw_only=True):
     """What chat and text completions share."""
 
@@ -55,11 +79,17 @@ class _Request(SamplingParams, frozen=True, kw_only=True):
     stream_options: StreamOptions | None = None
     n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
     """Answers to one prompt, which is computed once; their seeds follow one another."""
-    response_format: dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
 
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
+
+    def sampling(self) -> SamplingParams:
+        """See SamplingParams; the schema of `response_format` is among them."""
+        found = super().sampling()
+        wanted = self.response_format.wanted if self.response_format else None
+        return found if wanted is None else msgspec.structs.replace(found, json_schema=wanted)
 
     @property
     def choices(self) -> int:
@@ -68,9 +98,13 @@ class _Request(SamplingParams, frozen=True, kw_only=True):
 
     def validate(self) -> None:
         super().validate()
-        text_only = self.response_format in (None, {"type": "text"})
-        if not text_only:
-            raise InvalidRequest("response_format: it is not supported by this backend", param="response_format")
+        wanted = self.response_format
+        if wanted is None or wanted.type == "text":
+            return
+        if wanted.type == "json_schema" and wanted.json_schema is None:
+            raise InvalidRequest("response_format.json_schema: it is missing", param="response_format.json_schema")
+        if self.grammar is not None or self.json_schema is not None:
+            raise InvalidRequest("response_format: it goes with no grammar or json_schema", param="response_format")
 
 
 class ChatRequest(_Request, frozen=True, kw_only=True):

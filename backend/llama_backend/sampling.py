@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
@@ -66,6 +66,10 @@ class SamplingParams(Struct, frozen=True, kw_only=True):
     max_tokens: TokenLimit | None = None
     max_completion_tokens: TokenLimit | None = None
     ignore_eos: bool = False
+    grammar: Annotated[str, Meta(min_length=1, max_length=65_536, pattern="^[^\\x00]*$")] | None = None
+    """What the answer must be like, in llama.cpp's notation (GBNF); its rule `root` is the answer."""
+    json_schema: dict[str, Any] | bool | None = None
+    """A JSON schema that the answer must satisfy."""
 
     @property
     def limit(self) -> int | None:
@@ -85,6 +89,8 @@ class SamplingParams(Struct, frozen=True, kw_only=True):
 
     def validate(self) -> None:
         """Raises InvalidRequest for what the types alone do not catch."""
+        if self.grammar is not None and self.json_schema is not None:
+            raise InvalidRequest("grammar: there can be only one of grammar and json_schema", param="grammar")
         for token in self.logit_bias or {}:
             if not _TOKEN_ID.fullmatch(token):
                 raise InvalidRequest(f"logit_bias: {token[:20]!r} is not a token id", param="logit_bias")

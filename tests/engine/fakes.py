@@ -154,7 +154,7 @@ class FakeRunner:
         assert all(item.count > 0 for item in batch.items)
         assert sum(item.count for item in batch.items) == batch.prefill + batch.decode <= self.n_batch
 
-    def new_sampler(self, chain: SamplerChain, prompt: list[int]) -> SamplerChain:
+    def new_sampler(self, chain: SamplerChain, prompt: list[int], grammar: str | None = None) -> SamplerChain:
         self.samplers += 1
         return chain
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from llama_backend.api import ChatMessage, SamplingParams, Usage
 from llama_backend.engine.binding import lib
 from llama_backend.engine.detokenizer import Detokenizer
 from llama_backend.engine.engine import LLMEngine
+from llama_backend.engine.json_schema import grammar_of
 from llama_backend.engine.kv_cache import KVCache
 from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.model import Model
@@ -22,6 +25,7 @@ from llama_backend.engine.runner import ModelRunner
 from llama_backend.engine.sampler import chain_of
 from llama_backend.engine.scheduler import Batch, BatchItem
 from llama_backend.engine.sequence import Sequence
+from llama_backend.errors import InvalidRequest
 
 COUNT = "Count from 1 to 100, with a comma between the numbers."
 SERIES = [", ".join(str(number) for number in range(start, start + 12)) + "," for start in (1, 20, 40, 60)]
@@ -342,6 +346,59 @@ def test_several_answers_share_their_prompt_and_differ_by_their_seeds(bench: Rea
     assert [bench.cached(number) for number in range(3)] == [0, prompt - 1, prompt - 1]
     alone = bench.answer("Tell me a story.", temperature=1.5, seed=2)
     assert alone[:10] == bench.texts[1][:10]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8, 2.0])
+def test_an_answer_follows_its_grammar(bench: RealBench, temperature: float) -> None:
+    grammar = 'root ::= ("red" | "green" | "blue") ", " [0-9]{3} "."'
+    for seed in range(4):
+        text = bench.answer("Tell me of the sea.", grammar=grammar, temperature=temperature, seed=seed)
+        assert re.fullmatch(r"(red|green|blue), [0-9]{3}\.", text)
+    assert set(bench.reasons.values()) == {"stop"}
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 20}, "big": {"type": "boolean"}, "age": {"type": "integer"}},
+    "required": ["city", "big"],
+}
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.5, "top_k": 0}, {"mirostat": 2, "temperature": 1.0}])
+def test_an_answer_satisfies_its_schema(bench: RealBench, sampling: dict[str, Any]) -> None:
+    limits = {"grammar": grammar_of(SCHEMA), "max_tokens": 100}
+    found = json.loads(bench.answer("Describe Paris in JSON.", **limits, **sampling))
+    assert isinstance(found["city"], str)
+    assert isinstance(found["big"], bool)
+
+
+def test_a_grammar_beside_others_changes_no_answer_but_its_own(bench: RealBench) -> None:
+    bench.submit(9, SERIES[0])
+    bench.run()
+    alone = bench.texts[9]
+    for number in range(3):
+        bench.submit(number, SERIES[0], grammar="root ::= [a-z]{3}" if number == 1 else None)
+    bench.run()
+    assert bench.texts[0] == bench.texts[2] == alone
+    assert re.fullmatch("[a-z]{3}", bench.texts[1])
+
+
+def test_a_grammar_that_is_none_is_refused_and_leaves_nothing(bench: RealBench) -> None:
+    with pytest.raises(InvalidRequest, match="grammar"):
+        bench.ask(1, "Hi", grammar="root ::= (")
+    assert not bench.engine.busy
+
+
+def test_a_dead_end_ends_one_answer_with_an_error(bench: RealBench, model: Model) -> None:
+    bias = {str(token): -100.0 for token in range(model.vocab.size) if b"b" in model.vocab.piece(token)}
+    bench.ask(1, "Hi", grammar='root ::= "a" "b"', logit_bias=bias)
+    bench.ask(2, COUNT)
+    bench.run()
+    assert (bench.reasons[1], bench.reasons[2]) == ("error", "length")
+
+
+def test_the_end_is_allowed_where_the_grammar_ends_whatever_was_suppressed(bench: RealBench) -> None:
+    assert bench.answer("Hi", grammar='root ::= "abc"', ignore_eos=True) == "abc"
 
 
 def test_cancelling_in_the_middle_keeps_what_came(bench: RealBench) -> None:

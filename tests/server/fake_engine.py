@@ -2,6 +2,8 @@
 
 A prompt is echoed word by word. Settings in it change that: `words=5` answers with five words, `delay=0.1` waits
 that many seconds before each, `die=2` ends the process by SIGKILL before the third, and `error` fails in the end.
+With `blame` beside `die` it is as if llama.cpp had ended on the request's grammar.
+The prompt `grammar` is answered with the grammar that came with it.
 The model's file is JSON and says how the loading goes, see FakeModel.
 """
 
@@ -20,6 +22,7 @@ from time import monotonic, sleep
 import msgspec
 
 from llama_backend.api import FinishReason, StepTimes, Timings, Usage
+from llama_backend.guard import Guard
 from llama_backend.ipc import (
     HEADER,
     Accepted,
@@ -70,6 +73,7 @@ class Job:
     die_at: int
     reason: FinishReason
     top_logprobs: int | None = None
+    blamed: bool = False
     due: float = 0.0
     done: int = 0
     queued: float = field(default_factory=monotonic)
@@ -96,6 +100,8 @@ class Job:
 def job_of(command: Submit) -> Job:
     """The job that the words of a prompt ask for."""
     words = words_of(command)
+    if words == ["grammar"]:
+        words = [command.sampling.grammar or "none"]
     settings = dict(word.split("=", 1) for word in words if "=" in word)
     answer = [f"w{number}" for number in range(int(settings["words"]))] if "words" in settings else words
     limit = command.sampling.limit
@@ -105,7 +111,7 @@ def job_of(command: Submit) -> Job:
     spaced = [word if number == 0 else f" {word}" for number, word in enumerate(answer)]
     die_at = int(settings.get("die", -1))
     delay = float(settings.get("delay", 0))
-    return Job(command.id, spaced, len(words), delay, die_at, reason, command.top_logprobs)
+    return Job(command.id, spaced, len(words), delay, die_at, reason, command.top_logprobs, "blame" in words)
 
 
 def words_of(command: Submit | Count) -> list[str]:
@@ -120,7 +126,8 @@ def words_of(command: Submit | Count) -> list[str]:
 class FakeEngine:
     """Requests in slots and in a queue, as the real engine has them."""
 
-    def __init__(self, sock: socket.socket, config: EngineConfig) -> None:
+    def __init__(self, sock: socket.socket, config: EngineConfig, guard: Guard) -> None:
+        self._guard = guard
         self._sock = sock
         self._buffer = b""
         self._slots = config.slots or SLOTS
@@ -202,6 +209,7 @@ class FakeEngine:
             job = self._waiting.popleft()
             job.due = monotonic() + job.delay
             self._running.append(job)
+        self._guard.batch([job.id for job in self._running])
         for job in [job for job in self._running if job.due <= monotonic()]:
             self._advance(job)
         after = len(self._running), len(self._waiting)
@@ -212,6 +220,9 @@ class FakeEngine:
             self._pieces = []
 
     def _advance(self, job: Job) -> None:
+        if job.done == job.die_at and job.blamed:
+            with self._guard.grammar(job.id):
+                die()
         if job.done == job.die_at:
             die()
         text = job.words[job.done]
@@ -249,7 +260,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = msgspec.json.decode(sys.argv[1], type=EngineConfig)
     with socket.socket(fileno=int(sys.argv[2])) as sock:
-        engine = FakeEngine(sock, config)
+        engine = FakeEngine(sock, config, Guard(int(sys.argv[3])))
         model = load(engine, config.path)
         if model is None:
             return 1

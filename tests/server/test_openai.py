@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from tests.server.fake_engine import CONTEXT
-from tests.server.harness import MODEL, ServerProcess
+from tests.server.harness import MODEL, ServerProcess, chat
 
 
 @pytest.fixture(params=["socket", "tcp"])
@@ -230,3 +230,36 @@ def test_going_away_frees_all_answers(shared: ServerProcess) -> None:
         assert shared.status().active == 4
         stream.close()
     shared.wait_idle(2)
+
+
+def test_a_grammar_reaches_the_engine(shared: ServerProcess) -> None:
+    text = 'root ::= "yes" | "no"'
+    with shared.http() as client:
+        body = client.post("/v1/chat/completions", json=chat("grammar", grammar=text)).json()
+    assert body["choices"][0]["message"]["content"] == text
+
+
+def test_a_schema_reaches_the_engine_as_a_grammar(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "grammar"}],
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "colour", "schema": {"enum": ["red", "blue"]}, "strict": True},
+        },
+    )
+    assert (answer.choices[0].message.content or "").startswith('root ::= ws ("\\"red\\"" | "\\"blue\\"") ws')
+
+
+def test_any_object(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "grammar"}], response_format={"type": "json_object"}
+    )
+    assert (answer.choices[0].message.content or "").startswith("root ::= ws")
+
+
+def test_any_text(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "grammar"}], response_format={"type": "text"}
+    )
+    assert answer.choices[0].message.content == "none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from llama_backend.engine.sampler import SamplerChain, chain_of
 from llama_backend.engine.scheduler import Batch, Scheduler
 from llama_backend.engine.sequence import Sequence, SequenceStatus
 from llama_backend.engine.vocab import Vocab
+from llama_backend.guard import Guard
 from llama_backend.ipc import Piece, StepDone, TokenLogprob
 
 OnAnswer = Callable[[str, list[int], bool], None]
@@ -23,6 +25,10 @@ OnAnswer = Callable[[str, list[int], bool], None]
 
 class NoRoom(Exception):
     """llama.cpp found no KV cells for a batch; the cells are as before."""
+
+
+class DeadEnd(Exception):
+    """No token of the vocabulary can come next in what a grammar describes."""
 
 
 class Runner(Protocol):
@@ -37,11 +43,15 @@ class Runner(Protocol):
         """Computes a batch; returns the row of each item's last token. Raises NoRoom."""
         ...
 
-    def new_sampler(self, chain: SamplerChain, prompt: list[int]) -> Any: ...
+    def new_sampler(self, chain: SamplerChain, prompt: list[int], grammar: str | None = None) -> Any:
+        """Raises InvalidRequest for a text that is no grammar."""
+        ...
 
     def free_sampler(self, sampler: Any) -> None: ...
 
-    def sample(self, sampler: Any, row: int) -> int: ...
+    def sample(self, sampler: Any, row: int) -> int:
+        """The next token. Raises DeadEnd."""
+        ...
 
     def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
         """Log probability of a token that was sampled from `row`, and ids and those of the `top` likeliest."""
@@ -51,11 +61,20 @@ class Runner(Protocol):
 class LLMEngine:
     """All sequences of one model, a `llama_decode` a step. Not thread-safe: one thread owns it."""
 
-    def __init__(self, runner: Runner, cache: KVCache, vocab: Vocab, context: int, on_answer: OnAnswer) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        cache: KVCache,
+        vocab: Vocab,
+        context: int,
+        on_answer: OnAnswer,
+        guard: Guard | None = None,
+    ) -> None:
         self._runner = runner
         self._vocab = vocab
         self._context = context
         self._on_answer = on_answer
+        self._guard = guard or Guard()
         self._budget = PrefillBudget(runner.n_batch)
         self.scheduler = Scheduler(cache, self._budget)
         self._sequences: dict[int, Sequence] = {}
@@ -75,13 +94,17 @@ class LLMEngine:
         *,
         top_logprobs: int | None = None,
     ) -> None:
-        """Queues a prompt that is known to fit the context."""
+        """Queues a prompt that is known to fit the context. Raises InvalidRequest for what is no grammar."""
         suppressed = self._vocab.eog if sampling.ignore_eos else frozenset()
+        chain = chain_of(sampling, self._vocab.size, suppressed)
+        with self._guard.grammar(number) if sampling.grammar else nullcontext():
+            sampler = self._runner.new_sampler(chain, tokens, sampling.grammar)
         sequence = Sequence(
             id=number,
             tokens=list(tokens),
             max_tokens=sampling.limit,
-            sampler=self._runner.new_sampler(chain_of(sampling, self._vocab.size, suppressed), tokens),
+            sampler=sampler,
+            has_grammar=sampling.grammar is not None,
             detokenizer=Detokenizer(self._vocab.piece, sampling.stops, is_chat and self._vocab.space_prefix),
         )
         if top_logprobs is not None:
@@ -113,6 +136,7 @@ class LLMEngine:
         return StepTimes(self._steps, self._total, self._decoding, self._sampling)
 
     def _run(self, batch: Batch, begin: float) -> None:
+        self._guard.batch([item.sequence.id for item in batch.items])
         decode_begin = perf_counter()
         try:
             rows = self._runner.decode(batch)
@@ -134,7 +158,11 @@ class LLMEngine:
     def _advance(self, sequence: Sequence, row: int) -> None:
         """Samples the next token of a sequence and delivers the text that it makes certain."""
         begin = perf_counter()
-        token = self._runner.sample(sequence.sampler, row)
+        try:
+            token = self._sample(sequence, row)
+        except DeadEnd:
+            self._finish(sequence, "error", message="no token of this model can go on with what the grammar describes")
+            return
         now = perf_counter()
         self._sampling += now - begin
         if not sequence.clock.first_token:
@@ -156,6 +184,12 @@ class LLMEngine:
         elif text:
             self._pieces.append(Piece(sequence.id, text, logprobs=_taken(sequence, text)))
 
+    def _sample(self, sequence: Sequence, row: int) -> int:
+        if not sequence.has_grammar:
+            return self._runner.sample(sequence.sampler, row)
+        with self._guard.grammar(sequence.id):
+            return self._runner.sample(sequence.sampler, row)
+
     def _logprob(self, row: int, token: int, top: int) -> TokenLogprob:
         piece = self._vocab.piece
         logprob, best = self._runner.logprobs(row, token, top)
@@ -167,14 +201,14 @@ class LLMEngine:
         is_full = len(sequence.tokens) >= self._context
         return "length" if is_full or sequence.remaining == 0 else None
 
-    def _finish(self, sequence: Sequence, reason: FinishReason, text: str = "") -> None:
+    def _finish(self, sequence: Sequence, reason: FinishReason, text: str = "", message: str | None = None) -> None:
         text += sequence.detokenizer.flush()
         self.scheduler.finish(sequence)
         self._runner.free_sampler(sequence.sampler)
         del self._sequences[sequence.id]
         self._remember(sequence)
         logprobs = _taken(sequence, text, is_end=not sequence.detokenizer.stopped)
-        self._pieces.append(Piece(sequence.id, text, reason, _usage(sequence), _timings(sequence), logprobs=logprobs))
+        self._pieces.append(Piece(sequence.id, text, reason, _usage(sequence), _timings(sequence), message, logprobs))
 
     def _remember(self, sequence: Sequence) -> None:
         tokens = sequence.tokens[sequence.n_prompt :]

@@ -25,9 +25,10 @@ _BASE = {
     "value": "object | array | string | number | boolean | null",
     "object": r'"{" ws (string ":" ws value ("," ws string ":" ws value)*)? ws "}"',
     "array": r'"[" ws (value ("," ws value)*)? ws "]"',
-    "date": r'[0-9]{4} "-" ("0" [1-9] | "1" [0-2]) "-" ("0" [1-9] | [1] [0-9] | "2" [0-8])',
-    "time": r'([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9] ":" [0-5] [0-9] ("." [0-9]{1,6})? ("Z" | [-+] hour ":" [0-5] [0-9])',
-    "hour": r'"0" [0-9] | "1" [0-9] | "2" [0-3]',
+    "date": r'[0-9]{4} "-" ("0" [1-9] | "1" [0-2]) "-" ("0" [1-9] | "1" [0-9] | "2" [0-8])',
+    "hour": '[01] [0-9] | "2" [0-3]',
+    "minute": "[0-5] [0-9]",
+    "time": 'hour ":" minute ":" minute ("." [0-9]{1,6})? ("Z" | [-+] hour ":" minute)',
     "hex": "[0-9a-fA-F]",
     "uuid": r'hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12}',
 }
@@ -37,10 +38,10 @@ _FORMATS = {
     "date-time": r'"\"" date "T" time "\""',
     "uuid": r'"\"" uuid "\""',
 }
-_NOTES = frozenset(
-    "$schema $id $comment $anchor $defs definitions title description default example examples deprecated readOnly "
-    "writeOnly discriminator strict additionalProperties".split()
-)
+_NOTES = frozenset({"$schema", "$id", "$comment", "$anchor", "$defs", "definitions", "title", "description"}) | {
+    *("default", "example", "examples", "deprecated", "readOnly", "writeOnly", "discriminator"),
+    "additionalProperties",
+}
 """Keywords that say nothing of what is valid, or that the grammar honours without looking at them."""
 _OF_TYPE = {
     "object": frozenset({"properties", "required"}),

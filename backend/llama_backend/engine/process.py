@@ -20,6 +20,7 @@ from llama_backend.engine.kv_plan import plan_kv
 from llama_backend.engine.model import Model
 from llama_backend.engine.prompt import PromptBuilder
 from llama_backend.errors import BackendError, InvalidRequest, PromptTooLong
+from llama_backend.guard import Guard
 from llama_backend.ipc import (
     HEADER,
     MAX_FRAME,
@@ -151,13 +152,13 @@ def _refusal(number: int, error: BackendError) -> Refused:
     )
 
 
-def run(config: EngineConfig, sock: socket.socket) -> int:
+def run(config: EngineConfig, sock: socket.socket, guard: Guard) -> int:
     """Serves one model until the other side says stop or goes away; returns the exit code."""
     channel = Channel(sock)
     log = LlamaLog(lambda line: print(line, file=sys.stderr, flush=True))
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
-        engine, inbox = _load(config, channel, log)
+        engine, inbox = _load(config, channel, log, guard)
     except BackendError as error:
         channel.send(Failed(error.message))
         return 1
@@ -166,7 +167,7 @@ def run(config: EngineConfig, sock: socket.socket) -> int:
     return 0
 
 
-def _load(config: EngineConfig, channel: Channel, log: LlamaLog) -> tuple[LLMEngine, Inbox]:
+def _load(config: EngineConfig, channel: Channel, log: LlamaLog, guard: Guard) -> tuple[LLMEngine, Inbox]:
     # The engine's numpy takes as long to import as a small model to load: both at once.
     importer = threading.Thread(target=lambda: __import__("llama_backend.engine.runner"))
     importer.start()
@@ -194,7 +195,7 @@ def _load(config: EngineConfig, channel: Channel, log: LlamaLog) -> tuple[LLMEng
         size=model.size,
     )
     channel.send(ready)
-    return LLMEngine(runner, cache, vocab, plan.context, prompts.remember), inbox
+    return LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard), inbox
 
 
 class _Progress:
@@ -213,13 +214,9 @@ class _Progress:
 def _submit(engine: LLMEngine, command: Submit, tokens: list[int]) -> None:
     seed = command.sampling.seed or 0
     for index in range(command.n):
-        engine.submit(
-            command.id + index,
-            tokens,
-            msgspec.structs.replace(command.sampling, seed=seed + index),
-            command.messages is not None,
-            top_logprobs=command.top_logprobs,
-        )
+        sampling = msgspec.structs.replace(command.sampling, seed=seed + index)
+        is_chat, top = command.messages is not None, command.top_logprobs
+        engine.submit(command.id + index, tokens, sampling, is_chat, top_logprobs=top)
 
 
 def _loop(engine: LLMEngine, channel: Channel, inbox: Inbox) -> None:
@@ -230,5 +227,9 @@ def _loop(engine: LLMEngine, channel: Channel, inbox: Inbox) -> None:
             if isinstance(job, Cancel):
                 engine.cancel(job.id)
             else:
-                _submit(engine, *job)
+                command, tokens = job
+                try:
+                    _submit(engine, command, tokens)
+                except InvalidRequest as error:
+                    channel.send(_refusal(command.id, error))
         channel.send(engine.step())

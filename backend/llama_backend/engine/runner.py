@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from llama_backend.engine.binding import lib, quick
 from llama_backend.engine.engine import NoRoom
+from llama_backend.engine.grammar import Candidates
 from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.llama_sampler import LlamaSampler
 from llama_backend.engine.logprobs import log_softmax_of
@@ -84,6 +85,8 @@ class ModelRunner:
         self._memory = lib.llama_get_memory(self._context)
         self._unified = plan.unified
         self._n_vocab = model.vocab.size
+        self._end = min(model.vocab.eog, default=None) if model.vocab.eos is None else model.vocab.eos
+        self._candidates = Candidates(self._n_vocab)
         self._vocab = lib.llama_model_get_vocab(model.handle)
         self.n_batch = int(lib.llama_n_batch(self._context))
         self.can_share = not (lib.llama_model_is_recurrent(model.handle) or lib.llama_model_is_hybrid(model.handle))
@@ -123,14 +126,16 @@ class ModelRunner:
             raise ModelUnreadable("the model does not decode")
         self.remove(0, 0)
 
-    def new_sampler(self, chain: SamplerChain, prompt: list[int]) -> LlamaSampler:
-        return LlamaSampler(chain, self._n_vocab, self._vocab, prompt)
+    def new_sampler(self, chain: SamplerChain, prompt: list[int], grammar: str | None = None) -> LlamaSampler:
+        return LlamaSampler(chain, self._vocab, prompt, grammar, self._end)
 
     def free_sampler(self, sampler: LlamaSampler) -> None:
         sampler.free()
 
     def sample(self, sampler: LlamaSampler, row: int) -> int:
-        """The next token of the sequence whose logits are in `row` of the last batch."""
+        """The next token of the sequence whose logits are in `row` of the last batch. Raises DeadEnd."""
+        if sampler.grammar is not None:
+            return sampler.constrained(self._row(row), self._candidates)
         if sampler.is_argmax:
             return int(self._row(row).argmax())
         return int(self._sample(sampler.handle, self._context, row))

@@ -38,6 +38,7 @@ class Sequence:
     detokenizer: Detokenizer
     sampler: Any = None
     """The sampler chain; opaque here, made and used by the runner."""
+    has_grammar: bool = False
     logprobs: LogprobTrail | None = None
     """Where log probabilities were asked for."""
     max_tokens: int | None = None

@@ -25,7 +25,7 @@ from llama_backend.errors import BodyTooLarge, InvalidRequest, ModelNotFound
 from llama_backend.server.answers import Shape
 from llama_backend.server.backend import Server, new_seed
 from llama_backend.server.events import EventStream, gone
-from llama_backend.server.ticket import Ticket, merged
+from llama_backend.server.ticket import Ticket
 
 _MAX_BODY = 4 * 1024 * 1024
 _OPENING_SECONDS = 10.0
@@ -157,19 +157,20 @@ class _Run:
         """From admission to the end, with an accepted request; leaving early cancels the work."""
         server = self._server
         with server.admission.enter(server.slots, self.choices):
+            sampling = await server.grammars.resolve(self._sampling)
             await server.supervisor.wait_ready(self._patience)
-            ticket = self._submit()
+            ticket = self._submit(sampling)
             try:
                 await ticket.accepted()
                 yield ticket
             finally:
                 server.supervisor.release(ticket)
 
-    def _submit(self) -> Ticket:
+    def _submit(self, sampling: SamplingParams) -> Ticket:
         body = self._body
         messages, prompt = (body.messages, None) if isinstance(body, ChatRequest) else (None, body.single)
         choices, top = body.choices, body.alternatives
-        return self._server.supervisor.submit(self._sampling, messages, prompt, n=choices, top_logprobs=top)
+        return self._server.supervisor.submit(sampling, messages, prompt, n=choices, top_logprobs=top)
 
 
 async def _whole(run: _Run, request: Request) -> Response:
@@ -190,8 +191,7 @@ async def _whole(run: _Run, request: Request) -> Response:
 
 async def _collect(run: _Run) -> bytes:
     async with run.ticket() as ticket:
-        pieces = [piece async for piece in ticket.pieces()]
-    return run.shape.whole(sorted(merged(pieces), key=lambda piece: piece.id))
+        return run.shape.whole(await ticket.whole())
 
 
 async def _stream(run: _Run, request: Request) -> ASGIApp:

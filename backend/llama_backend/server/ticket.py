@@ -23,6 +23,10 @@ class Ticket:
         """The numbers of the answers that have not ended."""
         self.prompt_tokens: int | None = None
         """Known from acceptance on."""
+        self.is_read = False
+        """Somebody has seen a part of the answers, so that they cannot be computed again from their start."""
+        self.deaths = 0
+        """How many engines ended while they computed this request."""
         self._pieces: list[Piece] = []
         self._error: BackendError | None = None
         self._changed = asyncio.Event()
@@ -41,6 +45,11 @@ class Ticket:
             self.unfinished.discard(piece.id)
         self._changed.set()
 
+    def restart(self) -> None:
+        """Forgets what came, since the answers are computed again."""
+        self._pieces.clear()
+        self.unfinished = set(self.numbers)
+
     def fail(self, error: BackendError) -> None:
         self._error = error
         self.unfinished.clear()
@@ -58,9 +67,8 @@ class Ticket:
         while True:
             pieces, self._pieces = self._pieces, []
             for piece in merged(pieces):
-                if piece.finish_reason == "error":
-                    raise InternalError(piece.message or "the engine could not finish the answer")
-                yield piece
+                self.is_read = True
+                yield _checked(piece)
             if self._pieces:
                 continue
             if self._error is not None:
@@ -69,9 +77,24 @@ class Ticket:
                 return
             await self._wait()
 
+    async def whole(self) -> list[Piece]:
+        """One piece for each answer, once all have ended; raises where the request fails."""
+        while not self.finished:
+            await self._wait()
+        if self._error is not None:
+            raise self._error
+        pieces = sorted(merged(self._pieces), key=lambda piece: piece.id)
+        return [_checked(piece) for piece in pieces]
+
     async def _wait(self) -> None:
         await self._changed.wait()
         self._changed.clear()
+
+
+def _checked(piece: Piece) -> Piece:
+    if piece.finish_reason == "error":
+        raise InternalError(piece.message or "the engine could not finish the answer")
+    return piece
 
 
 def merged(pieces: list[Piece]) -> list[Piece]:
