@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from llama_convert.checkpoint.hf_folder import read_hf_tensors, read_json
+from llama_convert.checkpoint.hf_folder import read_hf_tensors
 from llama_convert.checkpoint.meta_folder import read_meta_tensors, shard_files
 from llama_convert.checkpoint.tensor import DType, SourceTensor, row_shape
 from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
+from llama_convert.files import read_json
 from llama_convert.gguf.values import Metadata
 from llama_convert.model.config import LlamaConfig, from_hf, from_meta
 from llama_convert.model.names import TensorSpec, bias_of, expected_tensors

@@ -38,7 +38,9 @@ class Layout:
 def plan_layout(checkpoint: Checkpoint, outtype: DType | None = None) -> Layout:
     """The layout of `checkpoint` as GGUF; `outtype` None keeps the type that most of the weights have."""
     dtype = outtype or checkpoint.dtype
-    tensors = [TensorInfo(item.spec.name, item.spec.shape, _TYPES[_stored(item, dtype)]) for item in checkpoint.tensors]
+    tensors = [
+        TensorInfo(item.spec.name, item.spec.shape, _TYPES[stored_dtype(item, dtype)]) for item in checkpoint.tensors
+    ]
     parameters = sum(tensor.elements for tensor in tensors)
     factors = _rope_factors(checkpoint)
     if factors is not None:
@@ -75,7 +77,7 @@ def write_model(checkpoint: Checkpoint, path: Path, outtype: DType | None, progr
     return layout
 
 
-def _stored(tensor: ModelTensor, dtype: DType) -> DType:
+def stored_dtype(tensor: ModelTensor, dtype: DType) -> DType:
     """Vectors are always F32: llama.cpp computes with nothing else there."""
     return dtype if len(tensor.spec.shape) > 1 else DType.F32
 
@@ -134,7 +136,7 @@ class _Copier:
 
     def _cast(self, tensor: ModelTensor, rows: Rows) -> Rows:
         try:
-            return cast(rows, tensor.source.dtype, _stored(tensor, self._dtype))
+            return cast(rows, tensor.source.dtype, stored_dtype(tensor, self._dtype))
         except OverflowError:
             origin, name = tensor.source.origin, tensor.source.name
             raise UnsupportedModel(f"{origin}: {name} holds values beyond the range of F16; write BF16") from None

@@ -33,7 +33,7 @@ def all_logits(path: Path, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
     """The logits after each token, with the keys and values kept in F32 so that only the weights round."""
     with loaded(path) as model:
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = params.n_batch = params.n_ubatch = 256
+        params.n_ctx = params.n_batch = params.n_ubatch = 512
         params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.n_threads = params.n_threads_batch = 1

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from llama_convert.checkpoint.safetensors import read_safetensors
 from llama_convert.checkpoint.tensor import SourceTensor
 from llama_convert.checkpoint.torch_file import read_torch_file
 from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
+from llama_convert.files import read_json
 
 Reader = Callable[[Path], Mapping[str, SourceTensor]]
 _FAMILIES: tuple[tuple[str, str, Reader], ...] = (
     ("model.safetensors.index.json", "*.safetensors", read_safetensors),
     ("pytorch_model.bin.index.json", "pytorch_model*.bin", read_torch_file),
 )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise CorruptSource(f"{path}: no valid JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise CorruptSource(f"{path}: no JSON object")
-    return found
 
 
 def weight_files(folder: Path) -> tuple[list[Path], dict[str, str]]:

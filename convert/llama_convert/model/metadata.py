@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from llama_convert.checkpoint.hf_folder import read_json
+from llama_convert.files import read_json
 from llama_convert.gguf.types import QUANTIZATION_VERSION
 from llama_convert.gguf.values import Metadata, Value, f32, i32, string, strings, u32
 from llama_convert.model.config import LlamaConfig

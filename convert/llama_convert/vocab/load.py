@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llama_convert.checkpoint.hf_folder import read_json
 from llama_convert.errors import CorruptSource, SourceNotFound
+from llama_convert.files import read_json
 from llama_convert.vocab.sentencepiece import read_sentencepiece
 from llama_convert.vocab.special_tokens import add_tokens, set_special
 from llama_convert.vocab.tokenizer_json import read_tokenizer
