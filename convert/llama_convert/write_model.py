@@ -106,10 +106,15 @@ class _Copier:
             shape = (min(step, rows - start), *tensor.spec.shape[1:])
             chunk = self._read(tensor, start, shape)
             data = np.ascontiguousarray(self._cast(tensor, chunk)).data.cast("B")
-            self._writer.write(data)
+            self._writer.write(data, self._twin(tensor, start))
             self._done += data.nbytes
             self._progress.advance(self._done)
         self._writer.end()
+
+    def _twin(self, tensor: ModelTensor, start: int) -> tuple[Path, int] | None:
+        """Where the bytes to write stand already, if they are neither moved nor cast."""
+        changed = tensor.permuted or tensor.source.dtype is not stored_dtype(tensor, self._dtype)
+        return None if changed else tensor.source.place(start)
 
     def _step(self, tensor: ModelTensor, columns: int) -> int:
         """Rows of one chunk; whole heads where rows are permuted."""

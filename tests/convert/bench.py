@@ -25,15 +25,16 @@ SHAPES = {
     "70b": TinyLlama(layers=2, width=8192, heads=64, kv_heads=8, head_dim=128, inner=28672, vocab=32000),
 }
 SCRIPT = """
-import resource, sys, time
+import os, resource, sys, time
 from pathlib import Path
 from llama_convert.progress import Silent
 from llama_convert.source import open_checkpoint
 from llama_convert.write_model import write_model
 checkpoint = open_checkpoint(Path(sys.argv[1]))
+os.sync()
 start = time.perf_counter()
 write_model(checkpoint, Path(sys.argv[2]), None, Silent())
-import os; os.sync()
+os.sync()
 print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -79,6 +80,7 @@ def write_source(folder: Path, model: TinyLlama, tokenizer: Path) -> int:
 
 def timed_copy(source: Path, target: Path) -> float:
     """Seconds of `cp` until the data are on the disk."""
+    os.sync()
     start = time.perf_counter()
     subprocess.run(["cp", str(source), str(target)], check=True)
     os.sync()

@@ -73,6 +73,9 @@ class JoinedTensor:
         else:
             self._read_beside(start, out)
 
+    def place(self, start: int) -> None:
+        return None
+
     def _read_stacked(self, start: int, out: Rows) -> None:
         stop = start + len(out)
         for part, end in zip(self._parts, self._ends, strict=True):

