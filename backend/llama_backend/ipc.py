@@ -24,11 +24,13 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     path: str
     context: int | None = None
     """Tokens of one sequence; None is the model's own, at most 4,096."""
-    slots: int = 4
-    """Sequences that are decoded at the same time."""
+    slots: int | None = None
+    """Sequences that are decoded at the same time; None is four that share the cells of one context."""
     threads: int | None = None
     gpu_layers: int | None = None
     """Layers on the GPU; None is all where there is one, -1 all."""
+    module: str = "llama_backend.engine"
+    """What is run as the engine: `python -m MODULE CONFIG FD`."""
 
 
 class Submit(Struct, frozen=True, kw_only=True, tag=True):

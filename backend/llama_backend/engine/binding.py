@@ -1,0 +1,71 @@
+"""llama.cpp through llama-cpp-python's low-level API: the only module that imports llama_cpp.
+
+The package's own `__init__` is not run: it would load numpy, Jinja and all chat formats (0.2 s), and install a
+log callback that writes to the terminal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import sys
+from collections import deque
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+_PACKAGE = "llama_cpp"
+_LINES_KEPT = 50
+_CONTINUED = 5
+"""GGML_LOG_LEVEL_CONT: the text goes on where the one before it ended."""
+WARNING = 3
+
+
+def _load() -> Any:
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None:
+        raise ImportError("llama-cpp-python is not installed")
+    sys.modules.setdefault(_PACKAGE, importlib.util.module_from_spec(spec))
+    return import_module(f"{_PACKAGE}.{_PACKAGE}")
+
+
+lib: Any = _load()
+"""The functions and structures of llama.h, under their own names."""
+
+_held = ctypes.PyDLL(lib._lib._name)
+
+
+def quick(name: str) -> Callable[..., Any]:
+    """A function that keeps Python's lock: for calls of microseconds, where giving it up costs more."""
+    function = _held[name]
+    original = getattr(lib._lib, name)
+    function.argtypes, function.restype = original.argtypes, original.restype
+    return function
+
+
+class LlamaLog:
+    """Takes llama.cpp's log lines, so that none reaches a terminal, and keeps the last serious ones."""
+
+    def __init__(self, sink: Callable[[str], None]) -> None:
+        self.lines: deque[str] = deque(maxlen=_LINES_KEPT)
+        """The last lines of level warning and above."""
+        self._sink = sink
+        self._level = 0
+        self._partial = ""
+        self._callback = lib.llama_log_callback(self._take)
+        lib.llama_log_set(self._callback, None)
+
+    @property
+    def reason(self) -> str:
+        """The line that tells best why llama.cpp failed, or nothing."""
+        told = [line for line in self.lines if "error" in line.lower()]
+        return (told or list(self.lines) or [""])[0]
+
+    def _take(self, level: int, text: bytes, _data: object) -> None:
+        self._level = level if level != _CONTINUED else self._level
+        self._partial += text.decode("utf-8", "replace")
+        *lines, self._partial = self._partial.split("\n")
+        for line in lines:
+            if self._level >= WARNING and line.strip():
+                self.lines.append(line.strip())
+                self._sink(line)

@@ -1,0 +1,41 @@
+"""How many prompt tokens a step may take up, so that it stays short while anyone reads a stream."""
+
+from __future__ import annotations
+
+_FAST, _SMOOTH = 0.5, 0.2
+
+
+class PrefillBudget:
+    """Learns what a prompt token costs from the steps that were run.
+
+    `target` is the longest that a step should take beside running streams, `alone` the longest without
+    any (it bounds how long a cancellation waits), both in seconds.
+    """
+
+    def __init__(self, n_batch: int, target: float = 0.4, alone: float = 1.0, least: int = 16) -> None:
+        self._n_batch = n_batch
+        self._target = target
+        self._alone = alone
+        self._least = least
+        self._decode_step = 0.0
+        self._token_cost: float | None = None
+
+    def tokens(self, decoding: int) -> int:
+        """The most prompt tokens for the next step, beside `decoding` sequences that get a token each."""
+        room = self._n_batch - decoding
+        if self._token_cost is None:
+            return min(room, 64)
+        target = self._target - self._decode_step if decoding else self._alone
+        return max(min(self._least, room), min(room, int(target / self._token_cost)))
+
+    def observe(self, prefill: int, decode: int, seconds: float) -> None:
+        """Takes in a step of `prefill` prompt tokens and `decode` single tokens that took `seconds`."""
+        if not prefill:
+            self._decode_step += _SMOOTH * (seconds - self._decode_step)
+        elif prefill >= self._least:
+            spent = max(seconds - (self._decode_step if decode else 0.0), 1e-6)
+            self._learn(spent / prefill)
+
+    def _learn(self, cost: float) -> None:
+        old = self._token_cost
+        self._token_cost = cost if old is None else old + _FAST * (cost - old)

@@ -1,0 +1,178 @@
+"""The engine: admit → schedule → decode → sample → deliver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, Protocol
+
+from llama_backend.api import FinishReason, SamplingParams, StepTimes, Timings, Usage
+from llama_backend.engine.budget import PrefillBudget
+from llama_backend.engine.detokenizer import Detokenizer
+from llama_backend.engine.kv_cache import KVCache
+from llama_backend.engine.sampler import SamplerChain, chain_of
+from llama_backend.engine.scheduler import Batch, Scheduler
+from llama_backend.engine.sequence import Sequence, SequenceStatus
+from llama_backend.engine.vocab import Vocab
+from llama_backend.ipc import Piece, StepDone
+
+OnAnswer = Callable[[str, list[int], bool], None]
+"""Called with the text, the token ids and whether a leading space was left out, of a finished answer."""
+
+
+class NoRoom(Exception):
+    """llama.cpp found no KV cells for a batch; the cells are as before."""
+
+
+class Runner(Protocol):
+    """What the engine needs of llama.cpp."""
+
+    @property
+    def n_batch(self) -> int:
+        """The most tokens of one batch."""
+        ...
+
+    def decode(self, batch: Batch) -> list[int]:
+        """Computes a batch; returns the row of each item's last token. Raises NoRoom."""
+        ...
+
+    def new_sampler(self, chain: SamplerChain) -> Any: ...
+
+    def free_sampler(self, sampler: Any) -> None: ...
+
+    def sample(self, sampler: Any, row: int) -> int: ...
+
+
+class LLMEngine:
+    """All sequences of one model, a `llama_decode` a step. Not thread-safe: one thread owns it."""
+
+    def __init__(self, runner: Runner, cache: KVCache, vocab: Vocab, context: int, on_answer: OnAnswer) -> None:
+        self._runner = runner
+        self._vocab = vocab
+        self._context = context
+        self._on_answer = on_answer
+        self._budget = PrefillBudget(runner.n_batch)
+        self.scheduler = Scheduler(cache, self._budget)
+        self._sequences: dict[int, Sequence] = {}
+        self._pieces: list[Piece] = []
+        self._steps, self._total, self._decoding, self._sampling = 0, 0.0, 0.0, 0.0
+
+    @property
+    def busy(self) -> bool:
+        return self.scheduler.busy
+
+    def submit(self, number: int, tokens: list[int], sampling: SamplingParams, is_chat: bool) -> None:
+        """Queues a prompt that is known to fit the context."""
+        suppressed = self._vocab.eog if sampling.ignore_eos else frozenset()
+        sequence = Sequence(
+            id=number,
+            tokens=list(tokens),
+            max_tokens=sampling.limit,
+            sampler=self._runner.new_sampler(chain_of(sampling, self._vocab.size, suppressed)),
+            detokenizer=Detokenizer(self._vocab.piece, sampling.stops, is_chat and self._vocab.space_prefix),
+        )
+        sequence.clock.accepted = perf_counter()
+        self._sequences[number] = sequence
+        self.scheduler.add(sequence)
+
+    def cancel(self, number: int) -> None:
+        """Ends a sequence at once; its slot is free for the next step."""
+        sequence = self._sequences.get(number)
+        if sequence is not None:
+            self._finish(sequence, "cancelled")
+
+    def step(self) -> StepDone:
+        """Runs one batch and returns what it brought."""
+        begin = perf_counter()
+        batch = self.scheduler.schedule()
+        if batch.items:
+            self._run(batch, begin)
+        self._steps += 1
+        self._total += perf_counter() - begin
+        pieces, self._pieces = self._pieces, []
+        running, waiting = len(self.scheduler.running), len(self.scheduler.waiting)
+        return StepDone(pieces=pieces, running=running, waiting=waiting, times=self._times)
+
+    @property
+    def _times(self) -> StepTimes:
+        return StepTimes(self._steps, self._total, self._decoding, self._sampling)
+
+    def _run(self, batch: Batch, begin: float) -> None:
+        decode_begin = perf_counter()
+        try:
+            rows = self._runner.decode(batch)
+        except NoRoom:
+            self.scheduler.shrink()
+            return
+        decode_end = perf_counter()
+        self._decoding += decode_end - decode_begin
+        self._budget.observe(batch.prefill, batch.decode, decode_end - decode_begin)
+        self.scheduler.commit(batch)
+        for item, row in zip(batch.items, rows, strict=True):
+            sequence, end = item.sequence, item.start + item.count
+            if not sequence.clock.started:
+                sequence.clock.started = begin
+            if end == len(sequence.tokens):
+                self._advance(sequence, row)
+
+    def _advance(self, sequence: Sequence, row: int) -> None:
+        """Samples the next token of a sequence and delivers the text that it makes certain."""
+        begin = perf_counter()
+        token = self._runner.sample(sequence.sampler, row)
+        now = perf_counter()
+        self._sampling += now - begin
+        if not sequence.clock.first_token:
+            sequence.clock.first_token = now
+        sequence.clock.last_token = now
+        sequence.status = SequenceStatus.DECODE
+        if self._vocab.is_eog(token):
+            self._finish(sequence, "stop")
+            return
+        sequence.tokens.append(token)
+        text = sequence.detokenizer.push(token)
+        reason = self._reason(sequence)
+        if reason is not None:
+            self._finish(sequence, reason, text)
+        elif text:
+            self._pieces.append(Piece(sequence.id, text))
+
+    def _reason(self, sequence: Sequence) -> FinishReason | None:
+        if sequence.detokenizer.stopped:
+            return "stop"
+        is_full = len(sequence.tokens) >= self._context
+        return "length" if is_full or sequence.remaining == 0 else None
+
+    def _finish(self, sequence: Sequence, reason: FinishReason, text: str = "") -> None:
+        text += sequence.detokenizer.flush()
+        self.scheduler.finish(sequence)
+        self._runner.free_sampler(sequence.sampler)
+        del self._sequences[sequence.id]
+        self._remember(sequence)
+        self._pieces.append(Piece(sequence.id, text, reason, _usage(sequence), _timings(sequence)))
+
+    def _remember(self, sequence: Sequence) -> None:
+        tokens = sequence.tokens[sequence.n_prompt :]
+        whole = b"".join(map(self._vocab.piece, tokens)).decode("utf-8", "replace")
+        text = sequence.detokenizer.text
+        if whole in (text, f" {text}"):
+            self._on_answer(text, tokens, whole != text)
+
+
+def _usage(sequence: Sequence) -> Usage:
+    details = {"cached_tokens": sequence.cached}
+    return Usage(sequence.n_prompt, sequence.n_completion, len(sequence.tokens), details)
+
+
+def _timings(sequence: Sequence) -> Timings:
+    clock, now = sequence.clock, perf_counter()
+    started = clock.started or now
+    first = clock.first_token or now
+    generating = clock.last_token - clock.first_token
+    return Timings(
+        queue_ms=round((started - clock.accepted) * 1e3, 3),
+        prompt_n=sequence.n_prompt - sequence.cached,
+        prompt_ms=round((first - started) * 1e3, 3),
+        predicted_n=sequence.n_completion,
+        predicted_ms=round(generating * 1e3, 3),
+        predicted_per_second=round((sequence.n_completion - 1) / generating, 2) if generating > 0 else 0.0,
+    )

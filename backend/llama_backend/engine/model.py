@@ -1,0 +1,161 @@
+"""A model's weights and vocabulary in llama.cpp, without a context."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache, cached_property
+
+from llama_backend.engine.binding import LlamaLog, lib, quick
+from llama_backend.engine.vocab import Vocab
+from llama_backend.errors import ModelUnreadable
+
+_TEXT_SIZE = 256
+_CPU_ONLY = 0
+_ALL_LAYERS = -1
+
+
+class Model:
+    """The weights of a GGUF file; raises ModelUnreadable with llama.cpp's reason."""
+
+    def __init__(
+        self, path: str, gpu_layers: int | None, log: LlamaLog, progress: Callable[[float], None] | None = None
+    ) -> None:
+        lib.llama_backend_init()
+        params = lib.llama_model_default_params()
+        self.gpu_layers = _layers(gpu_layers)
+        params.n_gpu_layers = self.gpu_layers
+        if progress is not None:
+            params.progress_callback = lib.llama_progress_callback(_always_on(progress))
+        self.handle = lib.llama_model_load_from_file(path.encode(), params)
+        if not self.handle:
+            raise ModelUnreadable(f"{path}: {_short(log.reason) or 'llama.cpp cannot load it'}")
+        self._vocab = lib.llama_model_get_vocab(self.handle)
+        if not lib.llama_model_has_decoder(self.handle):
+            raise ModelUnreadable(f"{path}: this model does not generate text")
+
+    @property
+    def context_trained(self) -> int:
+        """Tokens of context that it was trained for."""
+        return int(lib.llama_model_n_ctx_train(self.handle))
+
+    @property
+    def parameters(self) -> int:
+        return int(lib.llama_model_n_params(self.handle))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all tensors."""
+        return int(lib.llama_model_size(self.handle))
+
+    @property
+    def description(self) -> str:
+        buffer = ctypes.create_string_buffer(_TEXT_SIZE)
+        lib.llama_model_desc(self.handle, buffer, _TEXT_SIZE)
+        return buffer.value.decode("utf-8", "replace")
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of one token's F16 keys and values: 2 × 2 × layers × KV heads × head size."""
+        n_head = max(lib.llama_model_n_head(self.handle), 1)
+        head_size = lib.llama_model_n_embd(self.handle) // n_head
+        return int(4 * lib.llama_model_n_layer(self.handle) * lib.llama_model_n_head_kv(self.handle) * head_size)
+
+    @property
+    def template(self) -> str | None:
+        """The chat template that the file carries."""
+        text = lib.llama_model_chat_template(self.handle, None)
+        return text.decode("utf-8", "replace") if text else None
+
+    @cached_property
+    def vocab(self) -> Vocab:
+        return VocabReader(self._vocab).read(self._space_prefix)
+
+    @property
+    def _space_prefix(self) -> bool:
+        """llama.cpp adds a space prefix for SentencePiece, unless the file says no."""
+        buffer = ctypes.create_string_buffer(_TEXT_SIZE)
+        size = lib.llama_model_meta_val_str(self.handle, b"tokenizer.ggml.add_space_prefix", buffer, _TEXT_SIZE)
+        is_spm = lib.llama_vocab_type(self._vocab) == lib.LLAMA_VOCAB_TYPE_SPM
+        return bool(is_spm and (size < 0 or buffer.value == b"true"))
+
+
+class VocabReader:
+    """Reads a vocabulary out of llama.cpp."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+        self._attr = quick("llama_vocab_get_attr")
+        self._to_piece = quick("llama_token_to_piece")
+        self._is_eog = quick("llama_vocab_is_eog")
+
+    def read(self, space_prefix: bool) -> Vocab:
+        size = lib.llama_vocab_n_tokens(self._handle)
+        attrs = [self._attr(self._handle, token) for token in range(size)]
+        control = [token for token, attr in enumerate(attrs) if attr & lib.LLAMA_TOKEN_ATTR_CONTROL]
+        return Vocab(
+            size=size,
+            piece=cache(self.piece),
+            control={text: token for token in reversed(control) if (text := self.text(token))},
+            encode=self.encode,
+            is_eog=lambda token: bool(self._is_eog(self._handle, token)),
+            bos=_token(lib.llama_vocab_bos(self._handle)),
+            eos=_token(lib.llama_vocab_eos(self._handle)),
+            add_bos=bool(lib.llama_vocab_get_add_bos(self._handle)),
+            space_prefix=space_prefix,
+            lstrip=frozenset(token for token in control if attrs[token] & lib.LLAMA_TOKEN_ATTR_LSTRIP),
+            rstrip=frozenset(token for token in control if attrs[token] & lib.LLAMA_TOKEN_ATTR_RSTRIP),
+        )
+
+    def text(self, token: int) -> str:
+        return (lib.llama_vocab_get_text(self._handle, token) or b"").decode("utf-8", "replace")
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token as part of an answer; none for control tokens."""
+        buffer = ctypes.create_string_buffer(_TEXT_SIZE)
+        size = self._to_piece(self._handle, token, buffer, _TEXT_SIZE, 0, False)
+        if size < 0:
+            buffer = ctypes.create_string_buffer(-size)
+            size = self._to_piece(self._handle, token, buffer, -size, 0, False)
+        return buffer.raw[:size]
+
+    def encode(self, text: str) -> list[int]:
+        """Plain text to ids: no BOS, control tokens stay text."""
+        data = text.encode("utf-8", "replace")
+        tokens, count = self._tokenize(data, len(data) + 8)
+        if count < 0:
+            tokens, count = self._tokenize(data, -count)
+        return tokens[:count]
+
+    def _tokenize(self, data: bytes, room: int) -> tuple[list[int], int]:
+        """The tokens, and how many they are; minus the room that they need where it is too small."""
+        tokens = (lib.llama_token * room)()
+        count = lib.llama_tokenize(self._handle, data, len(data), tokens, room, False, False)
+        return list(tokens), int(count)
+
+
+def _token(number: int) -> int | None:
+    return number if number >= 0 else None
+
+
+def _layers(wanted: int | None) -> int:
+    """Layers for the GPU; none where there is none and none was asked for."""
+    has_gpu = bool(lib.llama_supports_gpu_offload())
+    if wanted and not has_gpu:
+        raise ModelUnreadable("layers on a GPU were asked for, and this build of llama.cpp has no GPU or finds none")
+    if wanted is None:
+        return _ALL_LAYERS if has_gpu else _CPU_ONLY
+    return wanted
+
+
+def _always_on(progress: Callable[[float], None]) -> Callable[[float, object], bool]:
+    def callback(value: float, _data: object) -> bool:
+        progress(value)
+        return True
+
+    return callback
+
+
+def _short(reason: str) -> str:
+    """llama.cpp's line without the function names in front."""
+    return reason.removeprefix("llama_model_load: ").removeprefix("error loading model: ")

@@ -1,0 +1,221 @@
+"""The engine's process: loads the model, then steps, while a second thread reads commands and makes prompts."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+import threading
+from collections import deque
+from time import monotonic
+
+from llama_backend.engine.binding import LlamaLog
+from llama_backend.engine.engine import LLMEngine
+from llama_backend.engine.hardware import available_memory, default_threads
+from llama_backend.engine.kv_cache import KVCache
+from llama_backend.engine.kv_plan import plan_kv
+from llama_backend.engine.model import Model
+from llama_backend.engine.prompt import PromptBuilder
+from llama_backend.errors import BackendError, InvalidRequest, PromptTooLong
+from llama_backend.ipc import (
+    HEADER,
+    MAX_FRAME,
+    Accepted,
+    Cancel,
+    Command,
+    Count,
+    Counted,
+    EngineConfig,
+    Event,
+    Failed,
+    Loading,
+    Ready,
+    Refused,
+    Stop,
+    Submit,
+    decode_command,
+    frame,
+)
+
+_PROGRESS_SECONDS = 0.05
+_SWITCH_SECONDS = 2e-4
+"""The reader's prompts and the engine's steps share Python's lock; the default of 5 ms would stall steps."""
+
+Job = tuple[Submit, list[int]] | Cancel | Stop
+
+
+class Channel:
+    """Frames on a socket; sending is safe from any thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._lock = threading.Lock()
+        self._file = sock.makefile("rb")
+
+    def send(self, event: Event) -> None:
+        data = frame(event)
+        with self._lock:
+            self._sock.sendall(data)
+
+    def receive(self) -> Command | None:
+        """The next command, or None where the other side is gone."""
+        header = self._file.read(HEADER.size)
+        if len(header) < HEADER.size:
+            return None
+        (size,) = HEADER.unpack(header)
+        payload = self._file.read(size) if size <= MAX_FRAME else b""
+        return decode_command(payload) if len(payload) == size else None
+
+
+class Inbox:
+    """Jobs from the reader's thread to the engine's."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[Job] = deque()
+        self._ready = threading.Event()
+
+    def put(self, job: Job) -> None:
+        self._jobs.append(job)
+        self._ready.set()
+
+    def take(self, wait: bool) -> list[Job]:
+        """All jobs so far; with `wait`, at least one."""
+        if wait:
+            self._ready.wait()
+        self._ready.clear()
+        jobs = []
+        while self._jobs:
+            jobs.append(self._jobs.popleft())
+        return jobs
+
+
+class Reader(threading.Thread):
+    """Reads commands, tokenises prompts and answers what needs no computing."""
+
+    def __init__(self, channel: Channel, inbox: Inbox, prompts: PromptBuilder, context: int) -> None:
+        super().__init__(name="reader", daemon=True)
+        self._channel = channel
+        self._inbox = inbox
+        self._prompts = prompts
+        self._context = context
+
+    def run(self) -> None:
+        while (command := self._channel.receive()) is not None:
+            if isinstance(command, Cancel | Stop):
+                self._inbox.put(command)
+            else:
+                self._answer(command)
+        os._exit(0)
+
+    def _answer(self, command: Submit | Count) -> None:
+        try:
+            tokens = self._tokens(command)
+            if isinstance(command, Count):
+                ids = tokens if command.return_tokens else None
+                self._channel.send(Counted(id=command.id, count=len(tokens), context=self._context, tokens=ids))
+                return
+            self._check(tokens)
+        except BackendError as error:
+            self._channel.send(_refusal(command.id, error))
+            return
+        except Exception as error:  # noqa: BLE001 - a template may raise anything; the thread must go on
+            self._channel.send(_refusal(command.id, InvalidRequest(f"the prompt cannot be made: {error!r}")))
+            return
+        self._channel.send(Accepted(command.id, len(tokens)))
+        self._inbox.put((command, tokens))
+
+    def _tokens(self, command: Submit | Count) -> list[int]:
+        if command.messages is not None:
+            return self._prompts.chat(command.messages)
+        return self._prompts.text(command.prompt or "")
+
+    def _check(self, tokens: list[int]) -> None:
+        if not tokens:
+            raise InvalidRequest("the prompt is empty: it has no tokens", param="prompt")
+        if len(tokens) >= self._context:
+            raise PromptTooLong.of(len(tokens), self._context)
+
+
+def _refusal(number: int, error: BackendError) -> Refused:
+    details = error.details
+    return Refused(
+        id=number,
+        code=error.code,
+        message=error.message,
+        prompt_tokens=details.get("prompt_tokens"),
+        context=details.get("context"),
+        param=details.get("param"),
+    )
+
+
+def run(config: EngineConfig, sock: socket.socket) -> int:
+    """Serves one model until the other side says stop or goes away; returns the exit code."""
+    channel = Channel(sock)
+    log = LlamaLog(lambda line: print(line, file=sys.stderr, flush=True))
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    try:
+        engine, inbox = _load(config, channel, log)
+    except BackendError as error:
+        channel.send(Failed(error.message))
+        return 1
+    gc.freeze()
+    _loop(engine, channel, inbox)
+    return 0
+
+
+def _load(config: EngineConfig, channel: Channel, log: LlamaLog) -> tuple[LLMEngine, Inbox]:
+    # The engine's numpy takes as long to import as a small model to load: both at once.
+    importer = threading.Thread(target=lambda: __import__("llama_backend.engine.runner"))
+    importer.start()
+    model = Model(config.path, config.gpu_layers, log, _Progress(channel))
+    importer.join()
+    from llama_backend.engine.runner import ModelRunner
+
+    plan = plan_kv(config, model.context_trained, model.kv_bytes_per_token, available_memory())
+    threads = config.threads or default_threads()
+    vocab, inbox = model.vocab, Inbox()
+    prompts = PromptBuilder(vocab, model.template)
+    Reader(channel, inbox, prompts, plan.context).start()
+    runner = ModelRunner(model, plan, threads)
+    runner.warm_up(vocab.bos or 0)
+    cache = KVCache(runner, plan.slots, plan.cells, plan.unified)
+    ready = Ready(
+        context=plan.context,
+        context_trained=model.context_trained,
+        slots=plan.slots,
+        threads=threads,
+        gpu_layers=model.gpu_layers,
+        kv_unified=plan.unified,
+        description=model.description,
+        parameters=model.parameters,
+        size=model.size,
+    )
+    channel.send(ready)
+    return LLMEngine(runner, cache, vocab, plan.context, prompts.remember), inbox
+
+
+class _Progress:
+    """Reports the loading of the weights, at most twenty times a second."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._next = 0.0
+
+    def __call__(self, part: float) -> None:
+        if monotonic() >= self._next:
+            self._next = monotonic() + _PROGRESS_SECONDS
+            self._channel.send(Loading(part))
+
+
+def _loop(engine: LLMEngine, channel: Channel, inbox: Inbox) -> None:
+    while True:
+        for job in inbox.take(wait=not engine.busy):
+            if isinstance(job, Stop):
+                return
+            if isinstance(job, Cancel):
+                engine.cancel(job.id)
+            else:
+                command, tokens = job
+                engine.submit(command.id, tokens, command.sampling, command.messages is not None)
+        channel.send(engine.step())

@@ -1,0 +1,154 @@
+"""Messages or text to token ids."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from llama_backend.api import ChatMessage
+from llama_backend.engine.template import LLAMA2, ChatTemplate, Fragment
+from llama_backend.engine.vocab import Vocab
+from llama_backend.errors import InvalidRequest
+
+_REMEMBERED_TOKENS = 1_000_000
+
+
+@dataclass(frozen=True)
+class _Answer:
+    tokens: list[int]
+    stripped: bool
+    """A leading space of the first token was not shown."""
+
+
+class AnswerMemory:
+    """Token ids of the answers that were generated here, by their text.
+
+    A text can be cut into tokens in several ways; only with those that were generated does the next turn
+    find its KV cells again.
+    """
+
+    def __init__(self, capacity: int = _REMEMBERED_TOKENS) -> None:
+        self._capacity = capacity
+        self._size = 0
+        self._answers: OrderedDict[str, _Answer] = OrderedDict()
+
+    def put(self, text: str, tokens: list[int], stripped: bool) -> None:
+        self._drop(text)
+        self._answers[text] = _Answer(tokens, stripped)
+        self._size += len(tokens)
+        while self._size > self._capacity:
+            self._drop(next(iter(self._answers)))
+
+    def get(self, text: str) -> _Answer | None:
+        return self._answers.get(text)
+
+    def _drop(self, text: str) -> None:
+        answer = self._answers.pop(text, None)
+        self._size -= len(answer.tokens) if answer else 0
+
+
+class PromptBuilder:
+    """Prompts for one model; used by one thread, while `remember` may be called by another."""
+
+    def __init__(self, vocab: Vocab, template: str | None) -> None:
+        self._vocab = vocab
+        self._template = ChatTemplate(template or LLAMA2, vocab.text(vocab.bos), vocab.text(vocab.eos))
+        texts = sorted(vocab.control, key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, texts)) or r"(?!)")
+        self._answers = AnswerMemory()
+
+    def remember(self, text: str, tokens: list[int], stripped: bool) -> None:
+        """Keeps the ids of an answer, without the token that ended it."""
+        if text:
+            self._answers.put(text, tokens, stripped)
+
+    def chat(self, messages: list[ChatMessage]) -> list[int]:
+        """The prompt of a conversation, with one BOS where the model wants one."""
+        fragments = self._template.render(messages)
+        if not any(fragment.typed for fragment in fragments):
+            self._refuse_control(messages)
+        return self._with_bos(_Joiner(self._vocab, self._control, self._answers).join(fragments))
+
+    def text(self, prompt: str | list[int]) -> list[int]:
+        """The prompt of a plain continuation: text stays text, token ids are checked."""
+        if isinstance(prompt, str):
+            return self._with_bos(self._vocab.encode(prompt))
+        size = self._vocab.size
+        wrong = [token for token in prompt if not 0 <= token < size]
+        if wrong:
+            raise InvalidRequest(f"prompt: {wrong[0]} is no token id (0 to {size - 1})", param="prompt")
+        return list(prompt)
+
+    def _refuse_control(self, messages: list[ChatMessage]) -> None:
+        for message in messages:
+            if found := self._control.search(message.text):
+                text = f"the model's chat template cannot take {found[0]!r} as plain text"
+                raise InvalidRequest(text, param="messages")
+
+    def _with_bos(self, tokens: list[int]) -> list[int]:
+        bos = self._vocab.bos
+        if self._vocab.add_bos and bos is not None and tokens[:1] != [bos]:
+            return [bos, *tokens]
+        return tokens
+
+
+class _Joiner:
+    """Fragments to ids: text between two control tokens is tokenised as one run, as llama.cpp does it."""
+
+    def __init__(self, vocab: Vocab, control: re.Pattern[str], answers: AnswerMemory) -> None:
+        self._vocab = vocab
+        self._control = control
+        self._answers = answers
+        self._tokens: list[int] = []
+        self._run = ""
+
+    def join(self, fragments: list[Fragment]) -> list[int]:
+        queue = deque(fragments)
+        while queue:
+            fragment = queue.popleft()
+            if not fragment.typed:
+                self._add_template(fragment.text)
+            elif not (fragment.answer and self._splice(fragment.text, queue)):
+                self._run += fragment.text
+        self._flush()
+        return self._tokens
+
+    def _add_template(self, text: str) -> None:
+        for part, token in self._split(text):
+            if token is None:
+                self._run += part
+            else:
+                self._run = self._run.rstrip() if token in self._vocab.lstrip else self._run
+                self._flush()
+                self._tokens.append(token)
+
+    def _split(self, text: str) -> Iterator[tuple[str, int | None]]:
+        end, swallow = 0, False
+        for match in self._control.finditer(text):
+            before = text[end : match.start()]
+            yield before.lstrip() if swallow else before, None
+            token = self._vocab.control[match[0]]
+            yield "", token
+            end, swallow = match.end(), token in self._vocab.rstrip
+        rest = text[end:]
+        yield rest.lstrip() if swallow else rest, None
+
+    def _splice(self, text: str, following: deque[Fragment]) -> bool:
+        """Puts in the ids of a remembered answer, where the template ends it by a control token."""
+        answer = self._answers.get(text)
+        after = following[0].text.lstrip(" ") if following and not following[0].typed else ""
+        if answer is None or not self._control.match(after):
+            return False
+        if answer.stripped:
+            self._run = self._run.removesuffix(" ")
+        self._flush()
+        self._tokens.extend(answer.tokens)
+        following[0] = Fragment(after)
+        return True
+
+    def _flush(self) -> None:
+        if self._run:
+            self._tokens.extend(self._vocab.encode(self._run))
+        self._run = ""

@@ -1,0 +1,161 @@
+"""A context of llama.cpp: decodes batches, samples, and keeps the KV cells. For one thread."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llama_backend.engine.binding import lib, quick
+from llama_backend.engine.engine import NoRoom
+from llama_backend.engine.kv_plan import KVPlan
+from llama_backend.engine.model import Model
+from llama_backend.engine.sampler import SamplerChain, SamplerSpec
+from llama_backend.engine.scheduler import Batch
+from llama_backend.errors import ModelUnreadable
+
+_N_BATCH = 512
+_NO_ROOM = 1
+
+
+class DecodeError(Exception):
+    """`llama_decode` failed; `code` is what it returned (llama.h)."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"llama_decode returned {code}")
+        self.code = code
+
+
+class BatchArrays:
+    """The arrays of a `llama_batch`, made once and filled through numpy."""
+
+    def __init__(self, size: int) -> None:
+        self.token = np.zeros(size, np.int32)
+        self.pos = np.zeros(size, np.int32)
+        self.seq_id = np.zeros(size, np.int32)
+        self.logits = np.zeros(size, np.int8)
+        self._n_seq_id = np.ones(size, np.int32)
+        self._seq_ids = self.seq_id.ctypes.data + 4 * np.arange(size, dtype=np.uintp)
+        self.struct = self._make_struct()
+
+    def _make_struct(self) -> Any:
+        batch = lib.llama_batch()
+        batch.embd = None
+        for name, array in (("token", self.token), ("pos", self.pos), ("logits", self.logits)):
+            setattr(batch, name, _pointer(array, type(getattr(batch, name))))
+        batch.n_seq_id = _pointer(self._n_seq_id, type(batch.n_seq_id))
+        batch.seq_id = _pointer(self._seq_ids, type(batch.seq_id))
+        return batch
+
+    def fill(self, batch: Batch) -> list[int]:
+        """Writes a batch; returns the row of each item's last token."""
+        end, rows = 0, []
+        for item in batch.items:
+            start, end = end, end + item.count
+            sequence = item.sequence
+            self.token[start:end] = sequence.tokens[item.start : item.start + item.count]
+            self.pos[start:end] = range(item.start, item.start + item.count)
+            self.seq_id[start:end] = sequence.slot.seq_id if sequence.slot else 0
+            rows.append(end - 1)
+        self.logits[:end] = 0
+        self.logits[[row for row, item in zip(rows, batch.items, strict=True) if item.wants_logits]] = 1
+        self.struct.n_tokens = end
+        return rows
+
+
+@dataclass(slots=True)
+class Sampler:
+    """A sampler chain of llama.cpp for one sequence."""
+
+    handle: Any
+    is_argmax: bool
+
+
+class ModelRunner:
+    """A context over a Model; it is the KVMemory of the cache."""
+
+    def __init__(self, model: Model, plan: KVPlan, threads: int) -> None:
+        params = lib.llama_context_default_params()
+        params.n_ctx = plan.cells
+        params.n_seq_max = plan.slots
+        params.n_outputs_max = plan.slots
+        params.n_batch = max(_N_BATCH, plan.slots)
+        params.kv_unified = plan.unified
+        params.n_threads = params.n_threads_batch = threads
+        self._context = lib.llama_init_from_model(model.handle, params)
+        if not self._context:
+            raise ModelUnreadable(f"llama.cpp cannot make a context of {plan.cells} tokens; try a smaller --ctx-size")
+        self._memory = lib.llama_get_memory(self._context)
+        self._unified = plan.unified
+        self._n_vocab = model.vocab.size
+        self.n_batch = int(lib.llama_n_batch(self._context))
+        self._arrays = BatchArrays(self.n_batch)
+        self._sample = quick("llama_sampler_sample")
+        self._logits = quick("llama_get_logits_ith")
+        self._seq_rm = quick("llama_memory_seq_rm")
+
+    def decode(self, batch: Batch) -> list[int]:
+        """Computes a batch; returns the row of each item's last token. Raises NoRoom, DecodeError."""
+        rows = self._arrays.fill(batch)
+        code = lib.llama_decode(self._context, self._arrays.struct)
+        if code == _NO_ROOM:
+            raise NoRoom
+        if code != 0:
+            raise DecodeError(code)
+        lib.llama_synchronize(self._context)
+        return rows
+
+    def remove(self, seq_id: int, start: int) -> bool:
+        return bool(self._seq_rm(self._memory, seq_id, start, -1))
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """See KVMemory. In split mode llama.cpp copies whole streams only, so the rest is removed after."""
+        if self._unified:
+            lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        else:
+            lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            self.remove(target, length)
+
+    def warm_up(self, token: int) -> None:
+        """Decodes one token, so that the weights are in memory and the graph is built."""
+        self._arrays.token[0], self._arrays.pos[0] = token, 0
+        self._arrays.seq_id[0], self._arrays.logits[0] = 0, 1
+        self._arrays.struct.n_tokens = 1
+        if lib.llama_decode(self._context, self._arrays.struct) != 0:
+            raise ModelUnreadable("the model does not decode")
+        self.remove(0, 0)
+
+    def new_sampler(self, chain: SamplerChain) -> Sampler:
+        handle = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        if chain.bias:
+            lib.llama_sampler_chain_add(handle, self._bias_sampler(chain))
+        for spec in chain.specs:
+            lib.llama_sampler_chain_add(handle, _new_sampler(spec))
+        return Sampler(handle, chain.is_argmax)
+
+    def free_sampler(self, sampler: Sampler) -> None:
+        lib.llama_sampler_free(sampler.handle)
+
+    def sample(self, sampler: Sampler, row: int) -> int:
+        """The next token of the sequence whose logits are in `row` of the last batch."""
+        if sampler.is_argmax:
+            return int(self._row(row).argmax())
+        return int(self._sample(sampler.handle, self._context, row))
+
+    def _row(self, row: int) -> npt.NDArray[np.float32]:
+        return np.ctypeslib.as_array(self._logits(self._context, row), (self._n_vocab,))
+
+    def _bias_sampler(self, chain: SamplerChain) -> Any:
+        biases = (lib.llama_logit_bias * len(chain.bias))(*chain.bias)
+        return lib.llama_sampler_init_logit_bias(self._n_vocab, len(chain.bias), biases)
+
+
+def _new_sampler(spec: SamplerSpec) -> Any:
+    return getattr(lib, f"llama_sampler_init_{spec.name}")(*spec.args)
+
+
+def _pointer(array: npt.NDArray[Any], kind: Any) -> Any:
+    return ctypes.cast(ctypes.c_void_p(array.ctypes.data), kind)

@@ -1,0 +1,197 @@
+"""Which tokens the next step decodes: a token for each sequence that generates, then chunks of prompts."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from llama_backend.engine.budget import PrefillBudget
+from llama_backend.engine.kv_cache import LEAST_SHARED, KVCache, common_prefix
+from llama_backend.engine.sequence import Sequence, SequenceStatus
+
+_RESERVE = 64
+"""Cells that admission leaves free for what each running sequence will generate next."""
+
+
+@dataclass(slots=True)
+class BatchItem:
+    """Consecutive tokens of one sequence; its logits are wanted where it has none pending afterwards."""
+
+    sequence: Sequence
+    start: int
+    count: int
+
+    @property
+    def wants_logits(self) -> bool:
+        return self.start + self.count == len(self.sequence.tokens)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one `llama_decode` computes."""
+
+    items: list[BatchItem] = field(default_factory=list)
+    prefill: int = 0
+    """Tokens of prompts."""
+    decode: int = 0
+    """Tokens of sequences that generate."""
+
+
+class Scheduler:
+    """First come, first served; a sequence that generates is never held up by one that is in prefill.
+
+    Where a unified pool runs full, the sequence that was admitted last gives up its cells and waits, to be
+    computed again later: nobody gets an error because of others.
+    """
+
+    def __init__(self, cache: KVCache, budget: PrefillBudget) -> None:
+        self._cache = cache
+        self._budget = budget
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.preemptions = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.running or self.waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        self.waiting.append(sequence)
+
+    def finish(self, sequence: Sequence) -> None:
+        """Takes a sequence out, wherever it is; its slot becomes idle and keeps its cells."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+        if sequence.slot is not None:
+            self._cache.release(sequence.slot)
+            sequence.slot = None
+        sequence.status = SequenceStatus.FINISHED
+
+    def shrink(self) -> None:
+        """Gives up cells after llama.cpp found no room for a batch: the idle ones, or else the last sequence's."""
+        if not self._cache.clear_idle() and self.running:
+            self._preempt(self.running[-1], Batch())
+
+    def schedule(self) -> Batch:
+        """The batch of the next step; empty where there is nothing to do."""
+        batch = Batch()
+        self._admit()
+        self._plan_decode(batch)
+        self._plan_prefill(batch)
+        batch.items.sort(key=_by_slot)
+        return batch
+
+    def commit(self, batch: Batch) -> None:
+        """Notes that a batch was computed: its tokens have cells now."""
+        for item in batch.items:
+            if item.sequence.slot is not None:
+                tokens = item.sequence.tokens[item.start : item.start + item.count]
+                self._cache.extend(item.sequence.slot, tokens)
+
+    def _admit(self) -> None:
+        while self.waiting and self._fits(self.waiting[0]):
+            slot = self._cache.acquire(self.waiting[0].tokens)
+            if slot is None:
+                return
+            sequence = self.waiting.popleft()
+            sequence.slot = slot
+            sequence.status = SequenceStatus.PREFILL
+            self._cache.adopt_prefix(slot, sequence.tokens)
+            self._follow(sequence)
+            sequence.cached = min(len(slot.tokens), sequence.n_prompt)
+            self.running.append(sequence)
+
+    def _follow(self, sequence: Sequence) -> None:
+        """Finds a sequence in prefill that computes a prefix of this one, longer than what is there already."""
+        sequence.leader, sequence.led = None, sequence.computed + LEAST_SHARED
+        for other in self.running:
+            if other.status is SequenceStatus.PREFILL and other.leader is None:
+                shared = common_prefix(other.tokens, sequence.tokens, len(sequence.tokens) - 1)
+                if shared > max(other.computed, sequence.led):
+                    sequence.leader, sequence.led = other, shared
+
+    def _waits_for_leader(self, sequence: Sequence) -> bool:
+        """Whether a sequence still waits for its leader's cells; if they are there, it takes them over."""
+        leader = sequence.leader
+        if leader is None or sequence.slot is None:
+            return False
+        if leader.status is SequenceStatus.PREFILL and leader.computed < sequence.led:
+            return True
+        sequence.leader = None
+        self._cache.adopt_prefix(sequence.slot, sequence.tokens)
+        sequence.cached = max(sequence.cached, min(sequence.computed, sequence.n_prompt))
+        return False
+
+    def _fits(self, sequence: Sequence) -> bool:
+        if not self._cache.unified or not self.running:
+            return True
+        planned = self._cache.used_by_busy + sum(_to_come(other) for other in self.running)
+        own = len(sequence.tokens) - self._cache.shared_prefix(sequence.tokens) + _reserve(sequence)
+        return planned + own <= self._cache.cells
+
+    def _plan_decode(self, batch: Batch) -> None:
+        decoding = [sequence for sequence in self.running if sequence.status is SequenceStatus.DECODE]
+        for sequence in decoding:
+            if sequence.slot is not None and self._room(batch, 1, sequence):
+                batch.items.append(BatchItem(sequence, len(sequence.tokens) - 1, 1))
+                batch.decode += 1
+
+    def _plan_prefill(self, batch: Batch) -> None:
+        budget = self._budget.tokens(decoding=batch.decode)
+        for sequence in list(self.running):
+            if (
+                sequence.status is not SequenceStatus.PREFILL
+                or batch.prefill >= budget
+                or self._waits_for_leader(sequence)
+            ):
+                continue
+            count = min(sequence.pending, budget - batch.prefill)
+            if self._room(batch, count, sequence):
+                batch.items.append(BatchItem(sequence, sequence.computed, count))
+                batch.prefill += count
+
+    def _room(self, batch: Batch, count: int, sequence: Sequence) -> bool:
+        """Makes room for `count` tokens, if need be by preempting those admitted after `sequence`, or itself."""
+        while not self._cache.make_room(batch.prefill + batch.decode + count):
+            victim = self.running[-1]
+            self._preempt(victim, batch)
+            if victim is sequence:
+                return False
+        return True
+
+    def _preempt(self, sequence: Sequence, batch: Batch) -> None:
+        self._unplan(sequence, batch)
+        self.running.remove(sequence)
+        if sequence.slot is not None:
+            self._cache.clear(sequence.slot)
+            self._cache.release(sequence.slot)
+        sequence.slot = sequence.leader = None
+        sequence.status = SequenceStatus.WAITING
+        self.waiting.appendleft(sequence)
+        self.preemptions += 1
+
+    @staticmethod
+    def _unplan(sequence: Sequence, batch: Batch) -> None:
+        for item in [item for item in batch.items if item.sequence is sequence]:
+            batch.items.remove(item)
+            if sequence.status is SequenceStatus.DECODE:
+                batch.decode -= item.count
+            else:
+                batch.prefill -= item.count
+
+
+def _by_slot(item: BatchItem) -> int:
+    """llama.cpp computes neighbouring streams together, where they come in order."""
+    return item.sequence.slot.seq_id if item.sequence.slot else -1
+
+
+def _to_come(sequence: Sequence) -> int:
+    """Cells that a running sequence is about to need."""
+    others = sequence.led if sequence.leader else sequence.computed
+    return len(sequence.tokens) - others + _reserve(sequence)
+
+
+def _reserve(sequence: Sequence) -> int:
+    return _RESERVE if sequence.remaining is None else min(_RESERVE, sequence.remaining)

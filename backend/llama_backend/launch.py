@@ -1,0 +1,157 @@
+"""The backend of this user on this machine: found where it runs, started where it does not.
+
+The front end binds the Unix socket itself, under a lock, and hands it to the new process. So there is no
+moment to wait for: a request can be sent at once, and a second front end finds the socket in place.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from llama_backend.config import ServerConfig
+from llama_backend.errors import Unreachable
+
+if TYPE_CHECKING:
+    from llama_backend.client import Address
+
+_BACKLOG = 128
+_MAX_SOCKET_PATH = 107
+"""Bytes in `sun_path` of sockaddr_un on Linux, without the NUL."""
+_LOG_SIZE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the backend of a user is: a private folder for socket and lock, and a log file."""
+
+    folder: Path
+    log: Path
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "backend.sock"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "backend.lock"
+
+
+def find(place: Place) -> Address | None:
+    """The running backend, or None."""
+    return _address(place) if _answers(place.socket) else None
+
+
+def ensure(place: Place, config: ServerConfig) -> Address:
+    """The running backend, or else a new one that is starting; requests can be sent to either.
+
+    Raises Unreachable where neither can be had.
+    """
+    if _answers(place.socket):
+        return _address(place)
+    with _locked(place):
+        if not _answers(place.socket):
+            _start(place, config)
+    return _address(place)
+
+
+def stop(place: Place, pid: int, seconds: float = 10.0) -> bool:
+    """Asks the backend with that process id to end; returns whether it did in time."""
+    try:
+        os.kill(pid, 15)
+    except ProcessLookupError:
+        return True
+    end = time.monotonic() + seconds
+    while _answers(place.socket) or _exists(pid):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _address(place: Place) -> Address:
+    """Imports the HTTP client only now, while a backend that was just started is loading its model."""
+    from llama_backend.client import Address
+
+    return Address(socket=place.socket)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _exists(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@contextmanager
+def _locked(place: Place) -> Iterator[None]:
+    with place.lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _start(place: Place, config: ServerConfig) -> None:
+    """Binds the socket in place of a stale one and starts a server on it, detached from this terminal."""
+    place.socket.unlink(missing_ok=True)
+    with _listen(place.socket) as listener, _open_log(place.log) as log:
+        full = msgspec.structs.replace(
+            config, socket=str(place.socket), socket_fd=listener.fileno(), log=str(place.log)
+        )
+        subprocess.Popen(
+            [sys.executable, "-m", "llama_backend.server", msgspec.json.encode(full).decode()],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
+            cwd="/",
+        )
+
+
+def _listen(path: Path) -> socket.socket:
+    if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
+        text = f"{path}: too long for a socket ({_MAX_SOCKET_PATH} bytes); set LLAMA_CHAT_RUNTIME_DIR"
+        raise Unreachable(text)
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise Unreachable(f"{path}: cannot listen there: {error.strerror or error}") from error
+    return listener
+
+
+@contextmanager
+def _open_log(path: Path) -> Iterator[int]:
+    """The log file, opened for appending; one that has grown large is set aside first."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size > _LOG_SIZE:
+        path.replace(path.with_suffix(".old.log"))
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        yield file
+    finally:
+        os.close(file)

@@ -1,0 +1,24 @@
+"""`python -m llama_backend.server CONFIG`: a server in the background, described by a JSON ServerConfig."""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+
+from llama_backend.config import ServerConfig
+from llama_backend.errors import BackendError
+from llama_backend.server.main import run
+
+
+def main() -> int:
+    config = msgspec.json.decode(sys.argv[1], type=ServerConfig)
+    try:
+        return run(config)
+    except BackendError as error:
+        print(f"llama-chat: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Who gets in: a queue of limited length, and an honest estimate for those who are sent away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
+from time import monotonic
+
+from llama_backend.errors import QueueFull
+
+_SMOOTH = 0.2
+_FIRST_GUESS = 5.0
+
+
+class Admission:
+    """Counts the requests inside and remembers how long they take, in seconds."""
+
+    def __init__(self, max_queue: int) -> None:
+        self._max_queue = max_queue
+        self._inside = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._duration = _FIRST_GUESS
+        self.last_activity = monotonic()
+
+    @property
+    def inside(self) -> int:
+        return self._inside
+
+    @contextmanager
+    def enter(self, slots: int) -> Iterator[None]:
+        """Holds a place for a request; raises QueueFull with `retry_after` where `max_queue` wait already."""
+        waiting = self._inside - slots
+        if waiting >= self._max_queue:
+            wait = ceil(self._duration * (waiting + 1) / max(slots, 1))
+            text = f"{waiting} requests are waiting and no more than {self._max_queue} may; try again in {wait} s"
+            raise QueueFull(text, retry_after=wait)
+        self._inside += 1
+        self._empty.clear()
+        begin = monotonic()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if self._inside == 0:
+                self._empty.set()
+            self.last_activity = monotonic()
+            self._duration += _SMOOTH * (self.last_activity - begin - self._duration)
+
+    async def emptied(self) -> None:
+        """Returns when nobody is inside."""
+        await self._empty.wait()
+
+    def touch(self) -> None:
+        """Notes that somebody is there."""
+        self.last_activity = monotonic()

@@ -1,0 +1,80 @@
+"""The ASGI application: routes, the gate before them, and errors as OpenAI writes them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from math import ceil
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from llama_backend.errors import BackendError, InternalError, MethodNotAllowed, NotFound
+from llama_backend.server import health, routes
+from llama_backend.server.backend import Server
+from llama_backend.server.routes import as_json, server_of
+
+_log = logging.getLogger("llama_backend.server")
+Handler = Callable[[Request], Awaitable[ASGIApp]]
+
+
+def make_app(server: Server) -> Starlette:
+    """The application over a server's state."""
+    handlers: list[tuple[str, str, Handler]] = [
+        ("POST", "/v1/chat/completions", routes.chat_completions),
+        ("POST", "/v1/completions", routes.completions),
+        ("POST", "/v1/tokenize", routes.tokenize),
+        ("GET", "/v1/models", routes.models),
+        ("GET", "/v1/models/{name:path}", routes.model),
+        ("GET", "/v1/status", routes.status),
+    ]
+    probes = {"/livez": health.livez, "/startupz": health.startupz, "/readyz": health.readyz}
+    app = Starlette(
+        routes=[Route(path, Guarded(handler), methods=[method]) for method, path, handler in handlers]
+        + [Route(path, handler) for path, handler in probes.items()],
+        exception_handlers={HTTPException: _http_error, BackendError: _backend_error, Exception: _unknown_error},
+    )
+    app.state.server = server
+    return app
+
+
+class Guarded:
+    """A handler behind the gate."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        server = server_of(request)
+        server.gate.check(request)
+        if scope["path"] != "/v1/status":
+            server.admission.touch()
+        answer = await self._handler(request)
+        await answer(scope, receive, send)
+
+
+async def _backend_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, BackendError)
+    headers = {"Retry-After": str(max(1, ceil(error.retry_after)))} if error.retry_after is not None else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return as_json(error.to_wire(), error.status, headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kinds: dict[int, type[BackendError]] = {404: NotFound, 405: MethodNotAllowed}
+    kind = kinds.get(error.status_code)
+    text = f"{request.method} {request.scope['path']}: {error.detail}"
+    body = (kind or InternalError)(text).to_wire()
+    return as_json(body, error.status_code, dict(error.headers or {}))
+
+
+async def _unknown_error(_request: Request, error: Exception) -> Response:
+    _log.error("a request failed", exc_info=error)
+    return as_json(InternalError("internal error").to_wire(), 500)

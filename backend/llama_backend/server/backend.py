@@ -1,0 +1,94 @@
+"""What all routes share: the supervisor, the gate and the admission of one server."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass, field
+from time import monotonic
+
+from llama_backend.api import BackendStatus, ModelInfo, ModelMeta, State
+from llama_backend.config import ServerConfig
+from llama_backend.errors import ModelNotFound, Unavailable
+from llama_backend.server.admission import Admission
+from llama_backend.server.auth import Gate
+from llama_backend.server.child import resident_bytes
+from llama_backend.server.supervisor import Supervisor
+
+_UNKNOWN_SLOTS = 4
+
+
+@dataclass
+class Server:
+    """The state of a running server."""
+
+    config: ServerConfig
+    supervisor: Supervisor
+    gate: Gate
+    admission: Admission
+    version: str = ""
+    draining: bool = False
+    started: float = field(default_factory=monotonic)
+
+    @property
+    def state(self) -> State:
+        return "draining" if self.draining else self.supervisor.state
+
+    @property
+    def slots(self) -> int:
+        ready = self.supervisor.ready
+        return ready.slots if ready else self.config.engine.slots or _UNKNOWN_SLOTS
+
+    def check_model(self, name: str) -> None:
+        """A request may name this model, or none."""
+        if name not in ("", "default", self.config.model):
+            raise ModelNotFound(f"the model {name!r} is not served here, but {self.config.model!r}", param="model")
+
+    def check_open(self) -> None:
+        if self.draining:
+            raise Unavailable("the server is shutting down", retry_after=5)
+
+    def model_info(self) -> ModelInfo:
+        ready = self.supervisor.ready
+        meta = ModelMeta(path=self.config.engine.path)
+        if ready is not None:
+            meta = ModelMeta(
+                context=ready.context,
+                context_trained=ready.context_trained,
+                parameters=ready.parameters,
+                size=ready.size,
+                path=self.config.engine.path,
+            )
+        return ModelInfo(id=self.config.model, meta=meta)
+
+    def status(self) -> BackendStatus:
+        supervisor, ready = self.supervisor, self.supervisor.ready
+        pids = [os.getpid()] + ([supervisor.pid] if supervisor.pid else [])
+        return BackendStatus(
+            state=self.state,
+            model=self.config.model,
+            progress=supervisor.progress,
+            reason=supervisor.reason,
+            version=self.version,
+            pid=os.getpid(),
+            engine_pid=supervisor.pid,
+            uptime=round(monotonic() - self.started, 3),
+            log=self.config.log,
+            path=self.config.engine.path,
+            context=ready.context if ready else None,
+            slots=ready.slots if ready else None,
+            threads=ready.threads if ready else None,
+            kv_unified=ready.kv_unified if ready else None,
+            gpu_layers=ready.gpu_layers if ready else None,
+            running=supervisor.running,
+            waiting=supervisor.waiting,
+            active=self.admission.inside,
+            restarts=supervisor.restarts,
+            rss=sum(map(resident_bytes, pids)),
+            step_times=supervisor.times,
+        )
+
+
+def new_seed() -> int:
+    """A seed for a request that names none, so that its answer can be made again."""
+    return secrets.randbits(31)

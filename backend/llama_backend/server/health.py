@@ -1,0 +1,29 @@
+"""Probes: whether the process lives, has started, and can take requests. They need no key."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llama_backend.server.routes import as_json, server_of
+
+
+async def livez(request: Request) -> Response:
+    """200 as long as the server's loop turns."""
+    return as_json({"state": server_of(request).state})
+
+
+async def startupz(request: Request) -> Response:
+    """200 once the model was loaded for the first time."""
+    return _answer(request, server_of(request).supervisor.was_ready)
+
+
+async def readyz(request: Request) -> Response:
+    """200 while requests can be taken."""
+    return _answer(request, server_of(request).state == "ready")
+
+
+def _answer(request: Request, is_well: bool) -> Response:
+    server = server_of(request)
+    body = {"state": server.state, "progress": round(server.supervisor.progress, 3), "reason": server.supervisor.reason}
+    return as_json(body) if is_well else as_json(body, 503, {"Retry-After": "2"})

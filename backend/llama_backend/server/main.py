@@ -1,0 +1,117 @@
+"""Runs a server: the engine is started first, so that it loads while the HTTP side is imported."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from llama_backend.config import ServerConfig
+from llama_backend.errors import InvalidRequest
+from llama_backend.server.child import EngineChild
+from llama_backend.server.sockets import inode_of, is_loopback, open_sockets, remove_socket
+
+if TYPE_CHECKING:
+    from llama_backend.server.backend import Server
+
+_CLOSE_SECONDS = 5
+"""Answers are complete before uvicorn shuts down; only their last bytes are on their way."""
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def run(config: ServerConfig) -> int:
+    """Serves until told to end; returns the exit code. Raises InvalidRequest for what cannot be served."""
+    _check(config)
+    signal.signal(signal.SIGTERM, _leave)
+    sockets = open_sockets(config)
+    inode = inode_of(config.socket)
+    _set_up_log()
+    child = EngineChild(config.engine)
+    try:
+        return _run(config, sockets, child)
+    finally:
+        child.end()
+        remove_socket(config.socket, inode)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """What SIGTERM does until the server has its own handler."""
+    sys.exit(0)
+
+
+def _run(config: ServerConfig, sockets: list[socket.socket], child: EngineChild) -> int:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(config, sockets, child))
+    return 0
+
+
+async def _serve(config: ServerConfig, sockets: list[socket.socket], child: EngineChild) -> None:
+    import uvicorn
+
+    from llama_backend.server.app import make_app
+    from llama_backend.server.lifecycle import Lifecycle
+
+    server = _make_server(config, child)
+    server.supervisor.start()
+    settings = uvicorn.Config(
+        make_app(server),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_CLOSE_SECONDS,
+    )
+    lifecycle = Lifecycle(settings, server)
+    idle = None
+    if config.idle_exit is not None:
+        idle = asyncio.create_task(lifecycle.watch_idle(config.idle_exit))
+    try:
+        await lifecycle.serve(sockets)
+    finally:
+        if idle is not None:
+            idle.cancel()
+        await server.supervisor.stop()
+
+
+def _make_server(config: ServerConfig, child: EngineChild) -> Server:
+    from llama_backend.server.admission import Admission
+    from llama_backend.server.auth import Gate, KeyFile
+    from llama_backend.server.backend import Server
+    from llama_backend.server.supervisor import Supervisor
+
+    keys = KeyFile(Path(config.api_key_file)) if config.api_key_file else None
+    return Server(
+        config=config,
+        supervisor=Supervisor(config.engine, child),
+        gate=Gate(keys),
+        admission=Admission(config.max_queue),
+        version=importlib.metadata.version("llama-chat"),
+    )
+
+
+def _check(config: ServerConfig) -> None:
+    """Refuses to listen beyond this machine without a key."""
+    if config.host is None or config.api_key_file is not None:
+        return
+    if not is_loopback(config.host):
+        text = f"{config.host} can be reached from other machines, and there is no key: give --api-key-file"
+        raise InvalidRequest(text, param="host")
+
+
+def _set_up_log() -> None:
+    """Logs to standard error; what llama.cpp says only where that is no terminal."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=_LOG_FORMAT)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    if sys.stderr.isatty():
+        logging.getLogger("llama_backend.engine").setLevel(logging.ERROR)

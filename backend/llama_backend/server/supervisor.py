@@ -1,0 +1,218 @@
+"""Keeps one engine running: starts it, passes requests and answers, and starts it again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from itertools import count
+from time import monotonic
+from typing import Any
+
+from llama_backend.api import ChatMessage, SamplingParams, State, StepTimes, TokenCount
+from llama_backend.errors import BackendError, EngineDied, ModelUnreadable, Unavailable, from_wire
+from llama_backend.ipc import (
+    Accepted,
+    Cancel,
+    Count,
+    Counted,
+    EngineConfig,
+    Event,
+    Failed,
+    Loading,
+    Ready,
+    Refused,
+    StepDone,
+    Submit,
+)
+from llama_backend.server.child import EngineChild
+from llama_backend.server.ticket import Ticket
+
+_log = logging.getLogger("llama_backend.server")
+_RELOAD_SECONDS = 1.0
+"""A model that could not be loaded is tried again for a request that comes this long after."""
+_STOP_SECONDS = 5.0
+"""An engine ends after the step that it is in; one that loads may be killed."""
+_STABLE_SECONDS = 10.0
+_BACKOFF_SECONDS = (0.0, 0.5, 2.0, 5.0, 10.0)
+"""Pauses before restarts of an engine that keeps dying young."""
+
+
+class Supervisor:
+    """The engine of one model, across its restarts."""
+
+    def __init__(self, config: EngineConfig, child: EngineChild | None = None) -> None:
+        self._config = config
+        self._child: EngineChild | None = child
+        self._task: asyncio.Task[None] | None = None
+        self._numbers = count(1)
+        self._tickets: dict[int, Ticket] = {}
+        self._counts: dict[int, asyncio.Future[Counted]] = {}
+        self._changed = asyncio.Event()
+        self._load_error: str | None = None
+        self._failed_at = 0.0
+        self.state: State = "loading"
+        self.progress = 0.0
+        self.reason: str | None = None
+        self.ready: Ready | None = None
+        self.was_ready = False
+        self.restarts = 0
+        self.running = 0
+        self.waiting = 0
+        self.times: StepTimes | None = None
+
+    @property
+    def active(self) -> int:
+        """Requests that have not ended."""
+        return len(self._tickets)
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child else None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="supervisor")
+
+    async def stop(self) -> None:
+        """Ends the engine; requests that are still there fail."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        self._fail_all(Unavailable("the server is shutting down", retry_after=5))
+        if self._child is not None:
+            await self._child.kill(patience=_STOP_SECONDS if self.ready else 0)
+
+    async def wait_ready(self, seconds: float) -> None:
+        """Returns when requests can be taken; raises Unavailable where that takes longer than `seconds`."""
+        self._retry_failed()
+        end = monotonic() + seconds
+        while self.state != "ready":
+            if self.state == "failed":
+                raise ModelUnreadable(self.reason or "the model cannot be loaded")
+            left = end - monotonic()
+            if left <= 0:
+                raise Unavailable(f"the model is {self.state}", retry_after=2, progress=round(self.progress, 3))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left)
+
+    def submit(
+        self, sampling: SamplingParams, messages: list[ChatMessage] | None, prompt: str | list[int] | None
+    ) -> Ticket:
+        """Hands a request to the engine; its ticket must be given to `release` in the end."""
+        ticket = Ticket(next(self._numbers))
+        self._tickets[ticket.number] = ticket
+        self._send(Submit(id=ticket.number, sampling=sampling, messages=messages, prompt=prompt))
+        return ticket
+
+    def release(self, ticket: Ticket) -> None:
+        """Forgets a request; one that has not ended is cancelled."""
+        if self._tickets.pop(ticket.number, None) is not None and not ticket.finished:
+            self._send(Cancel(ticket.number))
+
+    async def count(self, messages: list[ChatMessage] | None, prompt: str | None, return_tokens: bool) -> TokenCount:
+        number = next(self._numbers)
+        future: asyncio.Future[Counted] = asyncio.get_running_loop().create_future()
+        self._counts[number] = future
+        self._send(Count(id=number, messages=messages, prompt=prompt, return_tokens=return_tokens))
+        try:
+            found = await future
+        finally:
+            self._counts.pop(number, None)
+        left = found.context - found.count
+        return TokenCount(count=found.count, context=found.context, remaining=left, fits=left > 0, tokens=found.tokens)
+
+    def _send(self, command: Submit | Cancel | Count) -> None:
+        if self._child is not None:
+            self._child.send(command)
+
+    def _set_state(self, state: State, reason: str | None = None) -> None:
+        self.state, self.reason = state, reason
+        self._changed.set()
+        self._changed = asyncio.Event()
+        _log.info("engine: %s%s", state, f": {reason}" if reason else "")
+
+    def _set_failed(self, reason: str) -> None:
+        self._failed_at = monotonic()
+        self._set_state("failed", reason)
+
+    def _retry_failed(self) -> None:
+        if self.state == "failed" and monotonic() - self._failed_at > _RELOAD_SECONDS:
+            self._set_state("loading")
+            self.start()
+
+    async def _run(self) -> None:
+        """Runs engines one after another, until one cannot load its model."""
+        died_young = 0
+        while True:
+            begin = monotonic()
+            try:
+                self._child = self._child or EngineChild(self._config)
+            except OSError as error:
+                self._set_failed(f"the engine cannot be started: {error.strerror or error}")
+                return
+            if not await self._follow(self._child):
+                return
+            died_young = 0 if monotonic() - begin > _STABLE_SECONDS else died_young + 1
+            await asyncio.sleep(_BACKOFF_SECONDS[min(died_young, len(_BACKOFF_SECONDS)) - 1] if died_young else 0)
+
+    async def _follow(self, child: EngineChild) -> bool:
+        """Takes in all that one engine says; returns whether another one should follow it."""
+        self.ready, self._load_error, loaded = None, None, False
+        async for event in child.events():
+            loaded = loaded or isinstance(event, Ready)
+            self._take(event)
+        self._child = None
+        self.running = self.waiting = 0
+        reason = self._death(child)
+        if loaded:
+            self.restarts += 1
+            self.progress = 0.0
+            self._set_state("restarting", reason)
+        else:
+            self._set_failed(self._load_error or reason)
+        self._fail_all(EngineDied(reason, retry_after=2))
+        return loaded
+
+    @staticmethod
+    def _death(child: EngineChild) -> str:
+        last = child.last_lines[-1] if child.last_lines else ""
+        return f"the engine ended with {child.exit_status}" + (f": {last}" if last else "")
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case StepDone():
+                self.running, self.waiting, self.times = event.running, event.waiting, event.times
+                for piece in event.pieces:
+                    if ticket := self._tickets.get(piece.id):
+                        ticket.deliver(piece)
+            case Accepted(number, prompt_tokens):
+                if ticket := self._tickets.get(number):
+                    ticket.accept(prompt_tokens)
+            case Refused():
+                self._refuse(event)
+            case Counted():
+                if (future := self._counts.get(event.id)) and not future.done():
+                    future.set_result(event)
+            case Loading(progress):
+                self.progress = progress
+            case Ready():
+                self.ready, self.was_ready, self.progress = event, True, 1.0
+                self._set_state("ready")
+            case Failed(reason):
+                self._load_error = reason
+
+    def _refuse(self, refused: Refused) -> None:
+        error: dict[str, Any] = {"message": refused.message, "code": refused.code, "param": refused.param}
+        error |= {"prompt_tokens": refused.prompt_tokens, "context": refused.context}
+        self._fail(refused.id, from_wire({"error": error}, 400))
+
+    def _fail(self, number: int, error: BackendError) -> None:
+        if ticket := self._tickets.get(number):
+            ticket.fail(error)
+        if (future := self._counts.get(number)) and not future.done():
+            future.set_exception(error)
+
+    def _fail_all(self, error: BackendError) -> None:
+        for number in [*self._tickets, *self._counts]:
+            self._fail(number, error)

@@ -1,0 +1,157 @@
+"""A backend that answers from a script: a real HTTP server without a model, on a Unix socket or a TCP port."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+MODEL = "scripted"
+CONTEXT = 4096
+
+
+@dataclass(frozen=True)
+class Script:
+    """How one chat completion goes."""
+
+    pieces: tuple[str, ...] = ("Hello", ", ", "world", "!")
+    delay: float = 0.0
+    """Seconds before each piece."""
+    finish_reason: str = "stop"
+    status: int = 200
+    error: dict[str, Any] | None = None
+    """OpenAI's error object: the whole response where `status` is not 200, or else an event after the pieces."""
+    breaks: bool = False
+    """Whether the connection ends after the pieces without any end of the answer."""
+
+
+@dataclass
+class ScriptedBackend:
+    """Answers each request with the next script, or with the default one; a context manager that listens.
+
+    `requests` has the bodies of the chat completions; `broken_off` counts those whose client went away.
+    """
+
+    path: Path | None = None
+    """The Unix socket to listen on; None is TCP."""
+    model: str = MODEL
+    active: int = 0
+    """Requests at work, as the status tells them."""
+    scripts: deque[Script] = field(default_factory=deque)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+    broken_off: int = 0
+    url: str = ""
+
+    def enqueue(self, *pieces: str, **how: Any) -> None:
+        """Adds the script for the next request."""
+        self.scripts.append(Script(tuple(pieces), **how))
+
+    def __enter__(self) -> Self:
+        self._socket = self._bind()
+        routes = [
+            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/tokenize", self._tokenize, methods=["POST"]),
+            Route("/v1/models", self._models),
+            Route("/v1/status", self._status),
+        ]
+        config = uvicorn.Config(Starlette(routes=routes), log_level="critical", lifespan="off", ws="none")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join(10)
+        self._socket.close()
+        if self.path:
+            self.path.unlink(missing_ok=True)
+
+    def _bind(self) -> socket.socket:
+        if self.path is None:
+            bound = socket.create_server(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+            return bound
+        bound = socket.socket(socket.AF_UNIX)
+        bound.bind(str(self.path))
+        bound.listen()
+        return bound
+
+    async def _chat(self, request: Request) -> Response:
+        self.requests.append(await request.json())
+        self.keys.append(request.headers.get("authorization"))
+        script = self.scripts.popleft() if self.scripts else Script()
+        if script.status != 200:
+            return JSONResponse({"error": script.error}, script.status)
+        return StreamingResponse(self._events(script), media_type="text/event-stream")
+
+    async def _events(self, script: Script) -> AsyncIterator[bytes]:
+        try:
+            for piece in script.pieces:
+                await asyncio.sleep(script.delay)
+                yield _chunk(choices=[_choice({"content": piece})])
+        except (asyncio.CancelledError, GeneratorExit):
+            self.broken_off += 1
+            raise
+        if script.breaks:
+            return
+        if script.error:
+            yield _event({"error": script.error})
+            return
+        yield _chunk(choices=[_choice({}, script.finish_reason)], timings={"predicted_n": len(script.pieces)}, seed=7)
+        yield _chunk(choices=[], usage=_usage(len(script.pieces)))
+        yield b"data: [DONE]\n\n"
+
+    async def _tokenize(self, request: Request) -> Response:
+        body = await request.json()
+        texts = [str(message["content"]) for message in body.get("messages") or []]
+        count = sum(len(text.split()) for text in [*texts, body.get("prompt") or ""])
+        remaining = CONTEXT - count
+        return JSONResponse({"count": count, "context": CONTEXT, "remaining": remaining, "fits": remaining > 0})
+
+    async def _models(self, _: Request) -> Response:
+        meta = {"context": CONTEXT, "size": 92_000_000, "quantization": "Q4_1", "architecture": "llama"}
+        return JSONResponse({"object": "list", "data": [{"id": self.model, "meta": meta}]})
+
+    async def _status(self, _: Request) -> Response:
+        facts = {"pid": 1, "uptime": 61.0, "log": "/nowhere/backend.log", "context": CONTEXT, "slots": 4}
+        more = {"rss": 250_000_000, "threads": 2, "active": self.active}
+        return JSONResponse({"state": "ready", "model": self.model, **facts, **more})
+
+
+def _choice(delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+    return {"index": 0, "delta": delta, "finish_reason": finish_reason}
+
+
+def _usage(count: int) -> dict[str, Any]:
+    details = {"cached_tokens": 3}
+    return {
+        "prompt_tokens": 11,
+        "completion_tokens": count,
+        "total_tokens": 11 + count,
+        "prompt_tokens_details": details,
+    }
+
+
+def _chunk(**facts: Any) -> bytes:
+    return _event({"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": MODEL, **facts})
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(body).encode() + b"\n\n"

@@ -1,0 +1,193 @@
+"""The connection to the backend of the settings: found, started, started again, replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_backend import launch
+from llama_backend.api import ChatMessage, ChatRequest
+from llama_backend.client import Address
+from llama_backend.config import ServerConfig
+from llama_backend.errors import ModelNotFound, Unauthorized, Unavailable, Unreachable
+from llama_backend.launch import Place
+from llama_backend.models import InstalledModel
+from llama_chat.config import Settings
+from llama_chat.connection import Connection, read_key, server_config
+from llama_chat.errors import ChatError, ConfigError
+from llama_chat.paths import user_paths
+from tests.scripted import MODEL, ScriptedBackend
+
+REQUEST = ChatRequest(model=MODEL, messages=[ChatMessage("user", "hi")])
+
+
+@dataclass
+class Launcher:
+    """Stands for `launch`: hands out the sockets of scripted backends one after the other."""
+
+    sockets: list[Path]
+    stopped: list[int] = field(default_factory=list)
+
+    def ensure(self, _: Place, __: ServerConfig) -> Address:
+        return Address(socket=self.sockets.pop(0))
+
+    def stop(self, _: Place, pid: int) -> bool:
+        self.stopped.append(pid)
+        return True
+
+
+@pytest.fixture
+def sockets(isolated_home: Path) -> list[Path]:
+    return [isolated_home / "1.sock", isolated_home / "2.sock"]
+
+
+@pytest.fixture
+def launcher(sockets: list[Path], monkeypatch: pytest.MonkeyPatch) -> Launcher:
+    made = Launcher(list(sockets))
+    monkeypatch.setattr(launch, "ensure", made.ensure)
+    monkeypatch.setattr(launch, "stop", made.stop)
+    return made
+
+
+def local() -> Connection:
+    return Connection(Settings(), user_paths(), InstalledModel(MODEL, Path("/nowhere.gguf")), "a key")
+
+
+async def answer(connection: Connection) -> str:
+    async with aclosing(connection):
+        return "".join([delta.text async for delta in connection.chat(REQUEST)])
+
+
+@contextmanager
+def both(sockets: list[Path], **first: Any) -> Iterator[tuple[ScriptedBackend, ScriptedBackend]]:
+    """Two backends; `first` is how the first one differs."""
+    with ScriptedBackend(sockets[0], **first) as one, ScriptedBackend(sockets[1]) as two:
+        yield one, two
+
+
+async def test_a_dead_backend_is_started_again_once(launcher: Launcher, sockets: list[Path]) -> None:
+    with ScriptedBackend(sockets[1]) as alive:
+        assert await answer(local()) == "Hello, world!"
+    assert len(alive.requests) == 1
+    assert launcher.sockets == []
+
+
+async def test_a_second_death_is_reported(launcher: Launcher) -> None:
+    with pytest.raises(Unreachable):
+        await answer(local())
+    assert launcher.sockets == []
+
+
+async def test_an_answer_that_has_begun_is_not_asked_again(launcher: Launcher, sockets: list[Path]) -> None:
+    with both(sockets) as (first, second):
+        first.enqueue("half", breaks=True)
+        with pytest.raises(Unreachable):
+            await answer(local())
+    assert second.requests == []
+
+
+async def test_a_connection_that_breaks_before_the_answer_is_made_again(
+    launcher: Launcher, sockets: list[Path]
+) -> None:
+    with both(sockets) as (first, second):
+        first.enqueue(breaks=True)
+        assert await answer(local()) == "Hello, world!"
+    assert (len(first.requests), len(second.requests)) == (1, 1)
+
+
+async def test_a_backend_elsewhere_is_not_asked_again() -> None:
+    connection = Connection(Settings(url="http://127.0.0.1:9"), user_paths(), None, None)
+    with pytest.raises(Unreachable, match="127"):
+        await answer(connection)
+    with ScriptedBackend() as backend:
+        backend.enqueue(status=404, error={"message": "no such model", "code": "model_not_found"})
+        with pytest.raises(ModelNotFound):
+            await answer(Connection(Settings(url=backend.url), user_paths(), None, None))
+    assert len(backend.requests) == 1
+
+
+async def test_other_errors_are_raised_at_once(launcher: Launcher, sockets: list[Path]) -> None:
+    with both(sockets) as (first, second):
+        first.enqueue(status=401, error={"message": "key", "code": "invalid_api_key"})
+        with pytest.raises(Unauthorized):
+            await answer(local())
+    assert second.requests == []
+
+
+async def test_an_idle_backend_with_another_model_is_replaced(launcher: Launcher, sockets: list[Path]) -> None:
+    with both(sockets, model="another") as (first, _):
+        first.enqueue(status=404, error={"message": "not served", "code": "model_not_found"})
+        assert await answer(local()) == "Hello, world!"
+    assert launcher.stopped == [1]
+
+
+async def test_a_backend_at_work_with_another_model_stays(launcher: Launcher, sockets: list[Path]) -> None:
+    with both(sockets, model="another", active=1) as (first, _):
+        first.enqueue(status=404, error={"message": "not served", "code": "model_not_found"})
+        with pytest.raises(Unavailable, match="at work with another"):
+            await answer(local())
+    assert launcher.stopped == []
+
+
+async def test_the_status_is_that_of_the_wanted_model(launcher: Launcher, sockets: list[Path]) -> None:
+    connection = local()
+    with both(sockets, model="another"):
+        assert (await connection.status()).model == MODEL
+        assert [model.id for model in await connection.models()] == [MODEL]
+        assert (await connection.count([ChatMessage("user", "two words")])).count == 2
+        await connection.aclose()
+    assert launcher.stopped == [1]
+
+
+async def test_the_key_is_for_a_backend_elsewhere(launcher: Launcher, sockets: list[Path]) -> None:
+    with both(sockets) as (first, _):
+        await answer(local())
+    with ScriptedBackend() as elsewhere:
+        await answer(Connection(Settings(url=elsewhere.url), user_paths(), None, "a key"))
+    assert (first.keys, elsewhere.keys) == ([None], ["Bearer a key"])
+
+
+async def test_a_backend_that_cannot_be_started(sockets: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: Place, __: ServerConfig) -> Address:
+        raise PermissionError(13, "Permission denied", "/log")
+
+    monkeypatch.setattr(launch, "ensure", fails)
+    with pytest.raises(ChatError, match=r"cannot be started: .*Permission denied"):
+        await answer(local())
+
+
+def test_the_settings_describe_the_background_backend() -> None:
+    settings = Settings(ctx_size=512, parallel=2, threads=1, gpu_layers=-1, idle_exit=5)
+    config = server_config(settings, InstalledModel("name", Path("/m.gguf")))
+    engine = config.engine
+    assert (config.model, engine.path, config.idle_exit, config.host) == ("name", "/m.gguf", 5, None)
+    assert (engine.context, engine.slots, engine.threads, engine.gpu_layers) == (512, 2, 1, -1)
+
+
+@pytest.mark.parametrize(("setting", "seconds"), [(None, 600.0), (0.0, None), (5.0, 5.0)])
+def test_when_a_background_backend_ends(setting: float | None, seconds: float | None) -> None:
+    config = server_config(Settings(idle_exit=setting), InstalledModel("name", Path("/m.gguf")))
+    assert config.idle_exit == seconds
+
+
+def test_the_first_key_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# team\n\none \ntwo\n")
+    assert read_key(str(file)) == "one"
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# only\n", "schlüssel\n"])
+def test_a_file_without_a_key(tmp_path: Path, text: str) -> None:
+    (tmp_path / "keys").write_text(text)
+    with pytest.raises(ConfigError, match="key"):
+        read_key(str(tmp_path / "keys"))
+
+
+def test_a_missing_file_of_keys(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        read_key(str(tmp_path / "keys"))

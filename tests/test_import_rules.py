@@ -1,0 +1,48 @@
+"""What a process has loaded at its end; the static contracts cannot tell a deferred import from an eager one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.scripted import ScriptedBackend
+
+PROBE = """
+import json, os, sys
+from llama_chat.cli.main import run
+
+code = run(sys.argv[1:])
+sys.stdout.flush()
+os.write(2, json.dumps([code, sorted(sys.modules)]).encode())
+"""
+NEVER = {"textual", "rich", "numpy", "llama_cpp", "jinja2", "starlette", "uvicorn", "uvloop", "huggingface_hub"}
+HEAVY = {"httpx2", "asyncio", "sqlite3", "tomllib", "importlib.metadata", "subprocess", "logging"}
+
+
+def loaded(*args: str) -> set[str]:
+    """The modules that `llama-chat ARGS` has loaded once it is done."""
+    done = subprocess.run([sys.executable, "-c", PROBE, *args], capture_output=True, input=b"")
+    code, modules = json.loads(done.stderr)
+    assert code == 0, done
+    return set(modules)
+
+
+@pytest.mark.parametrize("args", [["--help"], ["ask", "--help"]])
+def test_help_loads_nothing_heavy(args: list[str]) -> None:
+    assert loaded(*args) & (NEVER | HEAVY) == set()
+
+
+@pytest.mark.parametrize(
+    "args", [["history", "--help"], ["chat", "--help"], ["serve", "--help"], ["paths"], ["config"], ["history", "list"]]
+)
+def test_small_commands_load_no_client(args: list[str]) -> None:
+    assert loaded(*args) & (NEVER | {"httpx2", "asyncio"}) == set()
+
+
+def test_ask_loads_neither_the_screen_nor_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedBackend() as backend:
+        monkeypatch.setenv("LLAMA_CHAT_URL", backend.url)
+        assert loaded("ask", "hi") & NEVER == set()

@@ -1,0 +1,69 @@
+"""The answer of `ask`, from the backend to standard output."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Any
+
+from llama_chat.cli import output
+from llama_chat.cli.conversation import Choice
+from llama_chat.cli.waiting import Waiting
+from llama_chat.connection import Connection
+from llama_chat.turn import Turn
+
+
+class Answer:
+    """One turn whose text goes to a writer: piece by piece where it is `streamed`, or else as a whole."""
+
+    def __init__(self, choice: Choice, connection: Connection, writer: output.AnswerWriter, *, streamed: bool) -> None:
+        settings = choice.setup.settings
+        self._sampling = settings.sampling()
+        self._connection = connection
+        self._writer = writer
+        self._streamed = streamed
+        self._turn = Turn(
+            choice.history,
+            choice.conversation,
+            model=connection.model,
+            system=settings.system,
+            record=settings.log,
+        )
+
+    def run(self, text: str) -> None:
+        """Answers `text`. Ctrl+C raises KeyboardInterrupt once what had come is kept."""
+        asyncio.run(self._answer(text))
+        if self._turn.finish_reason == "length":
+            output.hint("llama-chat: the answer ended at its limit of tokens")
+
+    def facts(self) -> dict[str, Any]:
+        """What `--json` shows."""
+        turn = self._turn
+        return {
+            "answer": turn.text,
+            "finish_reason": turn.finish_reason,
+            "model": turn.model,
+            "seed": turn.seed,
+            "usage": turn.usage,
+            "timings": turn.timings,
+            "conversation_id": turn.conversation.id if turn.conversation else None,
+        }
+
+    async def _answer(self, text: str) -> None:
+        complete = False
+        async with aclosing(self._connection):
+            try:
+                await self._stream(text)
+                complete = True
+            finally:
+                self._writer.end(complete=complete)
+
+    async def _stream(self, text: str) -> None:
+        with Waiting() as waiting:
+            async with aclosing(self._turn.stream(self._connection, text, self._sampling)) as deltas:
+                async for delta in deltas:
+                    waiting.end()
+                    if self._streamed:
+                        self._writer.write(delta.text)
+        if not self._streamed:
+            self._writer.write(self._turn.text)

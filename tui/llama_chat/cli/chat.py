@@ -1,0 +1,38 @@
+"""`llama-chat` alone: the chat in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from llama_chat.cli import options
+from llama_chat.errors import UsageError
+
+
+@click.command("chat")
+@options.conversation
+def command(**params: Any) -> None:
+    """Chat in the terminal.
+
+    Where standard input is no terminal, it is answered as by `llama-chat ask`.
+    """
+    setup = options.load(params)
+    if not sys.stdin.isatty():
+        from llama_chat.cli.ask import answer_one
+        from llama_chat.cli.prompt import read_prompt
+
+        answer_one(setup, read_prompt("", sys.stdin.buffer), {**params, "json": False})
+    elif not sys.stdout.isatty():
+        raise UsageError("the chat needs a terminal; `llama-chat ask` writes an answer to a file or a pipe")
+    else:
+        _open_chat(setup, params)
+
+
+def _open_chat(setup: options.Setup, params: dict[str, Any]) -> None:
+    from llama_chat.cli.conversation import Choice
+    from llama_chat.ui.app import run_app
+
+    choice = Choice(setup, params)
+    run_app(setup.settings, choice.connection(), choice.history, choice.conversation)

@@ -1,0 +1,130 @@
+"""Options that set settings: one name on the command line, in the environment and in files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from llama_chat import config
+from llama_chat.config import Config, Settings
+from llama_chat.errors import UsageError
+from llama_chat.paths import Paths, user_paths
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+Decorator = Callable[[Decorated], Decorated]
+
+
+def setting(name: str, *flags: str, help: str, metavar: str = "TEXT") -> Decorator[Any]:
+    """An option for one of the settings; its value is checked as a variable's would be."""
+
+    def parsed(_: click.Context, __: click.Parameter, text: str | None) -> Any:
+        return None if text is None else config.parse(name, text, flags[-1])
+
+    return click.option(*flags, name, callback=parsed, metavar=metavar, help=f"{help}  [{config.PREFIX}{name.upper()}]")
+
+
+def switch(name: str, *flags: str, help: str) -> Decorator[Any]:
+    """An option for a setting that is on or off."""
+    return click.option(*flags, name, default=None, help=f"{help}  [{config.PREFIX}{name.upper()}]")
+
+
+def flag(name: str, *flags: str, help: str) -> Decorator[Any]:
+    """An option that is no setting, since it belongs to one call."""
+    variable = config.PREFIX + flags[-1].strip("-").upper()
+    return click.option(*flags, name, is_flag=True, envvar=variable, help=f"{help}  [{variable}]")
+
+
+def sampling(_: click.Context, __: click.Parameter, pairs: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """The settings of `-o KEY VALUE`; several `stop` add up, of other keys the last one counts."""
+    values: dict[str, Any] = {}
+    for key, text in pairs:
+        if key not in config.SAMPLING_NAMES:
+            raise UsageError(f"-o: {key!r} is no option; allowed are {', '.join(sorted(config.SAMPLING_NAMES))}")
+        value = config.parse(key, text, f"-o {key}")
+        values[key] = [*values.get(key, []), value] if key == "stop" else value
+    return values
+
+
+model = setting("model", "-m", "--model", metavar="NAME|PATH", help="Installed model, or a GGUF file.")
+url = setting("url", "--url", metavar="URL", help="Backend elsewhere, instead of the local one.")
+system = setting("system", "-s", "--system", help="System prompt of a new conversation.")
+max_tokens = setting("max_tokens", "--max-tokens", metavar="N", help="Most tokens of the answer.")
+log = switch("log", "--log/--no-log", " /-n", help="Whether to keep the conversation in the history.")
+option = click.option(
+    "options",
+    "-o",
+    "--option",
+    nargs=2,
+    multiple=True,
+    metavar="KEY VALUE",
+    callback=sampling,
+    help="How tokens are chosen: `-o temperature 0.2`.  [LLAMA_CHAT_TEMPERATURE and so on]",
+)
+resume = flag("resume", "-c", "--continue", help="Go on with the conversation that was written to last.")
+conversation_id = click.option(
+    "conversation_id",
+    "--cid",
+    metavar="ID",
+    envvar="LLAMA_CHAT_CID",
+    help="Go on with this conversation.  [LLAMA_CHAT_CID]",
+)
+as_json = flag("json", "--json", help="Write JSON.")
+
+
+def several(*decorators: Decorator[Any]) -> Decorator[Any]:
+    """The decorators as one, in the order in which the help shows them."""
+
+    def decorate(command: Any) -> Any:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+conversation = several(model, system, option, max_tokens, resume, conversation_id, log, url)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a command works with."""
+
+    config: Config
+    paths: Paths
+
+    @property
+    def settings(self) -> Settings:
+        return self.config.settings
+
+
+def load(params: Mapping[str, Any]) -> Setup:
+    """The settings in force for a command with these parameters, and the paths that follow from them."""
+    given = {name: value for name, value in params.items() if name in config.NAMES}
+    chosen = {**params.get("options", {}), **{name: value for name, value in given.items() if value is not None}}
+    found = config.load(chosen, user_file=user_paths().config_file, folder=_folder())
+    models = found.settings.models_dir
+    return Setup(found, user_paths(Path(models).expanduser().absolute() if models else None))
+
+
+def api_key(settings: Settings) -> str | None:
+    """The key for a backend elsewhere: from LLAMA_CHAT_API_KEY or from the key file, never from an option."""
+    if key := os.environ.get("LLAMA_CHAT_API_KEY"):
+        return key.strip()
+    if settings.url is None or settings.api_key_file is None:
+        return None
+    from llama_chat.connection import read_key
+
+    return read_key(settings.api_key_file)
+
+
+def _folder() -> Path:
+    """The working directory, or one without a project file where it has been removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path("/")

@@ -1,0 +1,34 @@
+"""`llama-chat paths`: where things are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from llama_chat.cli import options, output
+from llama_chat.paths import Paths
+
+
+@click.command("paths")
+@options.as_json
+def command(json: bool, **params: Any) -> None:
+    """Show where settings, history, models and logs are.
+
+    LLAMA_CHAT_CONFIG_DIR, …_DATA_DIR, …_STATE_DIR, …_RUNTIME_DIR and …_MODELS_DIR set other places.
+    """
+    found = _facts(options.load(params).paths)
+    if json:
+        output.write_json(found)
+    else:
+        output.write(output.table(list(found.items())))
+
+
+def _facts(paths: Paths) -> dict[str, str]:
+    return {
+        "config": str(paths.config_file),
+        "history": str(paths.history),
+        "models": str(paths.models),
+        "log": str(paths.log),
+        "socket": str(paths.socket),
+    }

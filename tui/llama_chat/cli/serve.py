@@ -1,0 +1,77 @@
+"""`llama-chat serve`: the backend in the foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from msgspec import structs
+
+from llama_chat.cli import options
+from llama_chat.cli.options import Setup, setting
+from llama_chat.errors import ChatError
+from llama_chat.paths import Paths, make_runtime
+
+if TYPE_CHECKING:
+    from llama_backend.config import ServerConfig
+    from llama_backend.models import InstalledModel
+
+
+@click.command("serve")
+@options.model
+@setting("host", "--host", metavar="ADDRESS", help="Listen on TCP here; 127.0.0.1 unless --socket is given.")
+@setting("port", "--port", metavar="N", help="TCP port, 8080.")
+@setting("socket", "--socket", metavar="PATH", help="Listen on this Unix socket, instead of the one that chats find.")
+@setting("api_key_file", "--api-key-file", metavar="FILE", help="Ask for one of the keys in FILE on TCP.")
+@setting("ctx_size", "--ctx-size", metavar="N", help="Tokens of one conversation.")
+@setting("parallel", "--parallel", metavar="N", help="Answers at the same time, each with a context of its own.")
+@setting("threads", "--threads", metavar="N", help="CPU threads.")
+@setting("gpu_layers", "--gpu-layers", metavar="N", help="Layers on the GPU, -1 for all.")
+@setting("idle_exit", "--idle-exit", metavar="SECONDS", help="End after as long without a request; 0 is never.")
+def command(**params: Any) -> int:
+    """Run the backend in the foreground.
+
+    The OpenAI-compatible API is served on TCP, and on the Unix socket where chats on this machine find it.
+    """
+    from llama_backend.models import resolve
+    from llama_backend.server.main import run
+
+    setup = options.load(params)
+    model = resolve(setup.settings.model, setup.paths.models)
+    return run(_config(setup, model))
+
+
+def _config(setup: Setup, model: InstalledModel) -> ServerConfig:
+    from llama_chat.connection import server_config
+
+    settings = setup.settings
+    return structs.replace(
+        server_config(settings, model),
+        host=_host(setup),
+        port=settings.port,
+        socket=_absolute(settings.socket) or _usual_socket(setup.paths),
+        api_key_file=_absolute(settings.api_key_file),
+        idle_exit=settings.idle_exit or None,
+    )
+
+
+def _host(setup: Setup) -> str | None:
+    """Where only a socket is asked for, TCP is not opened."""
+    on_socket_only = setup.settings.socket is not None and setup.config.sources["port"] == "default"
+    return setup.settings.host or (None if on_socket_only else "127.0.0.1")
+
+
+def _usual_socket(paths: Paths) -> str:
+    """Where front ends on this machine look; raises ChatError where a backend listens there already."""
+    from llama_backend.launch import find
+    from llama_chat.connection import place
+
+    make_runtime(paths.runtime)
+    if find(place(paths)) is not None:
+        raise ChatError("a backend is running already; `llama-chat stop` ends it, --socket puts this one elsewhere")
+    return str(paths.socket)
+
+
+def _absolute(path: str | None) -> str | None:
+    return str(Path(path).expanduser().absolute()) if path else None

@@ -1,0 +1,84 @@
+"""`llama-chat status`: how the backend is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llama_backend.errors import Unreachable
+from llama_chat.cli import options, output
+from llama_chat.cli.options import Setup
+from llama_chat.cli.units import duration_text, size_text
+
+if TYPE_CHECKING:
+    from llama_backend.api import BackendStatus
+    from llama_backend.client import Address
+
+
+@click.command("status")
+@options.url
+@options.as_json
+def command(json: bool, **params: Any) -> None:
+    """Show how the backend is; exit 3 where none runs. Starts nothing."""
+    setup = options.load(params)
+    address = _address(setup)
+    status = ask_status(address, options.api_key(setup.settings))
+    if json:
+        import msgspec
+
+        output.write_json({"address": str(address), **msgspec.to_builtins(status)})
+    else:
+        output.write(output.table(_rows(str(address), status)))
+
+
+def _address(setup: Setup) -> Address:
+    from llama_backend.client import Address
+    from llama_backend.launch import find
+    from llama_chat.connection import place
+
+    if setup.settings.url:
+        return Address(url=setup.settings.url)
+    found = find(place(setup.paths))
+    if found is None:
+        raise Unreachable("no backend is running; `llama-chat ask` and `llama-chat` start one")
+    return found
+
+
+def ask_status(address: Address, api_key: str | None = None) -> BackendStatus:
+    """What the backend there says of itself."""
+    import asyncio
+
+    from llama_backend.client import Client
+
+    async def asked() -> BackendStatus:
+        async with Client(address, None if address.is_local else api_key, wait=0) as client:
+            return await client.status()
+
+    return asyncio.run(asked())
+
+
+def _rows(address: str, status: BackendStatus) -> list[tuple[str, ...]]:
+    facts = {
+        "state": _state(status),
+        "model": status.model,
+        "file": status.path,
+        "address": address,
+        "pid": status.pid or None,
+        "log": status.log,
+        "context": f"{status.context} tokens" if status.context else None,
+        "slots": f"{status.slots}: {status.running} at work, {status.waiting} waiting" if status.slots else None,
+        "threads": status.threads,
+        "GPU layers": status.gpu_layers,
+        "uptime": duration_text(status.uptime),
+        "memory": size_text(status.rss) if status.rss else None,
+        "restarts": status.restarts or None,
+        "version": status.version or None,
+    }
+    return [(name, str(value)) for name, value in facts.items() if value is not None]
+
+
+def _state(status: BackendStatus) -> str:
+    if status.state == "loading":
+        return f"loading, {status.progress:.0%}"
+    return f"{status.state}: {status.reason}" if status.reason else status.state

@@ -1,0 +1,25 @@
+"""`llama-chat stop`: ends the background backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from llama_chat.cli import options, output
+from llama_chat.errors import ChatError
+
+
+@click.command("stop")
+def command(**params: Any) -> None:
+    """End the background backend; answers that it is writing may still come to their end."""
+    from llama_backend.launch import find, stop
+    from llama_chat.cli.status import ask_status
+    from llama_chat.connection import place
+
+    found = place(options.load(params).paths)
+    address = find(found)
+    if address is None:
+        output.note("llama-chat: no backend was running")
+    elif not stop(found, ask_status(address).pid):
+        raise ChatError("the backend is still at work on an answer; it ends once that is complete")

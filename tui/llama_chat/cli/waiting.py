@@ -1,0 +1,44 @@
+"""A word on a terminal while nothing comes yet, as when a large model is loading."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from types import TracebackType
+from typing import Self
+
+from llama_chat.cli import output
+
+PATIENCE_SECONDS = 1.0
+_TEXT = "waiting for the model …"
+
+
+class Waiting:
+    """Shows the word after a second and takes it away at the end; a script's standard error stays empty."""
+
+    def __init__(self) -> None:
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_shown = False
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+            self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._show)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._is_shown:
+            output.put("\r\x1b[K")
+            self._is_shown = False
+
+    def _show(self) -> None:
+        output.put(_TEXT)
+        self._is_shown = True

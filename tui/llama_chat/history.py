@@ -1,0 +1,323 @@
+"""Conversations on disk: one SQLite file, shared by all front ends of a user.
+
+Messages are a tree: each has a parent, and a conversation's tip names the end of the branch that is shown. WAL mode
+lets several processes read while one writes; a `History` may be used from any thread. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llama_chat.errors import ConversationNotFound, HistoryError
+
+if TYPE_CHECKING:
+    from llama_backend.api import Timings, Usage
+
+_BUSY_SECONDS = 10.0
+_TITLE_LENGTH = 60
+
+MIGRATIONS = (
+    """
+    CREATE TABLE conversations (
+        id TEXT PRIMARY KEY,
+        title TEXT NOT NULL,
+        model TEXT NOT NULL,
+        system TEXT NOT NULL,
+        created REAL NOT NULL,
+        updated REAL NOT NULL,
+        tip INTEGER REFERENCES messages (id) DEFERRABLE INITIALLY DEFERRED
+    ) WITHOUT ROWID;
+    CREATE TABLE messages (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        conversation_id TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
+        parent_id INTEGER REFERENCES messages (id) DEFERRABLE INITIALLY DEFERRED,
+        role TEXT NOT NULL,
+        text TEXT NOT NULL,
+        created REAL NOT NULL,
+        model TEXT NOT NULL,
+        finish_reason TEXT,
+        error TEXT,
+        prompt_tokens INTEGER,
+        completion_tokens INTEGER,
+        cached_tokens INTEGER,
+        seed INTEGER,
+        timings TEXT
+    );
+    CREATE INDEX conversations_by_time ON conversations (updated);
+    CREATE INDEX messages_by_conversation ON messages (conversation_id);
+    CREATE INDEX messages_by_parent ON messages (parent_id);
+    """,
+)
+"""The script at index n brings a file from `user_version` n to n + 1."""
+
+_CONVERSATION = """
+    SELECT id, title, model, system, created, updated, tip,
+        (SELECT count(*) FROM messages WHERE conversation_id = conversations.id)
+    FROM conversations
+"""
+_MESSAGE_COLUMNS = (
+    "id, conversation_id, parent_id, role, text, created, model, finish_reason, error,"
+    " prompt_tokens, completion_tokens, cached_tokens, seed, timings"
+)
+_PATH = f"""
+    WITH RECURSIVE path (id, parent, depth) AS (
+        SELECT id, parent_id, 0 FROM messages WHERE conversation_id = ?1 AND id = ?2
+        UNION ALL
+        SELECT messages.id, messages.parent_id, depth + 1 FROM messages JOIN path ON messages.id = path.parent
+    )
+    SELECT {_MESSAGE_COLUMNS} FROM path JOIN messages USING (id) ORDER BY depth DESC
+"""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A conversation as it was when it was read."""
+
+    id: str
+    title: str
+    model: str
+    system: str
+    created: float
+    updated: float
+    tip: int | None
+    """The last message of the branch that is shown; None while it is empty."""
+    message_count: int
+    """Messages of all branches."""
+
+
+@dataclass(frozen=True)
+class StoredMessage:
+    """One message as it was when it was read; the facts below `model` are an answer's."""
+
+    id: int
+    conversation_id: str
+    parent_id: int | None
+    role: str
+    text: str
+    created: float
+    model: str = ""
+    finish_reason: str | None = None
+    """None while the answer is being written, and for ever where its writer was killed."""
+    error: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    seed: int | None = None
+    timings: str | None = None
+    """`llama_backend.api.Timings` as JSON."""
+
+
+_Conversations = list[Conversation]
+_Messages = list[StoredMessage]
+
+
+class History:
+    """The conversations in the file at `path`, which is made where it is missing.
+
+    Every method raises HistoryError where the file cannot be read or written. `Path(":memory:")` keeps nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        with self._mapped_errors():
+            self._connection = _open(path)
+            _migrate(self._connection, path)
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    def create(self, *, model: str = "", system: str = "", title: str = "") -> Conversation:
+        """A new conversation without messages."""
+        now = time.time()
+        values = (secrets.token_hex(6), _one_line(title), model, system, now, now)
+        with self._transaction() as database:
+            database.execute("INSERT INTO conversations VALUES (?, ?, ?, ?, ?, ?, NULL)", values)
+        return Conversation(*values, tip=None, message_count=0)
+
+    def conversation(self, ref: str) -> Conversation:
+        """The one whose id is or begins with `ref`; raises ConversationNotFound where none or several do."""
+        where = "WHERE substr(id, 1, length(?1)) = lower(?1) ORDER BY id LIMIT 2"
+        found = self._conversations(where, ref) if ref else []
+        if not found:
+            raise ConversationNotFound(f"no conversation has the id {ref!r}; `llama-chat history list` shows them")
+        if len(found) > 1:
+            raise ConversationNotFound(f"several conversations have an id that begins with {ref!r}")
+        return found[0]
+
+    def latest(self) -> Conversation | None:
+        """The conversation that was written to last."""
+        return next(iter(self.list(limit=1)), None)
+
+    def list(self, limit: int = 50) -> _Conversations:
+        """The newest conversations, the newest first; a negative `limit` is all."""
+        return self._conversations("ORDER BY updated DESC, id LIMIT ?", limit)
+
+    def messages(self, conversation_id: str, tip: int | None = None) -> _Messages:
+        """The branch from the first message to `tip` (None is the conversation's own tip)."""
+        tip = self.conversation(conversation_id).tip if tip is None else tip
+        with self._reading() as database:
+            return [StoredMessage(*row) for row in database.execute(_PATH, (conversation_id, tip))]
+
+    def add(
+        self, conversation_id: str, role: str, text: str, *, parent_id: int | None, model: str = ""
+    ) -> StoredMessage:
+        """A new message below `parent_id`; it becomes the tip, and the first of a user makes the title."""
+        now = time.time()
+        values = (conversation_id, parent_id, role, text, now, model)
+        title = _one_line(text) if role == "user" else ""
+        with self._transaction() as database:
+            cursor = database.execute(
+                "INSERT INTO messages (conversation_id, parent_id, role, text, created, model)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                values,
+            )
+            database.execute(
+                "UPDATE conversations SET tip = ?, updated = ?, title = iif(title = '', ?, title) WHERE id = ?",
+                (cursor.lastrowid, now, title, conversation_id),
+            )
+        return StoredMessage(cursor.lastrowid or 0, *values)
+
+    def update(
+        self,
+        message_id: int,
+        text: str,
+        *,
+        finish_reason: str | None = None,
+        error: str | None = None,
+        model: str | None = None,
+        usage: Usage | None = None,
+        timings: Timings | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Replaces the text of an answer, and those of its facts that are given."""
+        facts = {"finish_reason": finish_reason, "error": error, "model": model, "seed": seed}
+        facts |= _usage_facts(usage) | _timing_facts(timings)
+        given = {"text": text} | {name: value for name, value in facts.items() if value is not None}
+        columns = ", ".join(f"{name} = ?" for name in given)
+        with self._transaction() as database:
+            database.execute(f"UPDATE messages SET {columns} WHERE id = ?", (*given.values(), message_id))
+            database.execute(
+                "UPDATE conversations SET updated = ? WHERE id = (SELECT conversation_id FROM messages WHERE id = ?)",
+                (time.time(), message_id),
+            )
+
+    def rename(self, conversation_id: str, title: str) -> None:
+        with self._transaction() as database:
+            database.execute("UPDATE conversations SET title = ? WHERE id = ?", (_one_line(title), conversation_id))
+
+    def delete(self, conversation_id: str) -> None:
+        """Removes a conversation with all its branches; the bytes are overwritten."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,))
+
+    def _conversations(self, clause: str, *values: Any) -> _Conversations:
+        with self._reading() as database:
+            return [Conversation(*row) for row in database.execute(_CONVERSATION + clause, values)]
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._mapped_errors():
+            yield self._connection
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._reading() as database, _transaction(database):
+            yield database
+
+    @contextmanager
+    def _mapped_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise HistoryError(f"the history {self.path} cannot be used: {error}") from error
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    if str(path) != ":memory:":
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    database.execute("PRAGMA foreign_keys = ON")
+    database.execute("PRAGMA secure_delete = ON")
+    database.execute("PRAGMA synchronous = NORMAL")
+    return database
+
+
+def _migrate(database: sqlite3.Connection, path: Path) -> None:
+    if _version(database) == len(MIGRATIONS):
+        return
+    _use_wal(database)
+    with _transaction(database):
+        version = _version(database)
+        if version > len(MIGRATIONS):
+            raise HistoryError(f"the history {path} was written by a newer llama-chat (format {version})")
+        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+            for statement in filter(str.strip, script.split(";")):
+                database.execute(statement)
+            database.execute(f"PRAGMA user_version = {number}")
+
+
+def _version(database: sqlite3.Connection) -> int:
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _use_wal(database: sqlite3.Connection) -> None:
+    """Switches to WAL; SQLite does not wait by itself where another process does the same at this moment."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """Takes the write lock at once, so that two writers queue and neither fails half-way."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
+
+
+def _one_line(text: str) -> str:
+    """The first line that is not blank, short enough for a list."""
+    line = next((" ".join(line.split()) for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1].rstrip() + "…"
+
+
+def _usage_facts(usage: Usage | None) -> dict[str, Any]:
+    if usage is None:
+        return {}
+    cached = (usage.prompt_tokens_details or {}).get("cached_tokens")
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cached_tokens": cached,
+    }
+
+
+def _timing_facts(timings: Timings | None) -> dict[str, Any]:
+    if timings is None:
+        return {}
+    from llama_backend.api import encode
+
+    return {"timings": encode(timings).decode()}

@@ -1,0 +1,90 @@
+"""The program: Textual's app around the chat."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from textual.app import App, SuspendNotSupported, SystemCommand
+from textual.screen import Screen
+
+from llama_chat.errors import UsageError
+from llama_chat.history import History
+from llama_chat.ui.options import ChatOptions
+from llama_chat.ui.screens.chat import ChatScreen
+
+if TYPE_CHECKING:
+    from llama_backend.client import Backend
+    from llama_chat.config import Settings
+    from llama_chat.connection import Connection
+    from llama_chat.history import Conversation
+
+_WIDTHS = [(0, "-narrow"), (60, "-normal")]
+_HEIGHTS = [(0, "-low"), (16, "-high")]
+"""From how many cells on which class holds."""
+
+
+class ChatApp(App[None]):
+    """A chat with `backend`, kept in `history`; begins with `conversation`, or with a new one."""
+
+    CSS_PATH = "chat.tcss"
+    TITLE = "llama-chat"
+    HORIZONTAL_BREAKPOINTS = _WIDTHS
+    VERTICAL_BREAKPOINTS = _HEIGHTS
+
+    def __init__(
+        self, backend: Backend, history: History, options: ChatOptions, conversation: Conversation | None = None
+    ) -> None:
+        super().__init__()
+        self._chat = ChatScreen(backend, history, options, conversation)
+        if options.theme is not None:
+            self.theme = options.theme
+
+    def get_default_screen(self) -> Screen[None]:
+        return self._chat
+
+    async def action_quit(self) -> None:
+        await self._chat.close()
+        self.exit()
+
+    def action_suspend_process(self) -> None:
+        """Suspends the whole job, as Ctrl+Z does where no program takes it: a parent such as make has to stop too."""
+        with suppress(SuspendNotSupported), self.suspend():
+            os.killpg(0, signal.SIGSTOP)
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
+        chat = self._chat
+        yield SystemCommand("New chat", "Begin a new conversation (Ctrl+N)", chat.action_new)
+        yield SystemCommand("Earlier chats", "Open or delete saved conversations (Ctrl+R)", chat.action_history)
+        yield SystemCommand("Ask again", "Ask the last question again (Ctrl+T)", chat.action_retry)
+        yield SystemCommand("Stop", "Stop the answer and keep what has come (Esc)", chat.action_stop)
+        yield SystemCommand("Copy the last answer", "Put it into the clipboard", chat.action_copy_answer)
+        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
+        yield SystemCommand("Keys", "All keys (F1)", chat.action_help)
+        yield SystemCommand("Quit", "Leave llama-chat (Ctrl+Q)", self.action_quit)
+
+
+def run_app(
+    settings: Settings, connection: Connection, history: History | None, conversation: Conversation | None = None
+) -> None:
+    """Runs the chat in this terminal until the person leaves; without a history nothing is kept after that.
+
+    Raises UsageError where the terminal cannot show it.
+    """
+    if os.environ.get("TERM", "dumb") in ("dumb", ""):
+        raise UsageError("this terminal cannot show the chat (TERM=dumb); `llama-chat ask` works in it")
+    options = ChatOptions(
+        where="local" if connection.is_local else urlsplit(settings.url or "").netloc,
+        model=connection.model,
+        system=settings.system,
+        sampling=settings.sampling(),
+    )
+    app = ChatApp(connection, history or History(Path(":memory:")), options, conversation)
+    app.run()
+    if app.return_code:
+        raise SystemExit(app.return_code)

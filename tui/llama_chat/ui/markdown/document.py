@@ -1,0 +1,88 @@
+"""A document that grows: what is complete stays laid out, and only its last block is parsed again."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from llama_chat.ui.markdown.blocks import blocks
+from llama_chat.ui.markdown.rows import EMPTY, Item, Line, Row
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.tree import SyntaxTreeNode
+
+
+class MarkdownDocument:
+    """Markdown source and its rows.
+
+    A block of CommonMark is complete as soon as another one begins after it, so text that is appended can only change
+    the last block. (The one exception is left as it is: the definition of a link reference does not reach back to
+    blocks that were complete before it came.)
+    """
+
+    def __init__(self, source: str = "") -> None:
+        self.source = ""
+        self._settled: list[Item] = []
+        self._tail: list[Item] = []
+        self._tail_start = 0
+        """Where in `source` the last block begins."""
+        self._width = 0
+        self._settled_rows: list[Row] = []
+        self._rows: list[Row] | None = None
+        if source:
+            self.append(source)
+
+    def append(self, text: str) -> None:
+        """Adds to the end of the source."""
+        self.source += text
+        tail = self.source[self._tail_start :]
+        nodes = _parsed(tail)
+        if len(nodes) > 1:
+            self._settle(nodes[:-1])
+            self._tail_start += _offset(tail, nodes[-1])
+        self._tail = self._items(nodes[-1:])
+        self._rows = None
+
+    def rows(self, width: int) -> list[Row]:
+        """The document as rows of `width` cells; the caller does not change the list."""
+        if width != self._width:
+            self._width, self._rows = width, None
+            self._settled_rows = _laid_out(self._settled, width)
+        if self._rows is None:
+            self._rows = self._settled_rows + _laid_out(self._tail, width)
+        return self._rows
+
+    def _settle(self, nodes: list[SyntaxTreeNode]) -> None:
+        items = self._items(nodes)
+        self._settled += items
+        self._settled_rows += _laid_out(items, self._width)
+
+    def _items(self, nodes: list[SyntaxTreeNode]) -> list[Item]:
+        """The items of blocks that follow what is settled."""
+        gap: list[Item] = [Line(EMPTY)] if self._settled and nodes else []
+        return gap + list(blocks(nodes))
+
+
+def _laid_out(items: list[Item], width: int) -> list[Row]:
+    return [row for item in items for row in item.rows(width)] if width else []
+
+
+def _offset(source: str, node: SyntaxTreeNode) -> int:
+    """Where in `source` a block begins."""
+    first_line = node.map[0] if node.map else 0
+    return sum(len(line) + 1 for line in source.split("\n")[:first_line])
+
+
+def _parsed(source: str) -> list[SyntaxTreeNode]:
+    from markdown_it.tree import SyntaxTreeNode
+
+    return SyntaxTreeNode(_parser().parse(source)).children
+
+
+@lru_cache(maxsize=1)
+def _parser() -> MarkdownIt:
+    """CommonMark with tables and strike-through; HTML is text, and only what was written as a link is one."""
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])

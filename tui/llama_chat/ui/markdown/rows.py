@@ -1,0 +1,115 @@
+"""What a laid-out document is made of: lines, and the rows on the screen that they take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from textual.content import Content
+
+EMPTY = Content("")
+_LEAST_ROOM = 8
+"""Cells that a line keeps for its text however deep it is indented; more than that is cut at the edge."""
+
+
+class Margin(NamedTuple):
+    """What stands left of a block: bullets and quote bars before its first row, and before all further ones."""
+
+    first: Content = EMPTY
+    rest: Content = EMPTY
+
+    def inside(self, first: Content, rest: Content) -> Margin:
+        """The margin of a block within the block that has this one."""
+        return Margin(self.first + first, self.rest + rest)
+
+    @property
+    def continued(self) -> Margin:
+        """The margin of what follows the first row."""
+        return Margin(self.rest, self.rest)
+
+
+NO_MARGIN = Margin()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row on the screen."""
+
+    content: Content
+    joint: str | None = None
+    """What stood between this row and the one above in a line that was wrapped; None begins a new line."""
+    indent: int = 0
+    """Characters at the start of a wrapped row that belong to the margin and not to the text."""
+    is_code: bool = False
+
+
+class Item(Protocol):
+    """A part of a document that knows how to lay itself out."""
+
+    def rows(self, width: int) -> list[Row]:
+        """The rows at `width` cells, at least one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Text without a line end, wrapped at words, or for code at cells."""
+
+    content: Content
+    margin: Margin = NO_MARGIN
+    is_code: bool = False
+
+    def rows(self, width: int) -> list[Row]:
+        first, rest = self.margin
+        room = max(width - first.cell_length, _LEAST_ROOM)
+        if self.content.cell_length <= room:
+            return [Row(first + self.content, is_code=self.is_code)]
+        pieces = self.content.fold(room) if self.is_code else self.content.wrap(room)
+        joints = _joints(self.content.plain, pieces)
+        indent = len(rest.plain)
+        rows = [Row(first + pieces[0], is_code=self.is_code)]
+        for piece, joint in zip(pieces[1:], joints, strict=True):
+            rows.append(Row(rest + piece, joint, indent, self.is_code))
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A line across the whole width."""
+
+    margin: Margin
+    style: str
+
+    def rows(self, width: int) -> list[Row]:
+        room = max(width - self.margin.first.cell_length, 1)
+        return [Row(self.margin.first + Content.styled("─" * room, self.style))]
+
+
+def lines(content: Content, margin: Margin, is_code: bool = False) -> Iterator[Line]:
+    """The lines of a text that may hold line ends."""
+    for number, part in enumerate(content.split("\n", allow_blank=True)):
+        yield Line(part, margin if number == 0 else margin.continued, is_code)
+
+
+def selected_text(rows: Iterable[Row], starts_within: int = 0, ends_at: int | None = None) -> str:
+    """The text of `rows`, from character `starts_within` of the first to `ends_at` of the last; wraps are undone."""
+    parts: list[str] = []
+    rows = list(rows)
+    for number, row in enumerate(rows):
+        begin = max(starts_within if number == 0 else 0, row.indent)
+        end = ends_at if number == len(rows) - 1 else None
+        joint = "" if number == 0 else "\n" if row.joint is None else row.joint
+        parts.append(joint + row.content.plain[begin:end])
+    return "".join(parts)
+
+
+def _joints(text: str, pieces: list[Content]) -> list[str]:
+    """What wrapping left out between the pieces."""
+    joints: list[str] = []
+    end = len(pieces[0].plain)
+    for piece in pieces[1:]:
+        start = text.find(piece.plain, end)
+        joints.append(text[end:start] if start >= 0 else " ")
+        end = max(start, end) + len(piece.plain)
+    return joints

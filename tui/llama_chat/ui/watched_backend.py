@@ -1,0 +1,154 @@
+"""A backend whose state is known: what the status line shows, and what a message that was sent early waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from llama_backend.errors import BackendError, ModelNotFound, ModelUnreadable, NotFound, Unavailable, Unreachable
+
+if TYPE_CHECKING:
+    from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
+    from llama_backend.client import Backend
+
+Phase = Literal["starting", "loading", "ready", "restarting", "failed"]
+
+_FIRST_POLL_SECONDS = 0.1
+_SLOWEST_POLL_SECONDS = 1.0
+_PATIENCE_SECONDS = 1.0
+"""How long an answer may keep silent until the state is looked at again."""
+
+
+@dataclass(frozen=True)
+class BackendState:
+    """What is known of the backend."""
+
+    phase: Phase = "starting"
+    progress: float = 0.0
+    """Part of the model that is loaded, 0 to 1."""
+    reason: str = ""
+    """Why it failed or restarts."""
+    model: str = ""
+    context: int | None = None
+    """Tokens that a conversation can hold, where the backend says."""
+
+
+class WatchedBackend:
+    """A Backend in front of another one, which it watches until that is ready.
+
+    `backend` connects when it is first used, and anew after `aclose`. `on_change` hears of every new state.
+    """
+
+    def __init__(self, backend: Backend, on_change: Callable[[BackendState], None]) -> None:
+        self._backend = backend
+        self._on_change = on_change
+        self._watching: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
+        """What ended the last watch, where that did not end well."""
+        self.state = BackendState()
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state.phase == "ready"
+
+    def wake(self) -> None:
+        """Begins to connect and watch, where that is not under way already."""
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.create_task(self._watch())
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        """As Backend.chat, once the model is loaded."""
+        await self._ready()
+        silence = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self.wake)
+        try:
+            async with aclosing(self._backend.chat(request)) as deltas:
+                async for delta in deltas:
+                    silence.cancel()
+                    yield delta
+        except BackendError as error:
+            await self._note(error)
+            raise
+        finally:
+            silence.cancel()
+
+    async def count(self, messages: list[ChatMessage]) -> TokenCount:
+        try:
+            return await self._backend.count(messages)
+        except BackendError as error:
+            await self._note(error)
+            raise
+
+    async def models(self) -> list[ModelInfo]:
+        return await self._backend.models()
+
+    async def status(self) -> BackendStatus:
+        return await self._backend.status()
+
+    async def aclose(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        await self._backend.aclose()
+
+    async def _ready(self) -> None:
+        """Waits until the model is loaded; raises what hinders it."""
+        if self.is_ready:
+            return
+        self.wake()
+        if self._watching is not None:
+            await asyncio.wait([self._watching])
+        if self._failure is not None:
+            raise self._failure
+
+    async def _watch(self) -> None:
+        """Looks at the state until it is ready or will not be."""
+        self._failure = None
+        try:
+            await self._poll()
+        except Exception as error:  # noqa: BLE001 - kept for whoever waits; nobody may be waiting
+            self._failure = error
+            self._set(replace(self.state, phase="failed", reason=str(error)))
+            await self._backend.aclose()
+
+    async def _poll(self) -> None:
+        pause = _FIRST_POLL_SECONDS
+        while True:
+            self._set(await self._look())
+            if self.is_ready:
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.3, _SLOWEST_POLL_SECONDS)
+
+    async def _look(self) -> BackendState:
+        """The state now; raises BackendError where the model cannot be had."""
+        try:
+            status = await self._backend.status()
+        except (NotFound, ModelNotFound):
+            return await self._look_from_afar()
+        if status.state == "failed":
+            raise ModelUnreadable(status.reason or "the model could not be loaded")
+        if status.state == "draining":
+            raise Unavailable("the backend is shutting down")
+        return BackendState(status.state, status.progress, status.reason or "", status.model, status.context)
+
+    async def _look_from_afar(self) -> BackendState:
+        """The state of a server of another make, which has models and no status."""
+        models = await self._backend.models()
+        meta = models[0].meta if models else None
+        return BackendState("ready", model=models[0].id if models else "", context=meta.context if meta else None)
+
+    async def _note(self, error: BackendError) -> None:
+        """Draws what follows from an error of a request: a backend that went away is looked for again."""
+        if isinstance(error, Unreachable):
+            await self._backend.aclose()
+        if isinstance(error, Unreachable | Unavailable):
+            self._set(replace(self.state, phase="restarting", reason=error.message))
+            self.wake()
+
+    def _set(self, state: BackendState) -> None:
+        if state != self.state:
+            self.state = state
+            self._on_change(state)

@@ -1,0 +1,63 @@
+"""An answer of the model, while it comes and after it has."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widgets import Static
+
+from llama_chat.ui.plain_text import one_line
+from llama_chat.ui.widgets.markdown_view import MarkdownView
+from llama_chat.ui.widgets.message import Message
+
+_NOTES = {
+    "cancelled": "■ stopped",
+    "length": "… cut off at the length limit",
+    "error": "✗ failed",
+}
+
+
+class Answer(Message):
+    """Markdown, and below it a note on how it stands where that is not simply well."""
+
+    note: reactive[Content] = reactive(Content(""))
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__()
+        self._view = MarkdownView(text)
+
+    @classmethod
+    def stored(cls, text: str, finish_reason: str | None, error: str | None) -> Answer:
+        """An answer as the history has it; without a finish reason its writer was killed."""
+        answer = cls(text)
+        answer.finish(finish_reason or "cancelled", error)
+        return answer
+
+    @property
+    def text(self) -> str:
+        return self._view.source
+
+    def compose(self) -> ComposeResult:
+        yield self._view
+        yield Static(self.note, id="note")
+
+    def append(self, text: str) -> None:
+        """Adds what has come."""
+        self._view.append(text)
+
+    def wait(self, reason: str) -> None:
+        """Says what the answer waits for; an empty reason is none."""
+        self.note = Content.styled(reason, "$foreground 60%")
+
+    def finish(self, finish_reason: str | None, error: str | None = None) -> None:
+        """Says how the answer ended, where that needs a word."""
+        if error:
+            self.note = Content.styled(f"✗ {one_line(error)}", "$text-error")
+        else:
+            self.note = Content.styled(_NOTES.get(finish_reason or "", ""), "$foreground 60%")
+
+    def watch_note(self, note: Content) -> None:
+        self.set_class(bool(note), "-noted")
+        for widget in self.query("#note").results(Static):
+            widget.update(note)

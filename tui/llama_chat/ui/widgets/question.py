@@ -1,0 +1,25 @@
+"""A message of the person, as it was typed."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.content import Content
+from textual.widgets import Static
+
+from llama_chat.ui.plain_text import plain_text
+from llama_chat.ui.widgets.message import Message
+
+
+class Question(Message):
+    """Plain text set apart by a bar; nothing in it is taken for markup."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = plain_text(text)
+
+    @property
+    def text(self) -> str:
+        return self._text
+
+    def compose(self) -> ComposeResult:
+        yield Static(Content(self._text))
