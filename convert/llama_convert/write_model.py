@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from llama_convert.checkpoint.casting import all_finite, cast
 from llama_convert.checkpoint.tensor import DType, Rows, row_shape
@@ -15,6 +14,7 @@ from llama_convert.errors import CorruptSource, UnsupportedModel
 from llama_convert.gguf.types import TensorType
 from llama_convert.gguf.values import Metadata
 from llama_convert.gguf.writer import GGUFWriter, TensorInfo
+from llama_convert.model.config import LlamaConfig
 from llama_convert.model.metadata import general_metadata, llama_metadata
 from llama_convert.model.permute import permute_rows
 from llama_convert.progress import Progress
@@ -22,7 +22,7 @@ from llama_convert.source import Checkpoint, ModelTensor
 
 CHUNK: Final = 4 << 20
 FILE_TYPES: Final = {DType.F32: 0, DType.F16: 1, DType.BF16: 32}
-_TYPES: Final = {DType.F32: TensorType.F32, DType.F16: TensorType.F16, DType.BF16: TensorType.BF16}
+TYPES: Final = {DType.F32: TensorType.F32, DType.F16: TensorType.F16, DType.BF16: TensorType.BF16}
 _FACTORS: Final = "rope_freqs.weight"
 
 
@@ -38,18 +38,24 @@ class Layout:
 def plan_layout(checkpoint: Checkpoint, outtype: DType | None = None) -> Layout:
     """The layout of `checkpoint` as GGUF; `outtype` None keeps the type that most of the weights have."""
     dtype = outtype or checkpoint.dtype
-    tensors = [
-        TensorInfo(item.spec.name, item.spec.shape, _TYPES[stored_dtype(item, dtype)]) for item in checkpoint.tensors
-    ]
+    pairs = [(item.spec, TYPES[stored_dtype(item, dtype)]) for item in checkpoint.tensors]
+    tensors = [TensorInfo(spec.name, spec.shape, kind) for spec, kind in pairs]
+    extra = {**checkpoint.vocabulary.metadata(), **checkpoint.template}
+    return layout_of(checkpoint.name, checkpoint.folder, checkpoint.config, tensors, dtype, extra)
+
+
+def layout_of(
+    name: str, folder: Path, config: LlamaConfig, tensors: list[TensorInfo], dtype: DType, extra: Metadata
+) -> Layout:
+    """The layout of a model with these tensors; `folder` has its card, `extra` is its tokenizer's metadata."""
     parameters = sum(tensor.elements for tensor in tensors)
-    factors = _rope_factors(checkpoint)
+    factors = config.rope.factors(config.head_dim)
     if factors is not None:
-        tensors.insert(0, TensorInfo(_FACTORS, factors.shape, TensorType.F32))
+        tensors = [TensorInfo(_FACTORS, factors.shape, TensorType.F32), *tensors]
     metadata = {
-        **general_metadata(checkpoint.name, checkpoint.folder, parameters),
-        **llama_metadata(checkpoint.config, FILE_TYPES[dtype]),
-        **checkpoint.vocabulary.metadata(),
-        **checkpoint.template,
+        **general_metadata(name, folder, parameters),
+        **llama_metadata(config, FILE_TYPES[dtype]),
+        **extra,
     }
     return Layout(metadata, tensors, dtype)
 
@@ -63,7 +69,7 @@ def write_model(checkpoint: Checkpoint, path: Path, outtype: DType | None, progr
     """
     layout = plan_layout(checkpoint, outtype)
     progress.start(f"write {layout.dtype.name}", sum(tensor.nbytes for tensor in layout.tensors))
-    factors = _rope_factors(checkpoint)
+    factors = checkpoint.config.rope.factors(checkpoint.config.head_dim)
     with GGUFWriter(path, layout.metadata, layout.tensors) as writer:
         if factors is not None:
             writer.begin(_FACTORS)
@@ -80,10 +86,6 @@ def write_model(checkpoint: Checkpoint, path: Path, outtype: DType | None, progr
 def stored_dtype(tensor: ModelTensor, dtype: DType) -> DType:
     """Vectors are always F32: llama.cpp computes with nothing else there."""
     return dtype if len(tensor.spec.shape) > 1 else DType.F32
-
-
-def _rope_factors(checkpoint: Checkpoint) -> npt.NDArray[np.float32] | None:
-    return checkpoint.config.rope.factors(checkpoint.config.head_dim)
 
 
 class _Copier:
