@@ -24,7 +24,7 @@ from llama_convert.machine import core_count
 from llama_convert.plan import Plan
 from llama_convert.progress import Progress
 from llama_convert.quant.types import DEFAULT, QUANTIZATIONS, parse_quantizations
-from llama_convert.record import Provenance, record_path, write_record
+from llama_convert.record import Provenance, read_record, write_record
 from llama_convert.remote_plan import plan_download, plan_remote
 from llama_convert.source import SourceOptions
 
@@ -38,14 +38,14 @@ class PullOptions:
     """Where to install, from where, and how a source is converted.
 
     `revision` is a branch, tag or commit; `endpoint` another hub, which gets the token only with `send_token`;
-    `official` takes the makers' repository of a catalogue name; `keep_source` keeps the fetched weights.
+    `quantization` is the ready-made one to take; `keep_source` keeps weights that were fetched to convert them.
     """
 
     models: Path
     revision: str | None = None
     endpoint: str | None = None
     send_token: bool = False
-    official: bool = False
+    quantization: str | None = None
     keep_source: bool = False
     force: bool = False
     conversion: ConvertOptions | None = None
@@ -99,7 +99,7 @@ class _Pull:
         return self._convert(progress)
 
     def _choice(self) -> GGUFChoice | None:
-        return choose_gguf(self._listing, self._target.quantization)
+        return choose_gguf(self._listing, self._target.quantization or self._options.quantization)
 
     def _find(self) -> Listing:
         """The repository's files; offline, those of the commit that was fetched last."""
@@ -158,7 +158,7 @@ class _Pull:
         return [self._options.models / f"{name}-{index:05d}-of-{count:05d}.gguf" for index in range(1, count + 1)]
 
     def _is_installed(self, target: Path) -> bool:
-        record = read_json(record_path(target)) if target.is_file() else {}
+        record = read_record(target) if target.is_file() else {}
         commit = (record.get("source") or {}).get("commit")
         return commit == self._listing.commit and not self._options.force
 

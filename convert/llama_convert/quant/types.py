@@ -43,6 +43,21 @@ QUANTIZATIONS: Final[dict[str, Quantization]] = {
     )
 }
 DEFAULT: Final = "Q4_K_M"
+UNQUANTIZED: Final = ("F16", "BF16", "F32")
+
+
+def split_quantizations(text: str) -> tuple[list[Quantization], str | None]:
+    """As `parse_quantizations`, where one of the names may be that of an unquantised type: F16, BF16 or F32.
+
+    Raises:
+        UsageError: a name is not known, or there are two unquantised types.
+    """
+    names = [name.strip().upper() for name in text.split(",") if name.strip()]
+    plain = [name for name in dict.fromkeys(names) if name in UNQUANTIZED]
+    if len(plain) > 1:
+        raise UsageError(f"{plain[0]} and {plain[1]}: one conversion writes one unquantised type")
+    rest = parse_quantizations(",".join(name for name in names if name not in UNQUANTIZED))
+    return rest, plain[0] if plain else None
 
 
 def parse_quantizations(text: str) -> list[Quantization]:
