@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from llama_convert.check import check_model, compare_tensors
+from llama_convert.checkpoint.meta_folder import read_checklist
 from llama_convert.checkpoint.tensor import DType
-from llama_convert.errors import DiskFull, OutputExists, UsageError
+from llama_convert.errors import DiskFull, OutputExists, UsageError, WorkerFailed
 from llama_convert.files import explained, free_bytes, replacing, sha256_of
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.machine import core_count
@@ -26,6 +27,9 @@ from llama_convert.source import Checkpoint, SourceOptions, open_checkpoint
 from llama_convert.worker.client import run_worker
 from llama_convert.workspace import Workspace, open_workspace, workspace_folder
 from llama_convert.write_model import Layout, plan_layout, write_model
+
+_FULL: Final = 1 << 20
+"""Free bytes below which a failure of llama.cpp, which gives no reason then, is the disk's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +127,8 @@ class _Conversion:
     def _produce(self, wanted: list[str], done: dict[str, Path], work: Workspace) -> list[Product]:
         """The products in the order asked for; the unquantised file comes last, since the others are made of it."""
         if len(done) < len(wanted) or self._options.report:
-            self._original(work)
             inputs = self._hashes()
+            self._original(work)
         products = []
         for kind in wanted:
             target = self._target(kind)
@@ -162,8 +166,13 @@ class _Conversion:
             "threads": self._threads,
             "imatrix": str(self._options.imatrix.resolve()) if self._options.imatrix else None,
         }
-        with self._timed("quantize"):
-            result = run_worker(f"quantise {quantization.name}", self._progress, request)
+        try:
+            with self._timed("quantize"):
+                result = run_worker(f"quantise {quantization.name}", self._progress, request)
+        except WorkerFailed as error:
+            if free_bytes(target.parent) < _FULL:
+                raise DiskFull(f"{target}: the disk is full") from error
+            raise
         for kind, count in result["fallbacks"].items():
             total = len(self._layout.tensors)
             self._progress.warn(f"{count} of {total} tensors became {kind}: their rows are not divisible by 256")
@@ -221,8 +230,11 @@ class _Conversion:
         """Size and digest of every input; those that a download has checked are not read again."""
         known = self._provenance.hashes
         unknown = [path for path in self._checkpoint.files if path.name not in known]
-        with self._timed("hash"):
-            found = {path.name: digest for path, digest in sha256_of(unknown, self._progress).items()}
+        found: dict[str, str] = {}
+        if unknown:
+            with self._timed("hash"):
+                hashes = sha256_of(unknown, self._progress, read_checklist(self._checkpoint.folder))
+            found = {path.name: digest for path, digest in hashes.items()}
         return {
             path.name: {"size": path.stat().st_size, "sha256": known.get(path.name) or found[path.name]}
             for path in self._checkpoint.files

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -90,17 +90,30 @@ def free_bytes(folder: Path) -> int:
     return stats.f_bavail * stats.f_frsize
 
 
-def sha256_of(paths: Sequence[Path], progress: Progress) -> dict[Path, str]:
-    """The SHA-256 of each file, in hexadecimal."""
+def sha256_of(paths: Sequence[Path], progress: Progress, md5: Mapping[str, str] | None = None) -> dict[Path, str]:
+    """The SHA-256 of each file, in hexadecimal; `md5` maps names of files to the MD5 that they must have.
+
+    Raises:
+        CorruptSource: a file has another MD5.
+    """
     progress.start("hash", sum(path.stat().st_size for path in paths))
     done, found = 0, {}
     for path in paths:
-        digest = hashlib.sha256()
-        with path.open("rb", buffering=0) as file:
-            while block := file.read(_BLOCK):
+        wanted = (md5 or {}).get(path.name)
+        digests = [hashlib.sha256(), *([hashlib.md5(usedforsecurity=False)] if wanted else [])]
+        for block in _blocks(path):
+            for digest in digests:
                 digest.update(block)
-                done += len(block)
-                progress.advance(done)
-        found[path] = digest.hexdigest()
+            done += len(block)
+            progress.advance(done)
+        found[path] = digests[0].hexdigest()
+        if wanted and digests[1].hexdigest() != wanted:
+            raise CorruptSource(f"{path}: has the MD5 {digests[1].hexdigest()}, and {wanted} is the right one")
     progress.finish()
     return found
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            yield block

@@ -115,7 +115,7 @@ def test_events_as_json_lines(folder: Path) -> None:
     assert done.code == 0, done.err
     events = [json.loads(line) for line in done.err.splitlines()]
     stages = [event["stage"] for event in events if event["event"] == "done"]
-    assert stages[:4] == ["write F16", "hash", "quantise Q8_0", "check"]
+    assert stages[:4] == ["hash", "write F16", "quantise Q8_0", "check"]
     result = json.loads(done.out)
     assert result["models"][0]["quantization"] == "Q8_0"
     assert result["report"]["models"][1]["divergence"] > 0

@@ -84,7 +84,7 @@ def test_quantised_files_are_made_with_their_records(folder: Path, options: Conv
     assert record["versions"]["llama_cpp_python"] == "0.3.36"
     kinds = {tensor.info.kind for tensor in read_gguf(options.out / "tiny-Q4_K_M.gguf").tensors.values()}
     assert kinds == {TensorType.F32, TensorType.Q4_K, TensorType.Q6_K}
-    assert recorder.finished == ["write F16", "hash", *["quantise Q4_K_M", "check"], *["quantise Q8_0", "check"]]
+    assert recorder.finished == ["hash", "write F16", "quantise Q4_K_M", "check", "quantise Q8_0", "check"]
     assert recorder.stages["write F16"][0] == recorder.stages["write F16"][1]
 
 
@@ -182,6 +182,21 @@ def test_a_disk_that_fills_up_is_named(folder: Path, options: ConvertOptions, mo
     with pytest.raises(DiskFull, match="the disk is full"):
         convert(folder, options, Silent())
     assert not [name for name in names(options.out) if ".gguf" in name]
+
+
+def test_a_disk_that_fills_up_under_llama_cpp_is_named(
+    folder: Path, options: ConvertOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """llama.cpp only says "iostream error" then."""
+
+    def fail(*_: Any) -> None:
+        monkeypatch.setattr("llama_convert.convert.free_bytes", lambda path: 0)
+        raise WorkerFailed("iostream error")
+
+    monkeypatch.setattr("llama_convert.convert.run_worker", fail)
+    with pytest.raises(DiskFull, match="the disk is full"):
+        convert(folder, options, Silent())
+    assert not list(options.out.glob("*.gguf*"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -331,6 +346,16 @@ def test_two_runs_do_not_mix(folder: Path, options: ConvertOptions) -> None:
     options.out.mkdir()
     with open_workspace(options.out, "tiny", "0" * 64), pytest.raises(ConvertError, match="another process"):
         convert(folder, options, Silent())
+
+
+def test_a_worker_ends_with_its_parent() -> None:
+    command = [sys.executable, "-m", "llama_convert.worker"]
+    request = json.dumps({"task": "check", "path": "/dev/stdin", "threads": 1, "full": False})
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as worker:
+        assert worker.stdin is not None
+        worker.stdin.write(f"{request}\n".encode())
+        worker.stdin.close()
+        assert worker.wait(20) is not None
 
 
 def test_a_worker_that_dies_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llama_convert.checkpoint.meta_folder import read_checklist
 from llama_convert.checkpoint.tensor import DType
 from llama_convert.errors import CorruptSource, SourceNotFound
+from llama_convert.files import sha256_of
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.model.permute import permute_rows, unpermute_rows
 from llama_convert.progress import Silent
@@ -72,6 +74,21 @@ def test_meta_files_say_nothing_of_vocabulary_and_context(
     assert (checkpoint.config.vocab_size, checkpoint.config.feed_forward_length) == (MODEL.vocab, MODEL.inner)
     assert checkpoint.config.context_length == 2048
     assert open_checkpoint(folder).config.context_length == 4096
+
+
+def test_metas_checklist_is_believed(tmp_path: Path, weights: dict[str, Any], spm_model: Path) -> None:
+    folder = write_meta_folder(tmp_path / "meta", MODEL, weights, 2)
+    shutil.copy(spm_model, folder)
+    sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in folder.glob("*.pth")}
+    checklist = folder / "checklist.chk"
+    checklist.write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+    files = open_checkpoint(folder).files
+    sha256_of(files, Silent(), read_checklist(folder))
+    with (folder / "consolidated.01.pth").open("r+b") as file:
+        file.seek(-5000, 2)
+        file.write(b"x")
+    with pytest.raises(CorruptSource, match=r"consolidated\.01\.pth: has the MD5"):
+        sha256_of(files, Silent(), read_checklist(folder))
 
 
 def test_a_missing_meta_shard_is_named(tmp_path: Path, weights: dict[str, Any]) -> None:

@@ -29,6 +29,13 @@ def shard_files(folder: Path) -> list[Path]:
     return files
 
 
+def read_checklist(folder: Path) -> dict[str, str]:
+    """The MD5 of each file that `checklist.chk` lists; empty where there is none."""
+    path = folder / "checklist.chk"
+    lines = [line.split() for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+    return {line[1]: line[0].lower() for line in lines if len(line) == 2}
+
+
 def read_meta_tensors(folder: Path) -> tuple[dict[str, SourceTensor], list[Path]]:
     """All tensors, each joined from its shares, and the files they are in."""
     files = shard_files(folder)
