@@ -104,7 +104,7 @@ def test_a_wrong_permutation_is_far_outside_the_bound(
         else:
             permute_rows(rows, head_dim, out)
 
-    monkeypatch.setattr("llama_convert.write_model.permute_rows", permute)
+    monkeypatch.setattr("llama_convert.copier.permute_rows", permute)
     weights = random_weights(model)
     found = native.all_logits(convert(model, weights), TOKENS)
     assert nmse(found, logits(model, weights, TOKENS)) > 1e-2
