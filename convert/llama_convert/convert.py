@@ -16,6 +16,7 @@ from llama_convert.checkpoint.tensor import DType
 from llama_convert.errors import DiskFull, OutputExists, UsageError, WorkerFailed
 from llama_convert.files import explained, free_bytes, replacing, sha256_of
 from llama_convert.gguf.reader import read_gguf
+from llama_convert.gguf.writer import header
 from llama_convert.machine import core_count
 from llama_convert.plan import Plan, make_plan
 from llama_convert.progress import Progress
@@ -218,13 +219,9 @@ class _Conversion:
         return not self._options.force and is_made_from(self._target(kind), self._fingerprint)
 
     def _source_fingerprint(self) -> str:
-        options = self._options
-        settings = {
-            "options": repr(options.source),
-            "outtype": self._layout.dtype.name,
-            "imatrix": str(options.imatrix),
-        }
-        return fingerprint([*self._checkpoint.files], settings)
+        """Of the inputs and of everything that the file's header says."""
+        imatrix = [self._options.imatrix] if self._options.imatrix and self._options.imatrix.is_file() else []
+        return fingerprint([*self._checkpoint.files, *imatrix], header(self._layout.metadata, self._layout.tensors))
 
     def _hashes(self) -> dict[str, Any]:
         """Size and digest of every input; those that a download has checked are not read again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -54,7 +55,7 @@ class PullOptions:
 
 def plan_pull(target: Target, options: PullOptions) -> Plan:
     """What `pull` would fetch, write and need; only small files are fetched."""
-    return _Pull(target, options).plan()
+    return _Pull(target, options, Hub(options.endpoint, send_token=options.send_token)).plan()
 
 
 def pull(target: Target, options: PullOptions, progress: Progress) -> Outcome:
@@ -68,16 +69,18 @@ def pull(target: Target, options: PullOptions, progress: Progress) -> Outcome:
         DownloadFailed: the network or the hub fails again and again.
         OutputExists, DiskFull, CheckFailed: as in `convert`.
     """
-    return _Pull(target, options).run(progress)
+    hub = Hub(options.endpoint, send_token=options.send_token)
+    installed = _installed(target, options) if hub.offline else None
+    return Outcome([installed], None) if installed else _Pull(target, options, hub).run(progress)
 
 
 class _Pull:
     """One call of `pull`."""
 
-    def __init__(self, target: Target, options: PullOptions) -> None:
+    def __init__(self, target: Target, options: PullOptions, hub: Hub) -> None:
         self._target = target
         self._options = options
-        self._hub = Hub(options.endpoint, send_token=options.send_token)
+        self._hub = hub
         self._listing = self._find()
         self._downloader = options.downloader or Downloader(self._hub.headers())
 
@@ -87,8 +90,9 @@ class _Pull:
         if choice:
             return plan_download(self._listing, choice, free)
         small, weights = source_files(self._listing)
-        self._fetch_small(small)
-        return plan_remote(self._source_folder(), self._conversion(), weights, free)
+        with tempfile.TemporaryDirectory() as folder:
+            self._fetch_small(small, Path(folder))
+            return plan_remote(Path(folder), self._conversion(), weights, free)
 
     def run(self, progress: Progress) -> Outcome:
         if self._target.entry and self._target.entry.note:
@@ -165,7 +169,7 @@ class _Pull:
     def _convert(self, progress: Progress) -> Outcome:
         small, weights = source_files(self._listing)
         folder = self._source_folder()
-        known = self._fetch_small(small)
+        known = self._fetch_small(small, folder)
         plan = plan_remote(folder, self._conversion(), weights, free_bytes(self._options.models))
         present = sum(_present(folder / file.path, file) for file in weights)
         if plan.disk_needed - present > plan.disk_free:
@@ -187,9 +191,8 @@ class _Pull:
         source: SourceOptions = replace(given.source, name=name)
         return replace(given, out=self._options.models, source=source, force=given.force or self._options.force)
 
-    def _fetch_small(self, files: Sequence[RemoteFile]) -> dict[str, str]:
+    def _fetch_small(self, files: Sequence[RemoteFile], folder: Path) -> dict[str, str]:
         """Fetch configuration and tokenizer, and check them against the listing; their digests by file name."""
-        folder = self._source_folder()
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
         found = {}
@@ -274,6 +277,17 @@ class _Pull:
         for folder in (self._repository_folder(), self._options.models / SOURCES):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
+
+
+def _installed(target: Target, options: PullOptions) -> Product | None:
+    """The model of `target` that is installed already, for when nobody can be asked for a newer one."""
+    wanted = (target.quantization or options.quantization or "").upper()
+    for path in sorted(options.models.glob("*.gguf")):
+        record = read_record(path)
+        same = (record.get("source") or {}).get("repository") == target.repository
+        if same and wanted in ("", record.get("quantization")):
+            return Product(path, str(record.get("quantization")), path.stat().st_size, reused=True)
+    return None
 
 
 def _check(path: Path, progress: Progress) -> list[int]:

@@ -38,11 +38,11 @@ def record_path(model: Path) -> Path:
     return model.with_suffix(".json")
 
 
-def fingerprint(files: Sequence[Path], settings: Mapping[str, Any]) -> str:
-    """A digest of what a result depends on: the inputs' names, sizes and times, the settings, our version."""
+def fingerprint(files: Sequence[Path], header: bytes) -> str:
+    """A digest of what a result depends on: the inputs' names, sizes and times, the file's header, our version."""
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    raw = json.dumps([stats, dict(settings), versions()], sort_keys=True)
-    return hashlib.sha256(raw.encode()).hexdigest()
+    raw = json.dumps([stats, versions()], sort_keys=True)
+    return hashlib.sha256(raw.encode() + header).hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -124,6 +124,7 @@ def test_events_as_json_lines(folder: Path) -> None:
 def test_pull_converts_what_a_repository_holds(hub: LocalHub, models: Path) -> None:
     plan = json.loads(run("pull", "someone/tiny", "--plan", "--json").out)
     assert plan["fetch_bytes"] > 0
+    assert not models.exists()
     done = run("pull", "someone/tiny:Q8_0")
     assert done.code == 0, done.err
     assert names(models) == ["tiny-Q8_0.gguf", "tiny-Q8_0.json", "tiny.LICENSE"]

@@ -123,6 +123,7 @@ def test_a_split_model_keeps_its_parts(hub: LocalHub, options: PullOptions, read
 
 def test_weights_are_converted(hub: LocalHub, options: PullOptions, source: None) -> None:
     plan = plan_pull(parse_target("someone/tiny"), options)
+    assert not options.models.exists()
     product = pull(parse_target("someone/tiny"), options, Silent()).products[0]
     assert product.path.name == "tiny-Q4_K_M.gguf"
     assert product.nbytes == plan.models[0].nbytes
@@ -170,6 +171,7 @@ def test_offline_uses_what_was_fetched(
     product = pull(parse_target("someone/tiny:Q8_0"), options, Silent()).products[0]
     assert product.path.name == "tiny-Q8_0.gguf"
     assert hub.requests == []
+    assert pull(parse_target("someone/tiny"), options, Silent()).products[0].reused
     with pytest.raises(DownloadFailed, match="HF_HUB_OFFLINE"):
         pull(parse_target("someone/other"), options, Silent())
 

@@ -209,7 +209,8 @@ def test_where_a_template_comes_from(tmp_path: Path) -> None:
 
     key = "tokenizer.chat_template"
     assert chosen() == {}
-    assert chosen(name="Llama-2-7b-chat") == {key: LLAMA2}
+    assert chosen(name="Llama-2-7b-chat") == chosen(name="llama2:7b-chat") == {key: LLAMA2}
+    assert chosen(name="Llama-2-7b") == {}
     assert chosen("none", {"chat_template": "own"}, "Llama-2-7b-chat") == {}
     assert chosen("llama2", {"chat_template": "own"}) == {key: LLAMA2}
     (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "json"}))

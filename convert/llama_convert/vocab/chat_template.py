@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from llama_convert.errors import UsageError
 from llama_convert.gguf.values import Metadata, string, strings
 
+_LLAMA2_CHAT = re.compile(r"llama-?2.*chat", re.IGNORECASE)
 LLAMA2 = """\
 {%- if messages[0]['role'] == 'system' -%}
     {%- set preamble = '<<SYS>>\\n' ~ messages[0]['content'] ~ '\\n<</SYS>>\\n\\n' -%}
@@ -45,7 +47,7 @@ def chosen_template(choice: str | None, folder: Path, config: dict[str, Any], na
     if choice is not None:
         return _metadata(_read(Path(choice)))
     found = own_template(folder, config)
-    if found is None and "llama-2" in name.lower() and "chat" in name.lower():
+    if found is None and _LLAMA2_CHAT.search(name):
         found = LLAMA2
     return _metadata(found)
 
