@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sentencepiece
+import tokenizers
 
 from llama_convert.gguf.reader import GGUFFile, read_gguf
 from llama_convert.progress import Silent
@@ -24,8 +25,9 @@ from llama_convert.source import open_checkpoint
 from llama_convert.vocab.load import load_hf_vocabulary
 from llama_convert.write_model import write_model
 from tests.convert import demo, native, spm_json, spm_proto
+from tests.convert.corpus import strings
 from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder, write_torch_file
-from tests.convert.test_vocabularies import disagreements, write_vocabulary
+from tests.convert.test_vocabularies import LLAMA3_REGEX, disagreements, write_vocabulary
 
 SOURCE = os.environ.get("LLAMA_CPP_SOURCE")
 pytestmark = [
@@ -72,6 +74,14 @@ def assert_same_tensors(found: GGUFFile, wanted: GGUFFile) -> None:
             assert np.allclose(found.data(name).view(np.float32), wanted.data(name).view(np.float32), rtol=1e-6)
         else:
             assert np.array_equal(found.data(name), wanted.data(name)), name
+
+
+def cases(name: str) -> tuple[list[str], list[list[int]]]:
+    """Texts, and how the reference cuts them."""
+    path = TREE / "models" / f"ggml-vocab-{name}.gguf"
+    texts = path.with_name(f"{path.name}.inp").read_text("utf-8").split(CASE_END)
+    lines = path.with_name(f"{path.name}.out").read_text("utf-8").split("\n")
+    return texts, [[int(token) for token in line.split()] for line in lines]
 
 
 @pytest.fixture
@@ -144,18 +154,35 @@ def test_llama2_cases_are_cut_as_the_reference_cuts_them(tmp_path: Path, source:
         assert vocabulary.scores == original.get("tokenizer.ggml.scores")
         assert vocabulary.types == original.get("tokenizer.ggml.token_type")
     path = write_vocabulary(tmp_path / "vocabulary.gguf", vocabulary)
-    texts = (TREE / "models" / "ggml-vocab-llama-spm.gguf.inp").read_text("utf-8").split(CASE_END)
-    lines = (TREE / "models" / "ggml-vocab-llama-spm.gguf.out").read_text("utf-8").split("\n")
-    wanted = [[int(token) for token in line.split()] for line in lines]
-    with native.loaded(path, vocab_only=True) as model:
-        found = [native.tokenize(model, text) for text in texts[: len(wanted)]]
+    texts, wanted = cases("llama-spm")
     assert len(wanted) == 47
-    assert found == wanted
+    with native.loaded(path, vocab_only=True) as model:
+        assert [native.tokenize(model, text) for text in texts] == wanted
+
+
+def test_llama3_cases_are_cut_as_the_reference_cuts_them(tmp_path: Path) -> None:
+    original = read_gguf(TREE / "models" / "ggml-vocab-llama-bpe.gguf")
+    described = demo.tokenizer_json(original)
+    split = {"type": "Split", "pattern": {"Regex": LLAMA3_REGEX}, "behavior": "Isolated", "invert": False}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    described["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, byte_level]}
+    described["model"]["ignore_merges"] = True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described))
+    vocabulary, _ = load_hf_vocabulary(tmp_path, {"bos_token_id": 128000, "eos_token_id": [128001, 128009]})
+    assert vocabulary.pre == "llama-bpe"
+    assert vocabulary.tokens == original.get("tokenizer.ggml.tokens")
+    assert vocabulary.merges == original.get("tokenizer.ggml.merges")
+    assert vocabulary.special == {"bos": 128000, "eos": 128001}
+    path = write_vocabulary(tmp_path / "vocabulary.gguf", vocabulary)
+    texts, wanted = cases("llama-bpe")
+    with native.loaded(path, vocab_only=True) as model:
+        assert [native.tokenize(model, text) for text in texts] == wanted
+    library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    library.encode_special_tokens = True
+    assert disagreements(path, lambda text: library.encode(text).ids, list(strings(10_000, seed=3))) == []
 
 
 def test_llama2_cuts_generated_strings_as_sentencepiece_does(tmp_path: Path) -> None:
-    from tests.convert.corpus import strings
-
     original = read_gguf(TREE / "models" / "ggml-vocab-llama-spm.gguf")
     (tmp_path / "tokenizer.model").write_bytes(spm_proto.model_of(original))
     library = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
