@@ -127,8 +127,9 @@ class _Conversion:
 
     def _produce(self, wanted: list[str], done: dict[str, Path], work: Workspace) -> list[Product]:
         """The products in the order asked for; the unquantised file comes last, since the others are made of it."""
-        if len(done) < len(wanted) or self._options.report:
-            inputs = self._hashes()
+        missing = len(done) < len(wanted)
+        inputs = self._hashes() if missing else {}
+        if missing or self._options.report:
             self._original(work)
         products = []
         for kind in wanted:
