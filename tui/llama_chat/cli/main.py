@@ -46,7 +46,8 @@ class LazyGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"--help", "-h", "--version"}
-        if not args or (args[0].startswith("-") and args[0] not in own):
+        names_none = not args or (args[0].startswith("-") and args[0] not in own)
+        if names_none and not ctx.resilient_parsing:
             args = ["chat", *args]
         return super().parse_args(ctx, args)
 
