@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from textual.app import App, SystemCommand
+from textual.app import App, SuspendNotSupported, SystemCommand
 from textual.screen import Screen
 
 from llama_chat.errors import UsageError
@@ -49,6 +51,11 @@ class ChatApp(App[None]):
     async def action_quit(self) -> None:
         await self._chat.close()
         self.exit()
+
+    def action_suspend_process(self) -> None:
+        """Suspends the whole job, as Ctrl+Z does where no program takes it: a parent such as make has to stop too."""
+        with suppress(SuspendNotSupported), self.suspend():
+            os.killpg(0, signal.SIGSTOP)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
         chat = self._chat

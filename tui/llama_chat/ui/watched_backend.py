@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from llama_backend.errors import BackendError, ModelNotFound, ModelUnreadable, NotFound, Unavailable, Unreachable
 
@@ -64,7 +64,7 @@ class WatchedBackend:
         await self._ready()
         silence = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self.wake)
         try:
-            async with aclosing(cast("AsyncGenerator[Delta, None]", self._backend.chat(request))) as deltas:
+            async with aclosing(self._backend.chat(request)) as deltas:
                 async for delta in deltas:
                     silence.cancel()
                     yield delta

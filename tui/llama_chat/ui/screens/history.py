@@ -43,7 +43,7 @@ class HistoryScreen(ModalScreen[Conversation | None]):
             panel.border_title = "Earlier chats"
             panel.border_subtitle = "Enter opens · d deletes · Esc closes"
             yield OptionList(markup=False)
-            yield Static(Content("No chat has been saved yet."), id="empty")
+            yield Static(id="word")
 
     def on_mount(self) -> None:
         self._load()
@@ -73,14 +73,21 @@ class HistoryScreen(ModalScreen[Conversation | None]):
         try:
             self._history.delete(conversation.id)
         except HistoryError as error:
-            self.notify(str(error), severity="error", markup=False)
+            self._say(str(error))
+
+    def _say(self, text: str) -> None:
+        """Puts a word below the list; an empty one takes it away."""
+        word = self.query_one("#word", Static)
+        word.update(Content(one_line(text)))
+        word.display = bool(text)
 
     def _load(self, highlighted: int = 0) -> None:
         try:
             self._conversations = [found for found in self._history.list(_MOST) if found.message_count]
+            self._say("" if self._conversations else "No chat has been saved yet.")
         except HistoryError as error:
-            self.notify(str(error), severity="error", markup=False)
-        self.query_one(".panel").set_class(not self._conversations, "-empty")
+            self._say(str(error))
+        self._list.display = bool(self._conversations)
         now = datetime.now()
         self._list.set_options([Option(_entry(found, now)) for found in self._conversations])
         if self._conversations:

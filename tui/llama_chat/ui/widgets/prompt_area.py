@@ -69,10 +69,10 @@ class PromptArea(TextArea):
         return (0, 0), self.document.end
 
     async def _on_key(self, event: events.Key) -> None:
+        """Takes Enter; Textual hands all other keys on to TextArea's own handler."""
         in_burst = self._guard.key(event.time)
         self._settle_enter(in_burst)
         if event.key != "enter":
-            await super()._on_key(event)
             return
         event.stop()
         event.prevent_default()
@@ -82,9 +82,9 @@ class PromptArea(TextArea):
             self._submit()
 
     async def _on_paste(self, event: events.Paste) -> None:
+        """Makes the text harmless; TextArea's own handler, which Textual calls next, inserts it."""
         self._settle_enter()
         event.text = plain_text(event.text)
-        await super()._on_paste(event)
 
     def _settle_enter(self, more_follows: bool = False) -> None:
         """Decides about an Enter that came right after another key."""
