@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from llama_chat.cli import main
+from llama_chat.cli import group
 from llama_chat.cli.main import COMMANDS
 from tests.cli.conftest import PROGRAM, Outcome, Terminal
 from tests.scripted import ScriptedBackend
@@ -29,7 +29,7 @@ def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
 
     def run(*args: str) -> Outcome:
-        code = main.run(list(args))
+        code = group.run(COMMANDS, list(args))
         out, err = capfd.readouterr()
         return Outcome(code, out.encode(), err)
 

@@ -154,3 +154,15 @@ def test_ask_without_a_prompt_does_not_wait_for_typing() -> None:
     assert terminal.wait() == 2
     terminal.close()
     assert b"no prompt" in terminal.screen
+
+
+def test_an_interrupt_that_the_caller_ignores_is_ignored(backend: ScriptedBackend) -> None:
+    """As for a command that a script runs in the background."""
+    backend.enqueue("one ", "two", delay=0.5)
+    line = 'trap "" INT; exec "$@"'
+    command = ["sh", "-c", line, "sh", *PROGRAM, "ask", "hi"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        wait_until(lambda: bool(backend.requests))
+        process.send_signal(signal.SIGINT)
+        assert process.communicate() == (b"one two\n", None)
+    assert process.returncode == 0
