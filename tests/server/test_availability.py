@@ -114,7 +114,7 @@ def test_an_engine_that_dies_while_it_loads_is_no_endless_loop(serve: Serve) -> 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"no model at all", "invalid magic"),
+        (b"no model at all", "is no GGUF file"),
         (GGUF + b"\x00" * 16, "fake.json"),
         (GGUF, "fake.json"),
         (b"", "fake.json"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import cache, cached_property
+from pathlib import Path
 
 from llama_backend.engine.binding import LlamaLog, lib, quick
 from llama_backend.engine.vocab import Vocab
 from llama_backend.errors import ModelUnreadable
+from llama_backend.gguf import read_metadata
 
 _TEXT_SIZE = 256
 _CPU_ONLY = 0
@@ -16,7 +18,7 @@ _ALL_LAYERS = -1
 
 
 class Model:
-    """The weights of a GGUF file; raises ModelUnreadable with llama.cpp's reason."""
+    """The weights of a GGUF file; raises ModelUnreadable with what is wrong with its header, or llama.cpp's reason."""
 
     def __init__(
         self, path: str, gpu_layers: int | None, log: LlamaLog, progress: Callable[[float], None] | None = None
@@ -29,6 +31,7 @@ class Model:
             params.progress_callback = lib.llama_progress_callback(_always_on(progress))
         self.handle = lib.llama_model_load_from_file(path.encode(), params)
         if not self.handle:
+            read_metadata(Path(path))
             raise ModelUnreadable(f"{path}: {_short(log.reason) or 'llama.cpp cannot load it'}")
         self._vocab = lib.llama_model_get_vocab(self.handle)
         if not lib.llama_model_has_decoder(self.handle):
