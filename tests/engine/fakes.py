@@ -80,7 +80,12 @@ class FakeMemory:
         del self.owned.setdefault(seq_id, [])[start:]
         return True
 
+    @property
+    def can_share(self) -> bool:
+        return not self.refuses_partial
+
     def share(self, source: int, target: int, length: int) -> None:
+        assert self.can_share, "a state of all tokens was taken for that of some"
         assert not self.cells.get(target), "only an empty sequence takes over cells"
         self.cells[target] = self.cells[source][:length]
         self.owned[target] = self.owned[source][:length] if self.unified else [object() for _ in range(length)]
@@ -91,6 +96,11 @@ class FakeMemory:
         assert position == len(cells), f"sequence {seq_id} has {len(cells)} cells, and {position} is to be next"
         cells += tokens
         self.owned.setdefault(seq_id, []).extend(object() for _ in tokens)
+
+    @property
+    def occupied(self) -> list[int]:
+        """Sequences that have cells."""
+        return [seq_id for seq_id, tokens in self.cells.items() if tokens]
 
     def has_room(self, batch: Batch) -> bool:
         if self.unified:
@@ -117,7 +127,7 @@ class FakeRunner:
 
     def decode(self, batch: Batch) -> list[int]:
         self._check(batch)
-        if not self.memory.has_room(batch) or (self._failures and self._failures.random() < 0.1):
+        if not self.memory.has_room(batch) or self._fails():
             self.no_room += 1
             raise NoRoom
         self.batches.append(batch)
@@ -131,6 +141,11 @@ class FakeRunner:
                 self._rows[end - 1] = next_token(self.memory.cells[item.sequence.slot.seq_id])
         ends = [sum(item.count for item in batch.items[: index + 1]) for index in range(len(batch.items))]
         return [end - 1 for end in ends]
+
+    def _fails(self) -> bool:
+        """Whether chance lets a batch fail; never that of a sequence that is alone."""
+        alone = len(self.memory.occupied) < 2
+        return self._failures is not None and not alone and self._failures.random() < 0.1
 
     def _check(self, batch: Batch) -> None:
         seq_ids = [item.sequence.slot.seq_id for item in batch.items if item.sequence.slot]
@@ -176,9 +191,10 @@ class Bench:
         n_batch: int = 512,
         failures: Random | None = None,
         vocab: Vocab | None = None,
+        capacity: int | None = None,
     ) -> None:
         self.context = context or (cells if unified else cells // slots)
-        capacity = cells if unified else cells // slots
+        capacity = capacity or (cells if unified else cells // slots)
         self.memory = FakeMemory(capacity, unified, refuses_partial)
         self.runner = FakeRunner(self.memory, n_batch, failures)
         self.cache = KVCache(self.memory, slots, cells, unified)

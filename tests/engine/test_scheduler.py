@@ -180,6 +180,19 @@ def test_idle_cells_go_before_anybody_is_preempted() -> None:
     assert scheduler.preemptions == 0
 
 
+def test_cells_of_an_idle_slot_are_no_gift_to_who_takes_it() -> None:
+    """They were nobody's before, and they are the newcomer's afterwards."""
+    scheduler = make(slots=2, cells=300, budget=512)
+    earlier, running = sequence(1, 140), sequence(2, 100)
+    add(scheduler, earlier, running)
+    step(scheduler)
+    scheduler.finish(earlier)
+    again = sequence(1, 150)
+    add(scheduler, again)
+    step(scheduler)
+    assert list(scheduler.waiting) == [again]
+
+
 def test_a_full_pool_preempts_the_newest_and_nobody_else() -> None:
     scheduler = make(slots=3, cells=200, budget=512)
     sequences = [sequence(number, 10, None) for number in (1, 2)]
@@ -215,16 +228,29 @@ def test_preempted_sequences_keep_their_order() -> None:
     assert [each.id for each in scheduler.waiting] == [2, 3]
 
 
-def test_a_batch_that_llama_cpp_has_no_room_for_costs_idle_cells_first() -> None:
-    scheduler = make(slots=2, budget=512)
-    idle, busy = sequence(1, 10), sequence(2, 10)
-    add(scheduler, idle, busy)
+def test_a_batch_that_llama_cpp_has_no_room_for_costs_idle_cells_then_the_newest() -> None:
+    scheduler = make(slots=3, budget=512)
+    idle, old, new = (sequence(number, 10) for number in (1, 2, 3))
+    add(scheduler, idle, old, new)
     step(scheduler)
     scheduler.finish(idle)
-    scheduler.shrink()
-    assert scheduler.running == [busy]
-    scheduler.shrink()
-    assert list(scheduler.waiting) == [busy]
+    assert scheduler.shrink()
+    assert scheduler.running == [old, new]
+    assert scheduler.shrink()
+    assert scheduler.running == [old]
+    assert not scheduler.shrink()
+    assert scheduler.running == [old]
+
+
+def test_after_that_nobody_is_admitted_before_one_has_finished() -> None:
+    scheduler = make(slots=2, budget=512)
+    old, new = sequence(1, 10), sequence(2, 10)
+    add(scheduler, old, new)
+    step(scheduler)
+    assert scheduler.shrink()
+    assert step(scheduler) == [(1, 10, 1)]
+    scheduler.finish(old)
+    assert step(scheduler) == [(2, 0, 11)]
 
 
 @pytest.mark.parametrize("status", [WAITING, PREFILL, DECODE])

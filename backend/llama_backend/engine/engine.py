@@ -102,7 +102,8 @@ class LLMEngine:
         try:
             rows = self._runner.decode(batch)
         except NoRoom:
-            self.scheduler.shrink()
+            if not self.scheduler.shrink():
+                self._finish(batch.items[0].sequence, "length")
             return
         decode_end = perf_counter()
         self._decoding += decode_end - decode_begin

@@ -18,7 +18,7 @@ _ALL_LAYERS = -1
 
 
 class Model:
-    """The weights of a GGUF file; raises ModelUnreadable with what is wrong with its header, or llama.cpp's reason."""
+    """The weights of a GGUF file; raises ModelUnreadable with a damaged header's reason or llama.cpp's."""
 
     def __init__(
         self, path: str, gpu_layers: int | None, log: LlamaLog, progress: Callable[[float], None] | None = None

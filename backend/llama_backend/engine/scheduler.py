@@ -50,6 +50,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.preemptions = 0
+        self._crowded = False
 
     @property
     def busy(self) -> bool:
@@ -68,11 +69,20 @@ class Scheduler:
             self._cache.release(sequence.slot)
             sequence.slot = None
         sequence.status = SequenceStatus.FINISHED
+        self._crowded = False
 
-    def shrink(self) -> None:
-        """Gives up cells after llama.cpp found no room for a batch: the idle ones, or else the last sequence's."""
-        if not self._cache.clear_idle() and self.running:
-            self._preempt(self.running[-1], Batch())
+    def shrink(self) -> bool:
+        """Gives up cells after llama.cpp found no room for a batch: the idle ones, or else the last sequence's.
+
+        Nobody is admitted then before somebody has finished. False where a sequence is alone with its cells.
+        """
+        if self._cache.clear_idle():
+            return True
+        if len(self.running) < 2:
+            return False
+        self._preempt(self.running[-1], Batch())
+        self._crowded = True
+        return True
 
     def schedule(self) -> Batch:
         """The batch of the next step; empty where there is nothing to do."""
@@ -106,7 +116,7 @@ class Scheduler:
     def _follow(self, sequence: Sequence) -> None:
         """Finds a sequence in prefill that computes a prefix of this one, longer than what is there already."""
         sequence.leader, sequence.led = None, sequence.computed + LEAST_SHARED
-        for other in self.running:
+        for other in self.running if self._cache.can_share else []:
             if other.status is SequenceStatus.PREFILL and other.leader is None:
                 shared = common_prefix(other.tokens, sequence.tokens, len(sequence.tokens) - 1)
                 if shared > max(other.computed, sequence.led):
@@ -125,7 +135,11 @@ class Scheduler:
         return False
 
     def _fits(self, sequence: Sequence) -> bool:
-        if not self._cache.unified or not self.running:
+        if not self.running:
+            return True
+        if self._crowded:
+            return False
+        if not self._cache.unified:
             return True
         planned = self._cache.used_by_busy + sum(_to_come(other) for other in self.running)
         own = len(sequence.tokens) - self._cache.shared_prefix(sequence.tokens) + _reserve(sequence)
