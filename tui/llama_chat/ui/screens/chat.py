@@ -59,7 +59,6 @@ class ChatScreen(Screen[None]):
         super().__init__()
         self._options = options
         self._opened = conversation
-        self._history = history
         self._session = Session(history, model=options.model, system=options.system)
         self._backend = WatchedBackend(backend, self._show_backend)
         self._meter = ContextMeter(self._backend, self._show_reading)
@@ -206,8 +205,8 @@ class ChatScreen(Screen[None]):
     async def action_history(self) -> None:
         from llama_chat.ui.screens.history import HistoryScreen
 
-        chosen = await self.app.push_screen_wait(HistoryScreen(self._history))
-        if chosen is not None:
+        chosen = await self.app.push_screen_wait(HistoryScreen(self._session.history))
+        if chosen is not None or self._session.is_gone():
             await self.open(chosen)
 
     def action_help(self) -> None:
