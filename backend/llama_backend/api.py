@@ -6,6 +6,7 @@ ignored; those that we know and cannot honour are refused, since ignoring them w
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -15,6 +16,11 @@ from llama_backend.errors import InvalidRequest
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+_INT32 = 2**31 - 1
+TokenLimit = Annotated[int, Meta(ge=1, le=_INT32)]
+TokenId = Annotated[int, Meta(ge=0, le=_INT32)]
+_TOKEN_ID = re.compile(r"[0-9]{1,9}")
 
 
 class TextPart(Struct, frozen=True):
@@ -52,8 +58,8 @@ class SamplingParams(Struct, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     stop: str | Annotated[list[str], Meta(max_length=16)] | None = None
-    max_tokens: Annotated[int, Meta(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_tokens: TokenLimit | None = None
+    max_completion_tokens: TokenLimit | None = None
     ignore_eos: bool = False
 
     @property
@@ -75,8 +81,8 @@ class SamplingParams(Struct, frozen=True, kw_only=True):
     def validate(self) -> None:
         """Raises InvalidRequest for what the types alone do not catch."""
         for token in self.logit_bias or {}:
-            if not token.isdigit():
-                raise InvalidRequest(f"logit_bias: {token!r} is not a token id", param="logit_bias")
+            if not _TOKEN_ID.fullmatch(token):
+                raise InvalidRequest(f"logit_bias: {token[:20]!r} is not a token id", param="logit_bias")
 
 
 class StreamOptions(Struct, frozen=True):
@@ -123,7 +129,7 @@ class ChatRequest(_Request, frozen=True, kw_only=True):
 class CompletionRequest(_Request, frozen=True, kw_only=True):
     """`POST /v1/completions`: plain continuation of a text or of token ids."""
 
-    prompt: str | list[int | str]
+    prompt: str | list[TokenId | str]
     echo: bool = False
     suffix: str | None = None
 
@@ -134,8 +140,9 @@ class CompletionRequest(_Request, frozen=True, kw_only=True):
                 raise InvalidRequest(f"{name}: this value is not supported by this backend", param=name)
         if not self.prompt:
             raise InvalidRequest("prompt: it is empty", param="prompt")
-        if isinstance(self.prompt[0], str) and not isinstance(self.prompt, str) and len(self.prompt) != 1:
-            raise InvalidRequest("prompt: one text a request", param="prompt")
+        has_text = not isinstance(self.prompt, str) and any(isinstance(item, str) for item in self.prompt)
+        if has_text and len(self.prompt) != 1:
+            raise InvalidRequest("prompt: one text or the ids of one text a request", param="prompt")
 
     @property
     def single(self) -> str | list[int]:

@@ -26,6 +26,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Seconds without a request after which the server ends; None is never."""
     max_queue: int = 256
     """Requests that may wait for a slot; more get 429."""
+    heartbeat: float = 15.0
+    """Seconds of silence in a stream after which a comment is sent."""
     drain: float = 30.0
     """Seconds that running answers may take after SIGTERM."""
     log: str | None = None

@@ -29,6 +29,8 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     threads: int | None = None
     gpu_layers: int | None = None
     """Layers on the GPU; None is all where there is one, -1 all."""
+    module: str = "llama_backend.engine"
+    """What is run as the engine: `python -m MODULE CONFIG FD`."""
 
 
 class Submit(Struct, frozen=True, kw_only=True, tag=True):

@@ -60,8 +60,9 @@ class Detokenizer:
         return text
 
     def _stop_at(self) -> int | None:
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
-        return min(found, default=None)
+        """Where the stop string begins that was complete first, so that it does not matter how tokens cut text."""
+        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        return min(found)[1] if found else None
 
     def _possible_stop(self) -> int:
         """How many characters at the end may be the beginning of a stop string."""

@@ -156,7 +156,7 @@ class LLMEngine:
         tokens = sequence.tokens[sequence.n_prompt :]
         whole = b"".join(map(self._vocab.piece, tokens)).decode("utf-8", "replace")
         text = sequence.detokenizer.text
-        if whole.removeprefix(" ") == text.removeprefix(" "):
+        if whole in (text, f" {text}"):
             self._on_answer(text, tokens, whole != text)
 
 

@@ -56,15 +56,17 @@ class KVCache:
     def acquire(self, tokens: Tokens[int]) -> Slot | None:
         """The idle slot that shares the longest prefix with `tokens`, cut to that prefix; None if all are busy.
 
-        At least one token stays to be decoded, since its logits are needed. Of equal slots the least
-        recently used is taken.
+        A slot that would lose more than half of its tokens by that counts as one that shares nothing, so that
+        a system prompt which many conversations begin with does not make one evict the next. Of equal slots
+        an empty one is taken, or else the least recently used. At least one token stays to be decoded, since
+        its logits are needed.
         """
         idle = [slot for slot in self._slots if not slot.busy]
         if not idle:
             return None
         limit = len(tokens) - 1
         shared = {slot.seq_id: common_prefix(slot.tokens, tokens, limit) for slot in idle}
-        slot = max(idle, key=lambda slot: (shared[slot.seq_id], -len(slot.tokens), -slot.last_used))
+        slot = max(idle, key=lambda slot: _preference(slot, shared[slot.seq_id]))
         slot.busy = True
         self._cut(slot, shared[slot.seq_id])
         return slot
@@ -104,6 +106,11 @@ class KVCache:
             self._memory.remove(slot.seq_id, 0)
             length = 0
         del slot.tokens[length:]
+
+
+def _preference(slot: Slot, shared: int) -> tuple[int, bool, int]:
+    kept = shared if 2 * shared >= len(slot.tokens) else 0
+    return kept, not slot.tokens, -slot.last_used
 
 
 def common_prefix(a: Tokens[int], b: Tokens[int], limit: int) -> int:

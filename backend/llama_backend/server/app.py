@@ -52,7 +52,7 @@ class Guarded:
         request = Request(scope, receive, send)
         server = server_of(request)
         server.gate.check(request)
-        if request.url.path != "/v1/status":
+        if scope["path"] != "/v1/status":
             server.admission.touch()
         answer = await self._handler(request)
         await answer(scope, receive, send)
@@ -70,7 +70,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kinds: dict[int, type[BackendError]] = {404: NotFound, 405: MethodNotAllowed}
     kind = kinds.get(error.status_code)
-    text = f"{request.method} {request.url.path}: {error.detail}"
+    text = f"{request.method} {request.scope['path']}: {error.detail}"
     body = (kind or InternalError)(text).to_wire()
     return as_json(body, error.status_code, dict(error.headers or {}))
 

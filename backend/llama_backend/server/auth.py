@@ -3,43 +3,50 @@
 from __future__ import annotations
 
 import hmac
+import re
 from pathlib import Path
 
 from starlette.requests import Request
 
 from llama_backend.errors import Forbidden, InvalidRequest, Unauthorized
+from llama_backend.server.sockets import is_loopback
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_HOST = re.compile(r"\[([^\[\]]*)\](?::\d*)?|([^\[\]:]*)(?::\d*)?")
+"""A Host header: an IPv6 address in brackets or a name, and a port."""
 
 
 class KeyFile:
-    """API keys from a file, one a line; lines that begin with `#` do not count. Read again when it changes."""
+    """API keys from a file, one a line; lines that begin with `#` do not count.
+
+    The file is read again when it changes; while it cannot be read, the keys stay as they were.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, int, int] | None = None
         self._keys: list[bytes] = []
         self._refresh()
         if not self._keys:
             raise InvalidRequest(f"{path}: there is no key in this file")
 
     def allows(self, key: str) -> bool:
-        """Whether the key is one of them; takes the same time for all wrong ones."""
+        """Whether the key, as a header has it, is one of them; takes the same time for all wrong ones."""
         self._refresh()
-        given = key.encode()
+        given = key.encode("latin-1", "replace")
         return sum(hmac.compare_digest(given, known) for known in self._keys) > 0
 
     def _refresh(self) -> None:
         try:
             stat = self._path.stat()
-            stamp = (stat.st_mtime_ns, stat.st_size)
+            stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
             if stamp != self._stamp:
-                lines = self._path.read_text().splitlines()
-                self._keys = [line.strip().encode() for line in lines if line.strip() and line[0] != "#"]
+                lines = map(str.strip, self._path.read_text("utf-8").splitlines())
+                self._keys = [line.encode() for line in lines if line and not line.startswith("#")]
                 self._stamp = stamp
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             if self._stamp is None:
-                raise InvalidRequest(f"{self._path}: cannot be read: {error.strerror}") from error
+                reason = (error.strerror if isinstance(error, OSError) else None) or error
+                raise InvalidRequest(f"{self._path}: cannot be read: {reason}") from error
 
 
 class Gate:
@@ -60,8 +67,10 @@ class Gate:
     @staticmethod
     def _check_host(request: Request) -> None:
         """Without a key the Host must be this machine, so that no web page can reach it under another name."""
-        if (request.url.hostname or "") not in _LOOPBACK:
-            raise Forbidden(f"a server without a key answers for localhost only, not for {request.url.hostname!r}")
+        host = request.headers.get("host", "")
+        match = _HOST.fullmatch(host)
+        if match is None or not is_loopback(match[1] or match[2] or ""):
+            raise Forbidden(f"a server without a key answers for localhost only, not for {host!r}")
 
 
 def is_unix(request: Request) -> bool:

@@ -29,7 +29,7 @@ class EngineChild:
         with theirs:
             arguments = [msgspec.json.encode(config).decode(), str(theirs.fileno())]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "llama_backend.engine", *arguments],
+                [sys.executable, "-m", config.module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

@@ -11,7 +11,6 @@ from starlette.types import Receive, Scope, Send
 from llama_backend.errors import BackendError
 from llama_backend.server.answers import HEARTBEAT, error_event
 
-HEARTBEAT_SECONDS = 15.0
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -27,7 +26,7 @@ class EventStream:
     `first` is the generator's first event, which may still be on its way.
     """
 
-    def __init__(self, events: Events, first: asyncio.Future[bytes], heartbeat: float = HEARTBEAT_SECONDS) -> None:
+    def __init__(self, events: Events, first: asyncio.Future[bytes], heartbeat: float) -> None:
         self._events = events
         self._first = first
         self._heartbeat = heartbeat

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from llama_backend.config import ServerConfig
 from llama_backend.errors import InvalidRequest
 from llama_backend.server.child import EngineChild
-from llama_backend.server.sockets import inode_of, open_sockets, remove_socket
+from llama_backend.server.sockets import inode_of, is_loopback, open_sockets, remove_socket
 
 if TYPE_CHECKING:
     from llama_backend.server.backend import Server
@@ -94,7 +94,7 @@ def _check(config: ServerConfig) -> None:
     """Refuses to listen beyond this machine without a key."""
     if config.host is None or config.api_key_file is not None:
         return
-    if not (config.host in ("localhost", "::1") or config.host.startswith("127.")):
+    if not is_loopback(config.host):
         text = f"{config.host} can be reached from other machines, and there is no key: give --api-key-file"
         raise InvalidRequest(text, param="host")
 

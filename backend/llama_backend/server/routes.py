@@ -21,7 +21,7 @@ from llama_backend.api import (
     TokenizeRequest,
     encode,
 )
-from llama_backend.errors import BodyTooLarge, EngineDied, InvalidRequest, ModelNotFound
+from llama_backend.errors import BodyTooLarge, InvalidRequest, ModelNotFound
 from llama_backend.server.answers import Shape
 from llama_backend.server.backend import Server, new_seed
 from llama_backend.server.events import EventStream, gone
@@ -31,6 +31,9 @@ _MAX_BODY = 4 * 1024 * 1024
 _OPENING_SECONDS = 10.0
 """After this long without a decision a stream is opened, and errors come in it."""
 _WAIT = re.compile(r"\bwait=(\d{1,6})\b")
+
+_PATH = re.compile(r"`\$\.?([^`]*)`")
+_MISSING = re.compile(r"missing required field `([^`]*)`")
 
 Parsed = TypeVar("Parsed", bound=msgspec.Struct)
 
@@ -95,11 +98,16 @@ async def _parse(request: Request, kind: type[Parsed]) -> Parsed:
         if isinstance(parsed, SamplingParams):
             parsed.validate()
     except msgspec.ValidationError as error:
-        param = str(error).rpartition("`$.")[2].removesuffix("`") if "`$." in str(error) else None
-        raise InvalidRequest(str(error), param=param) from error
+        raise InvalidRequest(str(error), param=_field(str(error))) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
     return parsed
+
+
+def _field(message: str) -> str | None:
+    """The field that msgspec's message is about, such as `messages[0].role`."""
+    found = (_PATH.search(message), _MISSING.search(message))
+    return ".".join(match[1] for match in found if match and match[1]) or None
 
 
 async def _read(request: Request) -> bytes:
@@ -126,7 +134,7 @@ async def _complete(request: Request, server: Server, body: ChatRequest | Comple
     server.check_model(body.model)
     server.check_open()
     run = _Run(server, body, _patience(request))
-    return await _stream(run) if body.stream else await _whole(run, request)
+    return await _stream(run, request) if body.stream else await _whole(run, request)
 
 
 class _Run:
@@ -183,23 +191,27 @@ async def _collect(run: _Run) -> bytes:
         async for piece in ticket.pieces():
             text.append(piece.text)
             last = piece
-    if last is None or last.finish_reason not in ("stop", "length"):
-        raise EngineDied((last.message if last else None) or "the answer was not finished", retry_after=2)
+    assert last is not None
     return run.shape.whole("".join(text), last)
 
 
-async def _stream(run: _Run) -> ASGIApp:
+async def _stream(run: _Run, request: Request) -> ASGIApp:
     """Opens the stream once the prompt is accepted, so that refusals still have their HTTP status."""
+    heartbeat = server_of(request).config.heartbeat
     events = _events(run)
     first = asyncio.ensure_future(anext(events))
+    watcher = asyncio.create_task(gone(request.receive))
     try:
-        await asyncio.wait({first}, timeout=_OPENING_SECONDS)
+        seconds = min(_OPENING_SECONDS, heartbeat)
+        await asyncio.wait({first, watcher}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     except asyncio.CancelledError:
         first.cancel()
         raise
+    finally:
+        watcher.cancel()
     if first.done():
         first.result()
-    return EventStream(events, first)
+    return EventStream(events, first, heartbeat)
 
 
 async def _events(run: _Run) -> AsyncGenerator[bytes, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -15,14 +16,23 @@ _BACKLOG = 1024
 def open_sockets(config: ServerConfig) -> list[socket.socket]:
     """The listening sockets of a configuration; raises InvalidRequest where an address cannot be had."""
     sockets = []
+    if config.host is not None:
+        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        sockets.append(_bind(family, (config.host, config.port), f"{config.host}:{config.port}"))
+    # The Unix socket comes last, since only it leaves a file behind.
     if config.socket_fd is not None:
         sockets.append(socket.socket(fileno=config.socket_fd))
     elif config.socket is not None:
         sockets.append(_bind(socket.AF_UNIX, config.socket, config.socket))
-    if config.host is not None:
-        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-        sockets.append(_bind(family, (config.host, config.port), f"{config.host}:{config.port}"))
     return sockets
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address can only be this machine."""
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _bind(family: socket.AddressFamily, address: str | tuple[str, int], name: str) -> socket.socket:
@@ -36,9 +46,10 @@ def _bind(family: socket.AddressFamily, address: str | tuple[str, int], name: st
         if family == socket.AF_UNIX:
             Path(name).chmod(0o600)
         sock.listen(_BACKLOG)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         sock.close()
-        raise InvalidRequest(f"cannot listen on {name}: {error.strerror or error}") from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise InvalidRequest(f"cannot listen on {name}: {reason}") from error
     return sock
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
-from llama_backend.errors import BackendError
+from llama_backend.errors import BackendError, InternalError
 from llama_backend.ipc import Piece
 
 
@@ -45,18 +45,21 @@ class Ticket:
                 raise self._error
             await self._wait()
 
-    async def pieces(self) -> AsyncIterator[Piece]:
+    async def pieces(self) -> AsyncGenerator[Piece, None]:
         """What comes, until the piece with a finish reason; raises where the request fails."""
         while True:
             pieces, self._pieces = self._pieces, []
             for piece in merged(pieces):
+                if piece.finish_reason == "error":
+                    raise InternalError(piece.message or "the engine could not finish the answer")
                 yield piece
                 if piece.finish_reason is not None:
                     return
+            if self._pieces:
+                continue
             if self._error is not None:
                 raise self._error
-            if not self._pieces:
-                await self._wait()
+            await self._wait()
 
     async def _wait(self) -> None:
         await self._changed.wait()

@@ -1,0 +1,194 @@
+"""A model that computes nothing: its next token is a checksum of all tokens in the KV cells of a sequence.
+
+So an answer is right only where every cell that it stands on is right.
+"""
+
+from __future__ import annotations
+
+from binascii import crc32
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+from random import Random
+
+from llama_backend.api import SamplingParams
+from llama_backend.engine.engine import LLMEngine, NoRoom
+from llama_backend.engine.kv_cache import KVCache
+from llama_backend.engine.sampler import SamplerChain
+from llama_backend.engine.scheduler import Batch
+from llama_backend.engine.vocab import Vocab
+from llama_backend.ipc import Piece
+
+N_VOCAB = 1000
+EOG = 0
+EOG_ONE_IN = 60
+
+
+def next_token(tokens: Tokens[int]) -> int:
+    """The fake model: a pure function of all tokens before."""
+    checksum = crc32(repr(list(tokens)).encode())
+    return EOG if checksum % EOG_ONE_IN == 0 else 1 + checksum // EOG_ONE_IN % (N_VOCAB - 1)
+
+
+def piece(token: int) -> bytes:
+    return b"" if token == EOG else f"{token} ".encode()
+
+
+def fake_vocab() -> Vocab:
+    return Vocab(
+        size=N_VOCAB,
+        piece=piece,
+        encode=lambda text: [1 + ord(char) % (N_VOCAB - 1) for char in text],
+        is_eog=lambda token: token == EOG,
+        control={"<eog>": EOG},
+        eos=EOG,
+    )
+
+
+def lone_answer(prompt: list[int], max_tokens: int | None, context: int) -> tuple[str, str]:
+    """Text and finish reason that a prompt gets from the fake model when nobody else is there."""
+    tokens, text = list(prompt), ""
+    while True:
+        token = next_token(tokens)
+        if token == EOG:
+            return text, "stop"
+        tokens.append(token)
+        text += piece(token).decode()
+        if len(tokens) >= context or len(tokens) - len(prompt) == max_tokens:
+            return text, "length"
+
+
+@dataclass
+class FakeMemory:
+    """KV cells by sequence id; `capacity` is of the pool where unified, of each sequence where split."""
+
+    capacity: int
+    unified: bool = True
+    refuses_partial: bool = False
+    cells: dict[int, list[int]] = field(default_factory=dict)
+    removals: list[tuple[int, int]] = field(default_factory=list)
+
+    def remove(self, seq_id: int, start: int) -> bool:
+        self.removals.append((seq_id, start))
+        tokens = self.cells.setdefault(seq_id, [])
+        if self.refuses_partial and 0 < start < len(tokens):
+            return False
+        del tokens[start:]
+        return True
+
+    def add(self, seq_id: int, position: int, tokens: list[int]) -> None:
+        cells = self.cells.setdefault(seq_id, [])
+        assert position == len(cells), f"sequence {seq_id} has {len(cells)} cells, and {position} is to be next"
+        cells += tokens
+
+    def has_room(self, batch: Batch) -> bool:
+        sizes = {seq_id: len(tokens) for seq_id, tokens in self.cells.items()}
+        for item in batch.items:
+            assert item.sequence.slot is not None
+            sizes[item.sequence.slot.seq_id] = sizes.get(item.sequence.slot.seq_id, 0) + item.count
+        return (sum(sizes.values()) if self.unified else max(sizes.values())) <= self.capacity
+
+
+class FakeRunner:
+    """Computes batches on a FakeMemory, and checks each as llama.cpp would."""
+
+    def __init__(self, memory: FakeMemory, n_batch: int = 512, failures: Random | None = None) -> None:
+        self.memory = memory
+        self.n_batch = n_batch
+        self.samplers = 0
+        self.no_room = 0
+        self.batches: list[Batch] = []
+        self._failures = failures
+        self._rows: dict[int, int] = {}
+
+    def decode(self, batch: Batch) -> list[int]:
+        self._check(batch)
+        if not self.memory.has_room(batch) or (self._failures and self._failures.random() < 0.1):
+            self.no_room += 1
+            raise NoRoom
+        self.batches.append(batch)
+        self._rows, end = {}, 0
+        for item in batch.items:
+            assert item.sequence.slot is not None
+            tokens = item.sequence.tokens[item.start : item.start + item.count]
+            self.memory.add(item.sequence.slot.seq_id, item.start, tokens)
+            end += item.count
+            if item.wants_logits:
+                self._rows[end - 1] = next_token(self.memory.cells[item.sequence.slot.seq_id])
+        ends = [sum(item.count for item in batch.items[: index + 1]) for index in range(len(batch.items))]
+        return [end - 1 for end in ends]
+
+    def _check(self, batch: Batch) -> None:
+        seq_ids = [item.sequence.slot.seq_id for item in batch.items if item.sequence.slot]
+        assert len(seq_ids) == len(batch.items)
+        assert seq_ids == sorted(set(seq_ids)), "one item for each sequence, in the order of the slots"
+        assert all(item.count > 0 for item in batch.items)
+        assert sum(item.count for item in batch.items) == batch.prefill + batch.decode <= self.n_batch
+
+    def new_sampler(self, chain: SamplerChain) -> SamplerChain:
+        self.samplers += 1
+        return chain
+
+    def free_sampler(self, sampler: SamplerChain) -> None:
+        assert isinstance(sampler, SamplerChain)
+        self.samplers -= 1
+
+    def sample(self, sampler: SamplerChain, row: int) -> int:
+        assert isinstance(sampler, SamplerChain)
+        return self._rows[row]
+
+
+@dataclass
+class Answer:
+    text: str = ""
+    last: Piece | None = None
+
+    @property
+    def reason(self) -> str | None:
+        return self.last.finish_reason if self.last else None
+
+
+class Bench:
+    """An engine over the fake model, and what it answered so far."""
+
+    def __init__(
+        self,
+        *,
+        slots: int = 4,
+        cells: int = 1000,
+        context: int | None = None,
+        unified: bool = True,
+        refuses_partial: bool = False,
+        n_batch: int = 512,
+        failures: Random | None = None,
+        vocab: Vocab | None = None,
+    ) -> None:
+        self.context = context or (cells if unified else cells // slots)
+        capacity = cells if unified else cells // slots
+        self.memory = FakeMemory(capacity, unified, refuses_partial)
+        self.runner = FakeRunner(self.memory, n_batch, failures)
+        self.cache = KVCache(self.memory, slots, cells, unified)
+        self.remembered: list[tuple[str, list[int], bool]] = []
+        self.engine = LLMEngine(self.runner, self.cache, vocab or fake_vocab(), self.context, self._remember)
+        self.answers: dict[int, Answer] = {}
+
+    def _remember(self, text: str, tokens: list[int], stripped: bool) -> None:
+        self.remembered.append((text, tokens, stripped))
+
+    def submit(self, number: int, prompt: list[int], max_tokens: int | None = None, stop: str | None = None) -> None:
+        self.answers[number] = Answer()
+        self.engine.submit(number, prompt, SamplingParams(max_tokens=max_tokens, stop=stop), is_chat=True)
+
+    def step(self) -> None:
+        for piece in self.engine.step().pieces:
+            answer = self.answers[piece.id]
+            assert answer.last is None, "nothing comes after the last piece"
+            answer.text += piece.text
+            answer.last = piece if piece.finish_reason else None
+
+    def run(self, most_steps: int = 20_000) -> None:
+        """Steps until nothing is left to do."""
+        for _ in range(most_steps):
+            if not self.engine.busy:
+                return
+            self.step()
+        raise AssertionError(f"still busy after {most_steps} steps")

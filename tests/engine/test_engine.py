@@ -1,0 +1,227 @@
+"""The step over a fake model whose answers show any wrong KV cell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from tests.engine.fakes import Bench, fake_vocab, lone_answer, next_token
+
+# With these beginnings the fake model goes on for a while; see `lone_answer`.
+LONG, ALSO_LONG = [[n] * 5 for n in range(1, 900) if len(lone_answer([n] * 5, None, 400)[0].split()) > 200][:2]
+SHORT = next([n] * 5 for n in range(1, 900) if 3 < len(lone_answer([n] * 5, None, 400)[0].split()) < 10)
+
+
+def test_an_answer_ends_where_the_model_ends_it() -> None:
+    bench = Bench()
+    bench.submit(1, SHORT)
+    bench.run()
+    text, reason = lone_answer(SHORT, None, 1000)
+    assert (bench.answers[1].text, bench.answers[1].reason) == (text, reason) == (text, "stop")
+    assert bench.runner.samplers == 0
+
+
+def test_usage_and_timings_come_with_the_last_piece() -> None:
+    bench = Bench()
+    bench.submit(1, LONG, max_tokens=7)
+    bench.run()
+    last = bench.answers[1].last
+    assert last is not None
+    assert last.finish_reason == "length"
+    assert last.usage is not None
+    assert last.timings is not None
+    assert (last.usage.prompt_tokens, last.usage.completion_tokens, last.usage.total_tokens) == (5, 7, 12)
+    assert (last.timings.prompt_n, last.timings.predicted_n) == (5, 7)
+
+
+def test_one_token_can_be_asked_for() -> None:
+    bench = Bench()
+    bench.submit(1, LONG, max_tokens=1)
+    bench.run()
+    assert len(bench.answers[1].text.split()) == 1
+    assert bench.answers[1].reason == "length"
+
+
+def test_the_next_turn_computes_only_what_is_new() -> None:
+    bench = Bench()
+    bench.submit(1, LONG, max_tokens=20)
+    bench.run()
+    answer = [int(word) for word in bench.answers[1].text.split()]
+    second = [*LONG, *answer, 3, 4]
+    bench.submit(2, second, max_tokens=5)
+    bench.run()
+    last = bench.answers[2].last
+    assert last is not None
+    assert last.usage is not None
+    assert last.usage.prompt_tokens_details == {"cached_tokens": len(LONG) + len(answer) - 1}
+    assert bench.answers[2].text == lone_answer(second, 5, 1000)[0]
+
+
+def test_a_full_context_ends_that_answer_only() -> None:
+    bench = Bench(slots=2, cells=600, context=60, unified=True)
+    bench.submit(1, LONG * 10)
+    bench.submit(2, LONG)
+    bench.run()
+    assert bench.answers[1].reason == "length"
+    assert len(bench.answers[1].text.split()) == 10
+    assert bench.answers[2].text == lone_answer(LONG, None, 60)[0]
+
+
+def test_a_prompt_one_short_of_the_context_gets_one_token() -> None:
+    bench = Bench(slots=1, cells=50)
+    bench.submit(1, LONG * 9 + [1, 2, 3, 4])
+    bench.run()
+    assert bench.answers[1].reason == "length"
+    assert len(bench.answers[1].text.split()) == 1
+
+
+def test_a_stop_string_ends_an_answer_and_is_left_out() -> None:
+    bench = Bench()
+    words = lone_answer(LONG, 20, 1000)[0].split()
+    bench.submit(1, LONG, stop=f"{words[9]} {words[10]}")
+    bench.run()
+    assert bench.answers[1].text.split() == words[:9]
+    assert bench.answers[1].reason == "stop"
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 6])
+def test_cancelling_frees_the_slot_for_the_next_step(steps: int) -> None:
+    bench = Bench(slots=1, n_batch=20)
+    bench.submit(1, LONG * 20)
+    bench.submit(2, SHORT)
+    for _ in range(steps):
+        bench.step()
+    bench.engine.cancel(1)
+    bench.step()
+    assert bench.answers[1].reason == "cancelled"
+    assert [each.id for each in bench.engine.scheduler.running] == [2]
+    bench.run()
+    assert bench.answers[2].text == lone_answer(SHORT, None, 1000)[0]
+
+
+def test_cancelling_what_waits_leaves_what_runs_alone() -> None:
+    bench = Bench(slots=1)
+    bench.submit(1, LONG, max_tokens=30)
+    bench.submit(2, SHORT)
+    bench.step()
+    bench.engine.cancel(2)
+    bench.run()
+    assert bench.answers[2].reason == "cancelled"
+    assert bench.answers[2].text == ""
+    assert bench.answers[1].text == lone_answer(LONG, 30, 1000)[0]
+    assert bench.runner.samplers == 0
+
+
+def test_cancelling_a_preempted_sequence() -> None:
+    bench = Bench(slots=2, cells=200, context=200)
+    bench.submit(1, LONG)
+    bench.submit(2, ALSO_LONG)
+    for _ in range(110):
+        bench.step()
+    assert [each.id for each in bench.engine.scheduler.waiting] == [2]
+    bench.engine.cancel(2)
+    bench.run()
+    assert bench.answers[1].text == lone_answer(LONG, None, 200)[0]
+    assert bench.runner.samplers == 0
+
+
+def test_cancelling_what_is_not_there_does_nothing() -> None:
+    bench = Bench()
+    bench.engine.cancel(99)
+    bench.step()
+    assert bench.answers == {}
+
+
+def test_what_was_said_before_a_cancellation_is_kept() -> None:
+    bench = Bench()
+    bench.submit(1, LONG)
+    for _ in range(5):
+        bench.step()
+    bench.engine.cancel(1)
+    bench.run()
+    bench.step()
+    assert bench.answers[1].text.split() == lone_answer(LONG, 5, 1000)[0].split()
+
+
+def test_ids_of_an_answer_are_remembered_unless_a_stop_string_cut_it() -> None:
+    bench = Bench()
+    text = lone_answer(SHORT, None, 1000)[0]
+    bench.submit(1, SHORT)
+    bench.submit(2, SHORT, stop=text.split()[1])
+    bench.run()
+    assert bench.remembered == [(text, [int(word) for word in text.split()], False)]
+
+
+@pytest.mark.parametrize(("written", "shown", "stripped"), [(" a", "a", True), ("  a", " a", True), ("a", "a", False)])
+def test_whether_a_leading_space_was_left_out_is_remembered(written: str, shown: str, stripped: bool) -> None:
+    first = next_token(LONG)
+    vocab = replace(fake_vocab(), space_prefix=True, piece=lambda token: written.encode() if token == first else b"")
+    bench = Bench(vocab=vocab)
+    bench.submit(1, LONG, max_tokens=1)
+    bench.run()
+    assert bench.remembered == [(shown, [first], stripped)]
+
+
+def test_the_preempted_gets_the_answer_that_it_gets_alone() -> None:
+    bench = Bench(slots=4, cells=300, context=200)
+    prompts = {number: LONG if number % 2 else ALSO_LONG for number in range(1, 7)}
+    for number, prompt in prompts.items():
+        bench.submit(number, prompt)
+    bench.run()
+    assert bench.engine.scheduler.preemptions > 0
+    assert bench.runner.no_room == 0
+    for number, prompt in prompts.items():
+        assert (bench.answers[number].text, bench.answers[number].reason) == lone_answer(prompt, None, 200)
+
+
+@pytest.mark.parametrize("unified", [True, False])
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_comes_everybody_gets_the_answer_that_they_get_alone(seed: int, unified: bool) -> None:
+    """Random prompts with common beginnings, small pools, cancellations, models that refuse partial removal."""
+    _simulate(Random(seed), unified, failing=False)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_batches_that_find_no_room_now_and_then_change_no_answer(seed: int) -> None:
+    _simulate(Random(seed), unified=seed % 2 == 0, failing=True)
+
+
+def _simulate(random: Random, unified: bool, failing: bool) -> None:
+    slots = random.randint(1, 6)
+    context = random.randint(30, 200)
+    cells = random.randint(context, 2 * context) if unified else slots * context
+    bench = Bench(
+        slots=slots,
+        cells=cells,
+        context=context,
+        unified=unified,
+        refuses_partial=random.random() < 0.3,
+        n_batch=random.randint(max(8, slots), 80),
+        failures=random if failing else None,
+    )
+    beginnings = [[random.randint(1, 999) for _ in range(context)] for _ in range(3)]
+    requests: dict[int, tuple[list[int], int | None]] = {}
+    cancelled: set[int] = set()
+    for number in range(30):
+        common = random.choice(beginnings)[: random.randint(0, context // 2)]
+        prompt = common + [random.randint(1, 999) for _ in range(random.randint(1, context - 1 - len(common)))]
+        requests[number] = (prompt, random.choice([None, random.randint(1, context)]))
+        bench.submit(number, *requests[number])
+        for _ in range(random.choice([0, 0, 1, 5, 20])):
+            bench.step()
+        if random.random() < 0.1:
+            cancelled.add(number)
+            bench.engine.cancel(number)
+    bench.run()
+    bench.step()
+    for number, (prompt, max_tokens) in requests.items():
+        answer, (text, reason) = bench.answers[number], lone_answer(prompt, max_tokens, context)
+        assert answer.reason == reason or (number in cancelled and answer.reason == "cancelled")
+        assert answer.text == text if answer.reason != "cancelled" else text.startswith(answer.text)
+    assert bench.runner.samplers == 0
+    assert failing or bench.runner.no_room == 0
+    assert {s.seq_id: s.tokens for s in bench.cache._slots if s.tokens} == {
+        seq_id: tokens for seq_id, tokens in bench.memory.cells.items() if tokens
+    }

@@ -1,0 +1,251 @@
+"""A stand-in for the engine's process: it speaks the same frames, needs no model, and does what a prompt says.
+
+A prompt is echoed word by word. Settings in it change that: `words=5` answers with five words, `delay=0.1` waits
+that many seconds before each, `die=2` ends the process by SIGKILL before the third, and `error` fails in the end.
+The model's file is JSON and says how the loading goes, see FakeModel.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+
+import msgspec
+
+from llama_backend.api import FinishReason, StepTimes, Timings, Usage
+from llama_backend.ipc import (
+    HEADER,
+    Accepted,
+    Cancel,
+    Command,
+    Count,
+    Counted,
+    EngineConfig,
+    Event,
+    Failed,
+    Loading,
+    Piece,
+    Ready,
+    Refused,
+    StepDone,
+    Stop,
+    Submit,
+    decode_command,
+    frame,
+)
+
+MODULE = "tests.server.fake_engine"
+CONTEXT = 256
+SLOTS = 2
+
+
+class FakeModel(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of a fake model's file."""
+
+    load: float = 0.0
+    """Seconds that it takes to load."""
+    fail: str | None = None
+    """The reason why it cannot be loaded."""
+    die_loading: bool = False
+    die_ready: float | None = None
+    """Seconds after which the process dies, once it is ready."""
+
+
+@dataclass
+class Job:
+    """One request."""
+
+    id: int
+    words: list[str]
+    n_prompt: int
+    delay: float
+    die_at: int
+    reason: FinishReason
+    due: float = 0.0
+    done: int = 0
+    queued: float = field(default_factory=monotonic)
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(self.n_prompt, self.done, self.n_prompt + self.done, {"cached_tokens": 0})
+
+    def piece(self, text: str, reason: FinishReason | None) -> Piece:
+        if reason is None:
+            return Piece(self.id, text)
+        message = "the fake was told to fail" if reason == "error" else None
+        return Piece(self.id, text, reason, self.usage, Timings(predicted_n=self.done), message)
+
+
+def job_of(command: Submit) -> Job:
+    """The job that the words of a prompt ask for."""
+    words = words_of(command)
+    settings = dict(word.split("=", 1) for word in words if "=" in word)
+    answer = [f"w{number}" for number in range(int(settings["words"]))] if "words" in settings else words
+    limit = command.sampling.limit
+    reason: FinishReason = "error" if "error" in words else "stop"
+    if limit is not None and limit < len(answer):
+        answer, reason = answer[:limit], "length"
+    spaced = [word if number == 0 else f" {word}" for number, word in enumerate(answer)]
+    die_at = int(settings.get("die", -1))
+    return Job(command.id, spaced, len(words), float(settings.get("delay", 0)), die_at, reason)
+
+
+def words_of(command: Submit | Count) -> list[str]:
+    """What stands for the tokens of a prompt; an answer echoes the last message only."""
+    if command.messages is not None:
+        text = command.messages[-1].text if command.messages else ""
+        return text.split(" ")
+    prompt = command.prompt or ""
+    return prompt.split(" ") if isinstance(prompt, str) else [f"t{token}" for token in prompt]
+
+
+class FakeEngine:
+    """Requests in slots and in a queue, as the real engine has them."""
+
+    def __init__(self, sock: socket.socket, config: EngineConfig) -> None:
+        self._sock = sock
+        self._buffer = b""
+        self._slots = config.slots or SLOTS
+        self._context = config.context or CONTEXT
+        self._running: list[Job] = []
+        self._waiting: deque[Job] = deque()
+        self._pieces: list[Piece] = []
+        self._steps = 0
+
+    def send(self, event: Event) -> None:
+        self._sock.sendall(frame(event))
+
+    def ready(self) -> Ready:
+        return Ready(
+            context=self._context,
+            context_trained=2 * self._context,
+            slots=self._slots,
+            threads=1,
+            gpu_layers=0,
+            kv_unified=True,
+            description="fake",
+            parameters=1,
+            size=1,
+        )
+
+    def run(self, until: float | None) -> None:
+        """Answers until the other side goes away, or dies at a moment."""
+        while True:
+            if until is not None and monotonic() > until:
+                die()
+            pause = min([job.due for job in self._running] + [monotonic() + 0.05]) - monotonic()
+            if select.select([self._sock], [], [], max(pause, 0))[0] and not self._read():
+                return
+            self._step()
+
+    def _read(self) -> bool:
+        data = self._sock.recv(1 << 16)
+        self._buffer += data
+        while len(self._buffer) >= HEADER.size:
+            (size,) = HEADER.unpack_from(self._buffer)
+            if len(self._buffer) < HEADER.size + size:
+                break
+            payload, self._buffer = self._buffer[HEADER.size : HEADER.size + size], self._buffer[HEADER.size + size :]
+            self._take(decode_command(payload))
+        return bool(data)
+
+    def _take(self, command: Command) -> None:
+        match command:
+            case Submit():
+                self._submit(command)
+            case Count():
+                tokens = list(range(len(words_of(command)))) if command.return_tokens else None
+                count = len(words_of(command))
+                self.send(Counted(id=command.id, count=count, context=self._context, tokens=tokens))
+            case Cancel(number):
+                self._cancel(number)
+            case Stop():
+                sys.exit(0)
+
+    def _submit(self, command: Submit) -> None:
+        job = job_of(command)
+        if job.n_prompt >= self._context:
+            text = f"the prompt has {job.n_prompt} tokens and the context holds {self._context}"
+            code, facts = "context_length_exceeded", {"prompt_tokens": job.n_prompt, "context": self._context}
+            self.send(Refused(id=job.id, code=code, message=text, param="messages", **facts))
+            return
+        self.send(Accepted(job.id, job.n_prompt))
+        self._waiting.append(job)
+
+    def _cancel(self, number: int) -> None:
+        for jobs in (self._running, self._waiting):
+            for job in [job for job in jobs if job.id == number]:
+                jobs.remove(job)
+                self._pieces.append(job.piece("", "cancelled"))
+
+    def _step(self) -> None:
+        before = len(self._running), len(self._waiting)
+        while self._waiting and len(self._running) < self._slots:
+            job = self._waiting.popleft()
+            job.due = monotonic() + job.delay
+            self._running.append(job)
+        for job in [job for job in self._running if job.due <= monotonic()]:
+            self._advance(job)
+        after = len(self._running), len(self._waiting)
+        if self._pieces or before != after:
+            self._steps += 1
+            times = StepTimes(steps=self._steps)
+            self.send(StepDone(pieces=self._pieces, running=after[0], waiting=after[1], times=times))
+            self._pieces = []
+
+    def _advance(self, job: Job) -> None:
+        if job.done == job.die_at:
+            die()
+        text = job.words[job.done]
+        job.done += 1
+        job.due = monotonic() + job.delay
+        is_last = job.done == len(job.words)
+        self._pieces.append(job.piece(text, job.reason if is_last else None))
+        if is_last:
+            self._running.remove(job)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def load(engine: FakeEngine, path: str) -> FakeModel | None:
+    """Loads a fake model; None where it cannot be loaded."""
+    try:
+        model = msgspec.json.decode(Path(path).read_bytes(), type=FakeModel)
+    except (OSError, msgspec.MsgspecError) as error:
+        engine.send(Failed(f"{path}: {error}"))
+        return None
+    engine.send(Loading(0.5))
+    sleep(model.load)
+    if model.die_loading:
+        print("the fake dies while it loads", file=sys.stderr, flush=True)
+        die()
+    if model.fail is not None:
+        engine.send(Failed(model.fail))
+        return None
+    return model
+
+
+def main() -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    config = msgspec.json.decode(sys.argv[1], type=EngineConfig)
+    with socket.socket(fileno=int(sys.argv[2])) as sock:
+        engine = FakeEngine(sock, config)
+        model = load(engine, config.path)
+        if model is None:
+            return 1
+        engine.send(engine.ready())
+        engine.run(None if model.die_ready is None else monotonic() + model.die_ready)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

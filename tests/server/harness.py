@@ -1,0 +1,186 @@
+"""Real server processes for tests: started, asked and ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import httpx2
+import msgspec
+from openai import DefaultHttpxClient, OpenAI
+
+from llama_backend.api import BackendStatus
+from llama_backend.config import ServerConfig
+from llama_backend.ipc import EngineConfig
+from tests.server.fake_engine import MODULE, FakeModel
+
+ROOT = Path(__file__).parents[2]
+MODEL = "fake"
+CHAT = "/v1/chat/completions"
+
+
+def python_path() -> str:
+    """Where a server process finds the sources and the fake engine."""
+    roots = [str(ROOT / name) for name in ("tui", "backend", "convert")]
+    return os.pathsep.join([*roots, str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def write_model(path: Path, model: FakeModel | None = None) -> Path:
+    path.write_bytes(msgspec.json.encode(model or FakeModel()))
+    return path
+
+
+def fake_config(folder: Path, model: FakeModel | None = None, **settings: Any) -> ServerConfig:
+    """A server on a fake engine; the fields of its EngineConfig may be among the settings."""
+    path = folder / "fake.json"
+    if model is not None or not path.exists():
+        write_model(path, model)
+    names = set(EngineConfig.__struct_fields__)
+    fields = {name: settings.pop(name) for name in names & set(settings)}
+    engine = EngineConfig(**(dict[str, Any](path=str(path), module=MODULE) | fields))
+    defaults = dict[str, Any](model=MODEL, engine=engine, socket=str(folder / "s.sock"))
+    return ServerConfig(**(defaults | settings))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def chat(text: str = "hello there", **fields: Any) -> dict[str, Any]:
+    """The body of a chat request."""
+    return {"messages": [{"role": "user", "content": text}], **fields}
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0, what: str = "it") -> None:
+    """Returns when a condition holds; fails where that takes too long."""
+    end = monotonic() + seconds
+    while not condition():
+        assert monotonic() < end, f"{what} did not happen within {seconds} s"
+        sleep(0.01)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class ServerProcess:
+    """`python -m llama_backend.server` with a configuration, and clients of it."""
+
+    def __init__(self, config: ServerConfig, log: Path) -> None:
+        self.config = config
+        self.log = log
+        with log.open("ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "llama_backend.server", msgspec.json.encode(config).decode()],
+                stdout=file,
+                stderr=file,
+                env=os.environ | {"PYTHONPATH": python_path()},
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait_up(self) -> None:
+        """Returns when HTTP is answered, whatever the state of the engine."""
+        until(self._answers, 20, f"the start of the server\n{self.log.read_text()}")
+
+    def wait_state(self, *states: str, seconds: float = 30.0) -> None:
+        until(lambda: self.status().state in states, seconds, f"the state {states}")
+
+    def wait_idle(self, seconds: float = 5.0) -> None:
+        """Returns when no request is left, neither in the server nor in the engine."""
+
+        def idle() -> bool:
+            now = self.status()
+            return (now.running, now.waiting, now.active) == (0, 0, 0)
+
+        until(idle, seconds, "the end of all requests")
+
+    def status(self) -> BackendStatus:
+        with self.http() as client:
+            return msgspec.json.decode(client.get("/v1/status").content, type=BackendStatus)
+
+    def http(self, **settings: Any) -> httpx2.Client:
+        """A client over the Unix socket."""
+        return httpx2.Client(base_url="http://localhost", transport=self._over_socket(), timeout=30, **settings)
+
+    def tcp(self, **settings: Any) -> httpx2.Client:
+        return httpx2.Client(base_url=self.url, timeout=30, **settings)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.config.port}"
+
+    def openai(self, api_key: str = "none") -> OpenAI:
+        """The official client over the Unix socket."""
+        http = DefaultHttpxClient(transport=self._over_socket())
+        return OpenAI(base_url="http://localhost/v1", http_client=http, api_key=api_key, max_retries=0)
+
+    def openai_tcp(self, api_key: str = "none") -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0)
+
+    def raw(self) -> socket.socket:
+        """A connection to the Unix socket, for what no HTTP client would send."""
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(10)
+        sock.connect(str(self.config.socket))
+        return sock
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> None:
+        """Ends the server, at once where it has not ended by itself soon after SIGTERM."""
+        self.process.terminate()
+        try:
+            self.process.wait(2)
+        except subprocess.TimeoutExpired:
+            self.process.terminate()
+            self._force()
+
+    def _force(self) -> None:
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _over_socket(self) -> httpx2.HTTPTransport:
+        return httpx2.HTTPTransport(uds=self.config.socket)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        if not Path(str(self.config.socket)).exists():
+            return False
+        try:
+            with self.http() as client:
+                return client.get("/livez").status_code == 200
+        except httpx2.TransportError:
+            return False
+
+
+@contextmanager
+def serving(config: ServerConfig, folder: Path) -> Iterator[ServerProcess]:
+    """A server that answers HTTP, for the length of a block."""
+    server = ServerProcess(config, folder / "server.log")
+    try:
+        server.wait_up()
+        yield server
+    finally:
+        server.end()
