@@ -36,6 +36,14 @@ class TestWriting:
             assert chat.prompt.text == "a\nb"
             assert chat.messages == []
 
+    async def test_keys_that_come_fast_take_effect_in_their_order(self) -> None:
+        async with running() as chat:
+            feed(chat, "ab")
+            for key in ("backspace", "ctrl+j", "left", "left"):
+                chat.prompt.post_message(events.Key(key, None))
+            feed(chat, "c")
+            await chat.until(lambda: chat.prompt.text == "ca\n")
+
     async def test_the_box_grows_with_its_text_up_to_a_limit(self) -> None:
         async with running() as chat:
             heights = []

@@ -22,7 +22,7 @@ FAILED = replace(LOADING, backend=BackendState("failed", reason="m.gguf is no mo
 @pytest.mark.parametrize(
     ("status", "width", "shown"),
     [
-        (READY, 76, "SmolLM2-135M-Instruct · local · ready    83.1 tok/s  ━━━━━━━━  1,204 / 2,048"),
+        (READY, 76, "SmolLM2-135M-Instruct · local · ready    83.1 tok/s  ━━━━━───  1,204 / 2,048"),
         (READY, 70, "SmolLM2-135M-Instruct · local · ready        83.1 tok/s  1,204 / 2,048"),
         (READY, 60, "SmolLM2-135M-Instruct · local      83.1 tok/s  1,204 / 2,048"),
         (READY, 54, "SmolLM2-135M-Instruct        83.1 tok/s  1,204 / 2,048"),
@@ -36,7 +36,7 @@ FAILED = replace(LOADING, backend=BackendState("failed", reason="m.gguf is no mo
         (replace(READY, reading=Reading(1204, 2048)), 40, "SmolLM2-135M-Instruct     ~1,204 / 2,048"),
         (replace(READY, reading=Reading(None, 2048)), 40, "SmolLM2-135M-Instruct      2,048 context"),
         (replace(READY, reading=Reading()), 40, "SmolLM2-135M-Instruct         83.1 tok/s"),
-        (replace(READY, hint="Ctrl+C again quits"), 60, "Ctrl+C again quits       83.1 tok/s  ━━━━━━━━  1,204 / 2,048"),
+        (replace(READY, hint="Ctrl+C again quits"), 60, "Ctrl+C again quits       83.1 tok/s  ━━━━━───  1,204 / 2,048"),
         (replace(READY, model="漢字" * 20), 40, "漢字漢字漢字漢字漢字漢字…  1,204 / 2,048"),
         (replace(READY, model="[b]x[/b]\x1b\n"), 40, "[b]x[/b]␛      83.1 tok/s  1,204 / 2,048"),
         (READY, 10, "1,204 / 2,048"),

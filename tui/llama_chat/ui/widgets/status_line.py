@@ -120,7 +120,7 @@ def _numbers(reading: Reading) -> str:
 def _bar(reading: Reading) -> Content:
     filled = min(ceil(_share(reading) * _BAR_CELLS), _BAR_CELLS)
     full = Content.styled("━" * filled, _colour(reading) or "$primary")
-    return full + Content.styled("━" * (_BAR_CELLS - filled), "$foreground 15%")
+    return full + Content.styled("─" * (_BAR_CELLS - filled), "$foreground 30%")
 
 
 def _colour(reading: Reading) -> str:
