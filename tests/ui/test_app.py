@@ -58,14 +58,21 @@ def test_an_unknown_theme_is_refused(apps: list[ChatApp], paths: Paths) -> None:
     ("settings", "where", "model"),
     [
         (Settings(), "local", "tiny"),
+        (Settings(url="http://user:secret@host"), "host", ""),
         (Settings(url="https://llm.example.org:8443/v1"), "llm.example.org:8443", ""),
         (Settings(url="http://[::1]:8080", model="big"), "[::1]:8080", "big"),
     ],
 )
 def test_settings_become_options(settings: Settings, where: str, model: str, apps: list[ChatApp], paths: Paths) -> None:
-    run_app(settings, connection(settings, paths), None)
+    run_app(settings, connection(settings, paths), History(Path(":memory:")))
     [app] = apps
     assert (app.options.where, app.options.model) == (where, model)
+
+
+def test_a_chat_that_is_not_kept_says_so(apps: list[ChatApp], paths: Paths) -> None:
+    run_app(Settings(), connection(Settings(), paths), None)
+    [app] = apps
+    assert app.options.where == "local · not saved"
 
 
 def test_how_answers_are_sampled_goes_along(apps: list[ChatApp], paths: Paths) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from textual import events
@@ -19,9 +20,11 @@ from tests.ui.scripted import ScriptedBackend
 
 def feed(chat: Driver, text: str) -> None:
     """Keys as a terminal without bracketed paste delivers a paste: all at once."""
+    now = time.monotonic()
     for character in text:
-        key = {"\r": "enter", " ": "space"}.get(character, character)
-        chat.prompt.post_message(events.Key(key, character))
+        key = events.Key({"\r": "enter", " ": "space"}.get(character, character), character)
+        key.time = now
+        chat.prompt.post_message(key)
 
 
 def answering() -> ScriptedBackend:

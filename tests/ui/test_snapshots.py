@@ -24,8 +24,7 @@ Compare = Callable[..., bool]
 
 @pytest.fixture(autouse=True)
 def pinned_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the outer terminal would change in a picture."""
-    monkeypatch.delenv("NO_COLOR", raising=False)
+    """What would change from one picture to the next."""
     monkeypatch.setattr(PromptArea, "cursor_blink", False)
 
 

@@ -91,7 +91,7 @@ def run_app(
     if os.environ.get("TERM", "dumb") in ("dumb", ""):
         raise UsageError("this terminal cannot show the chat (TERM=dumb); `llama-chat ask` works in it")
     options = ChatOptions(
-        where="local" if connection.is_local else urlsplit(settings.url or "").netloc,
+        where=_place(settings, connection) + ("" if history else " · not saved"),
         model=connection.model,
         system=settings.system,
         sampling=settings.sampling(),
@@ -101,6 +101,10 @@ def run_app(
     app.run()
     if app.return_code:
         raise SystemExit(app.return_code)
+
+
+def _place(settings: Settings, connection: Connection) -> str:
+    return "local" if connection.is_local else urlsplit(settings.url or "").netloc.rpartition("@")[2]
 
 
 def _checked_theme(theme: str | None) -> str | None:

@@ -121,7 +121,7 @@ class ChatScreen(Screen[None]):
     async def _submit(self, event: PromptArea.Submitted) -> None:
         reading = self._meter.reading
         if self._is_free() and not reading.fits:
-            self._refuse(f"{reading.count:,} tokens do not fit into {reading.context:,}")
+            self._refuse(f"{reading.count:,} tokens do not fit into {reading.context:,}: shorten it, or Ctrl+N")
         elif self._is_free():
             self.prompt.take()
             await self._ask(event.text)
