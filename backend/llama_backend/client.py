@@ -24,7 +24,7 @@ from llama_backend.api import (
     decode_chunk,
     encode,
 )
-from llama_backend.errors import BackendError, Unreachable, from_wire
+from llama_backend.errors import BackendError, Unauthorized, Unreachable, from_wire
 
 T = TypeVar("T")
 
@@ -70,20 +70,23 @@ class Client:
     """A Backend over HTTP.
 
     `wait` is how many seconds a request may wait for a model that is loading (RFC 7240 `Prefer: wait`).
+    Raises Unreachable for an address that is no URL and Unauthorized for a key that no header can hold.
     """
 
     def __init__(self, address: Address, api_key: str | None = None, wait: float = 300.0) -> None:
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+            raise Unauthorized("the API key has characters that cannot be sent")
         self.address = address
+        self._wait = wait
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         if wait:
             headers["Prefer"] = f"wait={wait:.0f}"
         uds = str(address.socket) if address.socket else None
         needs_tls = uds is None and address.url.startswith("https:")
         self._http = httpx2.AsyncClient(
-            base_url=address.url.rstrip("/").removesuffix("/v1"),
+            base_url=_base_url(address.url),
             headers=headers,
             transport=httpx2.AsyncHTTPTransport(uds=uds, verify=needs_tls),
-            timeout=httpx2.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS),
         )
 
     async def __aenter__(self) -> Self:
@@ -101,7 +104,9 @@ class Client:
         body = encode(_streaming(request))
         async with (
             self._mapped_errors(),
-            self._http.stream("POST", "/v1/chat/completions", content=body, headers=_JSON) as answer,
+            self._http.stream(
+                "POST", "/v1/chat/completions", content=body, headers=_JSON, timeout=_silence(0)
+            ) as answer,
         ):
             if answer.status_code != 200:
                 raise from_wire(_parsed(await answer.aread()), answer.status_code)
@@ -120,7 +125,8 @@ class Client:
 
     async def _call(self, method: str, path: str, kind: type[T], body: bytes | None = None) -> T:
         async with self._mapped_errors():
-            answer = await self._http.request(method, path, content=body, headers=_JSON if body else None)
+            headers, timeout = (_JSON, _silence(self._wait)) if body else (None, _silence(0))
+            answer = await self._http.request(method, path, content=body, headers=headers, timeout=timeout)
             if answer.status_code != 200:
                 raise from_wire(_parsed(answer.content), answer.status_code)
             return msgspec.json.decode(answer.content, type=kind)
@@ -133,13 +139,25 @@ class Client:
             raise Unreachable(f"no backend answers at {self.address}: {error}") from error
         except httpx2.TimeoutException as error:
             raise Unreachable(f"the backend at {self.address} does not answer in time") from error
-        except (httpx2.TransportError, httpx2.InvalidURL) as error:
+        except (httpx2.RequestError, httpx2.InvalidURL) as error:
             raise Unreachable(f"the connection to {self.address} broke: {error or type(error).__name__}") from error
         except msgspec.MsgspecError as error:
             raise BackendError(f"the backend at {self.address} answered something else: {error}") from error
 
 
 _JSON = {"Content-Type": "application/json"}
+
+
+def _base_url(url: str) -> httpx2.URL:
+    try:
+        return httpx2.URL(url.rstrip("/").removesuffix("/v1"))
+    except httpx2.InvalidURL as error:
+        raise Unreachable(f"{url}: is no URL: {error}") from error
+
+
+def _silence(extra: float) -> httpx2.Timeout:
+    """Bears `extra` seconds of silence more than heartbeats leave: what is no stream has none."""
+    return httpx2.Timeout(_SILENCE_SECONDS + extra, connect=_CONNECT_SECONDS)
 
 
 def _streaming(request: ChatRequest) -> dict[str, Any]:
@@ -159,13 +177,13 @@ def _parsed(body: bytes) -> Any:
 async def _deltas(answer: httpx2.Response) -> AsyncGenerator[Delta, None]:
     """Server-sent events as Deltas; raises what an error event says, and Unreachable where the end is missing."""
     finished = False
-    async for line in answer.aiter_lines():
-        if not line.startswith("data:"):
+    async for line in _lines(answer):
+        if not line.startswith(b"data:"):
             continue
         data = line[5:].strip()
-        if data == "[DONE]":
+        if data == b"[DONE]":
             return
-        if '"error"' in data:
+        if b'"error"' in data:
             _raise_error_event(data)
         for delta in _delta(data):
             finished = finished or delta.finish_reason is not None
@@ -174,13 +192,23 @@ async def _deltas(answer: httpx2.Response) -> AsyncGenerator[Delta, None]:
         raise Unreachable("the connection to the backend broke before the answer was complete")
 
 
-def _raise_error_event(data: str) -> None:
-    body = _parsed(data.encode())
+async def _lines(answer: httpx2.Response) -> AsyncGenerator[bytes, None]:
+    """The lines of an event stream; `aiter_lines` would also cut at what Unicode calls a line end within a text."""
+    rest = b""
+    async for part in answer.aiter_bytes():
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            yield line
+    yield rest
+
+
+def _raise_error_event(data: bytes) -> None:
+    body = _parsed(data)
     if isinstance(body, dict) and body.get("error"):
         raise from_wire(body, 500)
 
 
-def _delta(data: str) -> list[Delta]:
+def _delta(data: bytes) -> list[Delta]:
     chunk = decode_chunk(data)
     facts = {"usage": chunk.usage, "timings": chunk.timings, "model": chunk.model, "seed": chunk.seed}
     if not chunk.choices:

@@ -38,7 +38,7 @@ def read_metadata(path: Path) -> dict[str, Scalar]:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Header(data).scalars()
-    except (struct.error, UnicodeDecodeError, KeyError, OverflowError, OSError, ValueError) as error:
+    except (struct.error, UnicodeDecodeError, KeyError, OverflowError, OSError, ValueError, RecursionError) as error:
         raise ModelUnreadable(f"{path}: the GGUF header is damaged or cut off") from error
 
 
@@ -54,7 +54,10 @@ class _Header:
         if version not in (2, 3) or keys > _MAX_KEYS:
             raise ValueError(f"version {version}, {keys} keys")
         pairs = ((self._string(), self._value(self._unpack("<I"))) for _ in range(keys))
-        return {key: value for key, value in pairs if value is not None}
+        scalars = {key: value for key, value in pairs if value is not None}
+        if self._at > len(self._data):
+            raise ValueError("the last value is cut off")
+        return scalars
 
     def _value(self, kind: int) -> Scalar | None:
         if kind == _STRING:

@@ -50,18 +50,18 @@ class InstalledModel:
     def context(self) -> int | None:
         """Tokens of context that the model was trained for."""
         value = self.metadata.get(f"{self.architecture}.context_length")
-        return int(value) if value is not None else None
+        return int(value) if isinstance(value, int) else None
 
     @property
     def quantization(self) -> str | None:
         value = self.metadata.get("general.file_type")
-        return _FILE_TYPES.get(int(value), f"type {value}") if value is not None else None
+        return _FILE_TYPES.get(value, f"type {value}") if isinstance(value, int) else None
 
 
 def installed(folder: Path) -> list[InstalledModel]:
     """All models by name; the files need not be readable."""
     files = [path for path in sorted(folder.glob("*.gguf")) if not _LATER_PART.search(path.stem)]
-    found = [InstalledModel(path.stem, path) for path in files]
+    found = [InstalledModel(path.stem, path) for path in files if not path.is_dir()]
     demo = demo_model()
     return [*found, demo] if demo else found
 
@@ -92,8 +92,12 @@ def _is_path(name: str) -> bool:
 
 def _by_path(name: str) -> InstalledModel:
     path = Path(name).expanduser().absolute()
-    if not path.exists():
-        raise ModelNotFound(f"{name}: there is no such file")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise ModelNotFound(f"{name}: there is no such file") from error
+    except OSError as error:
+        raise ModelUnreadable(f"{name}: {error.strerror}") from error
     if path.is_dir():
         raise ModelUnreadable(f"{name}: is a folder, not a GGUF file")
     return InstalledModel(path.stem, path)

@@ -23,7 +23,8 @@ from tests.bench.load import run_load
 from tests.bench.programs import Program, free_port, llama_cpp_server, llama_server, ours, reference_folder, running
 
 SLOTS, CONTEXT, THREADS, ROUNDS = 16, 1024, 2, 3
-PROMPT_MARKER = b"Message"
+PROMPT_MARKER = b"rite a message"
+"""Of the box to write in; the cursor stands on the first letter."""
 
 
 @dataclass

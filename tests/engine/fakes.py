@@ -65,6 +65,10 @@ class FakeMemory:
     unified: bool = True
     refuses_partial: bool = False
     cells: dict[int, list[int]] = field(default_factory=dict)
+    """Tokens by sequence."""
+    owned: dict[int, list[object]] = field(default_factory=dict)
+    """The cells themselves by sequence; shared ones are the same objects."""
+    shares: list[tuple[int, int, int]] = field(default_factory=list)
     removals: list[tuple[int, int]] = field(default_factory=list)
 
     def remove(self, seq_id: int, start: int) -> bool:
@@ -73,19 +77,35 @@ class FakeMemory:
         if self.refuses_partial and 0 < start < len(tokens):
             return False
         del tokens[start:]
+        del self.owned.setdefault(seq_id, [])[start:]
         return True
+
+    def share(self, source: int, target: int, length: int) -> None:
+        assert not self.cells.get(target), "only an empty sequence takes over cells"
+        self.cells[target] = self.cells[source][:length]
+        self.owned[target] = self.owned[source][:length] if self.unified else [object() for _ in range(length)]
+        self.shares.append((source, target, length))
 
     def add(self, seq_id: int, position: int, tokens: list[int]) -> None:
         cells = self.cells.setdefault(seq_id, [])
         assert position == len(cells), f"sequence {seq_id} has {len(cells)} cells, and {position} is to be next"
         cells += tokens
+        self.owned.setdefault(seq_id, []).extend(object() for _ in tokens)
+
+    @property
+    def occupied(self) -> list[int]:
+        """Sequences that have cells."""
+        return [seq_id for seq_id, tokens in self.cells.items() if tokens]
 
     def has_room(self, batch: Batch) -> bool:
+        if self.unified:
+            held = len({id(cell) for cells in self.owned.values() for cell in cells})
+            return held + batch.prefill + batch.decode <= self.capacity
         sizes = {seq_id: len(tokens) for seq_id, tokens in self.cells.items()}
         for item in batch.items:
             assert item.sequence.slot is not None
             sizes[item.sequence.slot.seq_id] = sizes.get(item.sequence.slot.seq_id, 0) + item.count
-        return (sum(sizes.values()) if self.unified else max(sizes.values())) <= self.capacity
+        return max(sizes.values()) <= self.capacity
 
 
 class FakeRunner:
@@ -102,7 +122,7 @@ class FakeRunner:
 
     def decode(self, batch: Batch) -> list[int]:
         self._check(batch)
-        if not self.memory.has_room(batch) or (self._failures and self._failures.random() < 0.1):
+        if not self.memory.has_room(batch) or self._fails():
             self.no_room += 1
             raise NoRoom
         self.batches.append(batch)
@@ -116,6 +136,11 @@ class FakeRunner:
                 self._rows[end - 1] = next_token(self.memory.cells[item.sequence.slot.seq_id])
         ends = [sum(item.count for item in batch.items[: index + 1]) for index in range(len(batch.items))]
         return [end - 1 for end in ends]
+
+    def _fails(self) -> bool:
+        """Whether chance lets a batch fail; never that of a sequence that is alone."""
+        alone = len(self.memory.occupied) < 2
+        return self._failures is not None and not alone and self._failures.random() < 0.1
 
     def _check(self, batch: Batch) -> None:
         seq_ids = [item.sequence.slot.seq_id for item in batch.items if item.sequence.slot]
@@ -161,9 +186,10 @@ class Bench:
         n_batch: int = 512,
         failures: Random | None = None,
         vocab: Vocab | None = None,
+        capacity: int | None = None,
     ) -> None:
         self.context = context or (cells if unified else cells // slots)
-        capacity = cells if unified else cells // slots
+        capacity = capacity or (cells if unified else cells // slots)
         self.memory = FakeMemory(capacity, unified, refuses_partial)
         self.runner = FakeRunner(self.memory, n_batch, failures)
         self.cache = KVCache(self.memory, slots, cells, unified)

@@ -177,6 +177,19 @@ def test_the_preempted_gets_the_answer_that_it_gets_alone() -> None:
 
 
 @pytest.mark.parametrize("unified", [True, False])
+def test_a_memory_that_holds_less_than_it_was_made_for_stops_nobody_for_good(unified: bool) -> None:
+    bench = Bench(slots=3, cells=200 if unified else 600, context=200, unified=unified, capacity=120)
+    for number in range(6):
+        bench.submit(number, LONG if number % 2 else ALSO_LONG)
+    bench.run()
+    for number in range(6):
+        whole, _ = lone_answer(LONG if number % 2 else ALSO_LONG, None, 200)
+        assert bench.answers[number].reason == "length"
+        assert whole.startswith(bench.answers[number].text)
+        assert len(bench.answers[number].text.split()) >= 115
+
+
+@pytest.mark.parametrize("unified", [True, False])
 @pytest.mark.parametrize("seed", range(40))
 def test_whatever_comes_everybody_gets_the_answer_that_they_get_alone(seed: int, unified: bool) -> None:
     """Random prompts with common beginnings, small pools, cancellations, models that refuse partial removal."""

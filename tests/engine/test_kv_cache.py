@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_backend.engine.kv_cache import KVCache, Slot, common_prefix
+from llama_backend.engine.kv_cache import LEAST_SHARED, KVCache, Slot, common_prefix
 from tests.engine.fakes import FakeMemory
 
 
@@ -17,7 +17,7 @@ def fill(cache: KVCache, tokens: list[int]) -> Slot:
     """A slot that is taken and holds `tokens`, as after computing them."""
     slot = cache.acquire(tokens)
     assert slot is not None
-    slot.tokens += tokens[len(slot.tokens) :]
+    cache.extend(slot, tokens[len(slot.tokens) :])
     return slot
 
 
@@ -163,3 +163,46 @@ def test_all_idle_slots_can_be_cleared() -> None:
     assert cache.clear_idle() == 5
     assert cache.clear_idle() == 0
     assert cache.used == len(busy.tokens) == 4
+
+
+SYSTEM = list(range(100, 140))
+
+
+@pytest.mark.parametrize("unified", [True, False])
+def test_a_prefix_is_taken_over_from_a_busy_slot(unified: bool) -> None:
+    memory = FakeMemory(200, unified)
+    cache = KVCache(memory, slots=2, cells=400, unified=unified)
+    first = cache.acquire([*SYSTEM, 1, 2])
+    assert first is not None
+    memory.add(first.seq_id, 0, [*SYSTEM, 1, 2])
+    cache.extend(first, [*SYSTEM, 1, 2])
+    second = cache.acquire([*SYSTEM, 3, 4])
+    assert second is not None
+    cache.adopt_prefix(second, [*SYSTEM, 3, 4])
+    assert second.tokens == memory.cells[second.seq_id] == SYSTEM
+    assert cache.used == (42 if unified else 82)
+
+
+def test_a_shared_cell_is_free_when_the_last_of_its_slots_lets_it_go() -> None:
+    memory = FakeMemory(200)
+    cache = KVCache(memory, slots=2, cells=200, unified=True)
+    first = fill(cache, SYSTEM)
+    memory.add(first.seq_id, 0, SYSTEM)
+    second = cache.acquire([*SYSTEM, 1])
+    assert second is not None
+    cache.adopt_prefix(second, [*SYSTEM, 1])
+    cache.clear(first)
+    assert cache.used == len(SYSTEM)
+    cache.clear(second)
+    assert cache.used == 0
+
+
+def test_a_short_prefix_is_not_worth_taking_over() -> None:
+    memory = FakeMemory(200)
+    cache = KVCache(memory, slots=2, cells=200, unified=True)
+    fill(cache, SYSTEM[:LEAST_SHARED])
+    second = cache.acquire([*SYSTEM[: LEAST_SHARED - 1], 1, 2])
+    assert second is not None
+    cache.adopt_prefix(second, [*SYSTEM[: LEAST_SHARED - 1], 1, 2])
+    assert not second.tokens
+    assert not memory.shares

@@ -40,11 +40,10 @@ def add(scheduler: Scheduler, *sequences: Sequence) -> None:
         scheduler.add(each)
 
 
-def compute(batch: Batch) -> None:
+def compute(scheduler: Scheduler, batch: Batch) -> None:
     """What the engine does after a decode: cells are there, and who has none pending gets a token."""
+    scheduler.commit(batch)
     for item in batch.items:
-        assert item.sequence.slot is not None
-        item.sequence.slot.tokens += item.sequence.tokens[item.start : item.start + item.count]
         if item.wants_logits:
             item.sequence.status = DECODE
             item.sequence.tokens.append(-item.sequence.id)
@@ -56,7 +55,7 @@ def plan(batch: Batch) -> list[tuple[int, int, int]]:
 
 def step(scheduler: Scheduler) -> list[tuple[int, int, int]]:
     batch = scheduler.schedule()
-    compute(batch)
+    compute(scheduler, batch)
     return plan(batch)
 
 
@@ -93,7 +92,7 @@ def test_only_the_last_chunk_wants_logits() -> None:
     for _ in range(3):
         batch = scheduler.schedule()
         wanted.append(batch.items[0].wants_logits)
-        compute(batch)
+        compute(scheduler, batch)
     assert wanted == [False, True, True]
 
 
@@ -106,7 +105,7 @@ def test_decoding_is_never_held_up_by_prompts() -> None:
         batch = scheduler.schedule()
         assert {item.sequence.id for item in batch.items} >= {1, 2}
         assert (batch.decode, batch.prefill) == (2, 16)
-        compute(batch)
+        compute(scheduler, batch)
 
 
 def test_prompts_share_the_budget_in_the_order_they_came() -> None:
@@ -216,16 +215,29 @@ def test_preempted_sequences_keep_their_order() -> None:
     assert [each.id for each in scheduler.waiting] == [2, 3]
 
 
-def test_a_batch_that_llama_cpp_has_no_room_for_costs_idle_cells_first() -> None:
-    scheduler = make(slots=2, budget=512)
-    idle, busy = sequence(1, 10), sequence(2, 10)
-    add(scheduler, idle, busy)
+def test_a_batch_that_llama_cpp_has_no_room_for_costs_idle_cells_then_the_newest() -> None:
+    scheduler = make(slots=3, budget=512)
+    idle, old, new = (sequence(number, 10) for number in (1, 2, 3))
+    add(scheduler, idle, old, new)
     step(scheduler)
     scheduler.finish(idle)
-    scheduler.shrink()
-    assert scheduler.running == [busy]
-    scheduler.shrink()
-    assert list(scheduler.waiting) == [busy]
+    assert scheduler.shrink()
+    assert scheduler.running == [old, new]
+    assert scheduler.shrink()
+    assert scheduler.running == [old]
+    assert not scheduler.shrink()
+    assert scheduler.running == [old]
+
+
+def test_after_that_nobody_is_admitted_before_one_has_finished() -> None:
+    scheduler = make(slots=2, budget=512)
+    old, new = sequence(1, 10), sequence(2, 10)
+    add(scheduler, old, new)
+    step(scheduler)
+    assert scheduler.shrink()
+    assert step(scheduler) == [(1, 10, 1)]
+    scheduler.finish(old)
+    assert step(scheduler) == [(2, 0, 11)]
 
 
 @pytest.mark.parametrize("status", [WAITING, PREFILL, DECODE])
@@ -252,6 +264,40 @@ def test_a_batch_is_as_full_as_it_says() -> None:
     for _ in range(120):
         batch = scheduler.schedule()
         assert sum(item.count for item in batch.items) == batch.prefill + batch.decode
-        compute(batch)
+        compute(scheduler, batch)
         for each in [each for each in scheduler.running if len(each.tokens) >= 200]:
             scheduler.finish(each)
+
+
+def compute_on(memory: FakeMemory, scheduler: Scheduler, batch: Batch) -> None:
+    """As `compute`, with the cells in the fake memory too."""
+    for item in batch.items:
+        assert item.sequence.slot is not None
+        memory.add(item.sequence.slot.seq_id, item.start, item.sequence.tokens[item.start : item.start + item.count])
+    compute(scheduler, batch)
+
+
+@pytest.mark.parametrize("unified", [True, False])
+def test_a_prefix_that_several_begin_with_is_computed_once(unified: bool) -> None:
+    prefix, memory = list(range(1, 101)), FakeMemory(1000, unified)
+    scheduler = Scheduler(KVCache(memory, 4, 4000, unified), FixedBudget(40))
+    together = [Sequence(n, [*prefix, 1000 * n, 1000 * n + 1], Detokenizer(piece), max_tokens=5) for n in (1, 2, 3)]
+    add(scheduler, *together)
+    computed = 0
+    while not all(each.status is DECODE for each in together):
+        batch = scheduler.schedule()
+        computed += batch.prefill
+        compute_on(memory, scheduler, batch)
+    assert computed == len(prefix) + 3 * 2
+    assert [each.cached for each in together] == [0, 100, 100]
+
+
+def test_a_sequence_goes_its_own_way_when_its_leader_is_gone() -> None:
+    prefix, memory = list(range(1, 101)), FakeMemory(1000)
+    scheduler = Scheduler(KVCache(memory, 4, 1000, True), FixedBudget(40))
+    leader, follower = (Sequence(n, [*prefix, n, n], Detokenizer(piece)) for n in (1, 2))
+    add(scheduler, leader, follower)
+    compute_on(memory, scheduler, scheduler.schedule())
+    assert follower.computed == 0
+    scheduler.finish(leader)
+    assert plan(scheduler.schedule()) == [(2, 40, 40)]

@@ -78,6 +78,16 @@ def runs(pid: int) -> bool:
         return False
 
 
+def accepts(path: str) -> bool:
+    """Whether anybody listens on a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
 class ServerProcess:
     """`python -m llama_backend.server` with a configuration, and clients of it."""
 
@@ -139,7 +149,11 @@ class ServerProcess:
         """A connection to the Unix socket, for what no HTTP client would send."""
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(10)
-        sock.connect(str(self.config.socket))
+        try:
+            sock.connect(str(self.config.socket))
+        except OSError:
+            sock.close()
+            raise
         return sock
 
     def signal(self, number: signal.Signals) -> None:
@@ -166,13 +180,10 @@ class ServerProcess:
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
-        if not Path(str(self.config.socket)).exists():
+        if not accepts(str(self.config.socket)):
             return False
-        try:
-            with self.http() as client:
-                return client.get("/livez").status_code == 200
-        except httpx2.TransportError:
-            return False
+        with self.http() as client:
+            return client.get("/livez").status_code == 200
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
 
 import pytest
@@ -57,3 +58,15 @@ def _estimate(admission: Admission) -> float:
         pass
     assert caught.value.retry_after is not None
     return caught.value.retry_after
+
+
+async def test_emptied_waits_for_the_last_one() -> None:
+    admission = Admission(5)
+    await asyncio.wait_for(admission.emptied(), 1)
+    with admission.enter(1):
+        waiting = asyncio.ensure_future(admission.emptied())
+        with admission.enter(1):
+            pass
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    await asyncio.wait_for(waiting, 1)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import msgspec
@@ -191,9 +192,9 @@ def test_beyond_this_machine_a_key_is_needed(tmp_path: Path, host: str) -> None:
         ({"socket": "/tmp/" + "x" * 110}, "too long"),
     ],
 )
-def test_what_cannot_be_had_is_told_in_one_line(tmp_path: Path, settings: dict[str, str | int], reason: str) -> None:
+def test_what_cannot_be_had_is_told_in_one_line(tmp_path: Path, settings: dict[str, Any], reason: str) -> None:
     path = key_file(tmp_path, "secret")
-    chosen = {name: str(path) if value == "keys" else value for name, value in settings.items()}
+    chosen: dict[str, Any] = {name: str(path) if value == "keys" else value for name, value in settings.items()}
     config = fake_config(tmp_path, **chosen)
     done = run_server(config)
     assert done.returncode == 2, done.stderr

@@ -48,7 +48,6 @@ class LLMEngine:
 
     def __init__(self, runner: Runner, cache: KVCache, vocab: Vocab, context: int, on_answer: OnAnswer) -> None:
         self._runner = runner
-        self._cache = cache
         self._vocab = vocab
         self._context = context
         self._on_answer = on_answer
@@ -103,15 +102,15 @@ class LLMEngine:
         try:
             rows = self._runner.decode(batch)
         except NoRoom:
-            self.scheduler.shrink()
+            if not self.scheduler.shrink():
+                self._finish(batch.items[0].sequence, "length")
             return
         decode_end = perf_counter()
         self._decoding += decode_end - decode_begin
         self._budget.observe(batch.prefill, batch.decode, decode_end - decode_begin)
+        self.scheduler.commit(batch)
         for item, row in zip(batch.items, rows, strict=True):
             sequence, end = item.sequence, item.start + item.count
-            if sequence.slot is not None:
-                sequence.slot.tokens += sequence.tokens[item.start : end]
             if not sequence.clock.started:
                 sequence.clock.started = begin
             if end == len(sequence.tokens):

@@ -25,7 +25,7 @@ def available_memory() -> int:
     free = _meminfo("MemAvailable")
     limit, used = _number("memory.max"), _number("memory.current")
     if limit is not None and used is not None:
-        free = min(free, max(limit - used, 0))
+        free = min(free, max(limit - used + _reclaimable(), 0))
     return free
 
 
@@ -49,6 +49,15 @@ def _number(name: str) -> int | None:
         return int((_CGROUP / name).read_text())
     except (OSError, ValueError):
         return None
+
+
+def _reclaimable() -> int:
+    """Bytes of files in the page cache that nobody used for a while; they count as the cgroup's memory."""
+    try:
+        lines = (_CGROUP / "memory.stat").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    except (OSError, StopIteration, ValueError):
+        return 0
 
 
 def _meminfo(key: str) -> int:

@@ -15,6 +15,14 @@ class KVMemory(Protocol):
         """Frees the cells of a sequence from position `start` on; False where the model cannot do that."""
         ...
 
+    def share(self, source: int, target: int, length: int) -> None:
+        """Gives the empty sequence `target` the first `length` cells of `source`: shared or, in split mode, copied."""
+        ...
+
+
+LEAST_SHARED = 32
+"""Tokens that taking over a prefix must save; fewer are computed as quickly as a stream is copied."""
+
 
 @dataclass(slots=True, eq=False)
 class Slot:
@@ -22,6 +30,8 @@ class Slot:
 
     seq_id: int
     tokens: list[int] = field(default_factory=list)
+    cells: list[int] = field(default_factory=list)
+    """A number for the cell of each token; slots that share a cell have the same number."""
     busy: bool = False
     last_used: int = 0
 
@@ -31,6 +41,9 @@ class KVCache:
 
     In split mode every slot owns `cells / slots` of them, so that a pool never runs out; in unified mode
     all slots share the pool, and idle slots give way to busy ones, least recently used first.
+
+    A prefix that another slot holds already is taken over instead of being computed again: at no cost in
+    unified mode, where several sequences may have the same cell, by copying in split mode.
     """
 
     def __init__(self, memory: KVMemory, slots: int, cells: int, unified: bool) -> None:
@@ -39,11 +52,18 @@ class KVCache:
         self._unified = unified
         self._slots = [Slot(seq_id) for seq_id in range(slots)]
         self._ticks = count(1)
+        self._numbers = count()
+        self._users: dict[int, int] = {}
 
     @property
     def used(self) -> int:
-        """Cells that hold tokens, of busy and of idle slots."""
-        return sum(len(slot.tokens) for slot in self._slots)
+        """Cells that hold tokens, of busy and of idle slots; one that is shared counts once."""
+        return len(self._users)
+
+    @property
+    def used_by_busy(self) -> int:
+        """Cells that hold tokens of busy slots."""
+        return len({cell for slot in self._slots if slot.busy for cell in slot.cells})
 
     @property
     def cells(self) -> int:
@@ -71,6 +91,27 @@ class KVCache:
         self._cut(slot, shared[slot.seq_id])
         return slot
 
+    def extend(self, slot: Slot, tokens: Tokens[int]) -> None:
+        """Notes that `tokens` were computed and have cells of their own."""
+        slot.tokens += tokens
+        self._hold(slot, [next(self._numbers) for _ in tokens])
+
+    def shared_prefix(self, tokens: Tokens[int]) -> int:
+        """How many tokens a sequence of `tokens` could take over from the slot that holds most of them."""
+        return max(common_prefix(slot.tokens, tokens, len(tokens) - 1) for slot in self._slots)
+
+    def adopt_prefix(self, slot: Slot, tokens: Tokens[int]) -> None:
+        """Takes over for `slot` the longest prefix of `tokens` that another slot holds, where that saves enough."""
+        limit = len(tokens) - 1
+        donor = max(self._slots, key=lambda other: common_prefix(other.tokens, tokens, limit))
+        length = common_prefix(donor.tokens, tokens, limit)
+        if length - len(slot.tokens) < LEAST_SHARED:
+            return
+        self._cut(slot, 0)
+        self._memory.share(donor.seq_id, slot.seq_id, length)
+        slot.tokens += donor.tokens[:length]
+        self._hold(slot, donor.cells[:length] if self._unified else [next(self._numbers) for _ in range(length)])
+
     def release(self, slot: Slot) -> None:
         """Makes a slot idle; its cells stay for the next request with the same beginning."""
         slot.busy = False
@@ -82,11 +123,11 @@ class KVCache:
 
     def clear_idle(self) -> int:
         """Frees the cells of all idle slots; returns how many those were."""
-        idle = [slot for slot in self._slots if not slot.busy]
-        freed = sum(len(slot.tokens) for slot in idle)
-        for slot in idle:
-            self.clear(slot)
-        return freed
+        before = self.used
+        for slot in self._slots:
+            if not slot.busy:
+                self.clear(slot)
+        return before - self.used
 
     def make_room(self, tokens: int) -> bool:
         """Frees cells of idle slots until `tokens` more fit in the pool; False if that is not enough."""
@@ -106,6 +147,19 @@ class KVCache:
             self._memory.remove(slot.seq_id, 0)
             length = 0
         del slot.tokens[length:]
+        self._let_go(slot, length)
+
+    def _hold(self, slot: Slot, cells: list[int]) -> None:
+        slot.cells += cells
+        for cell in cells:
+            self._users[cell] = self._users.get(cell, 0) + 1
+
+    def _let_go(self, slot: Slot, length: int) -> None:
+        for cell in slot.cells[length:]:
+            self._users[cell] -= 1
+            if not self._users[cell]:
+                del self._users[cell]
+        del slot.cells[length:]
 
 
 def _preference(slot: Slot, shared: int) -> tuple[int, bool, int]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import cache, cached_property
+from pathlib import Path
 
 from llama_backend.engine.binding import LlamaLog, lib, quick
 from llama_backend.engine.vocab import Vocab
 from llama_backend.errors import ModelUnreadable
+from llama_backend.gguf import read_metadata
 
 _TEXT_SIZE = 256
 _CPU_ONLY = 0
@@ -16,7 +18,7 @@ _ALL_LAYERS = -1
 
 
 class Model:
-    """The weights of a GGUF file; raises ModelUnreadable with llama.cpp's reason."""
+    """The weights of a GGUF file; raises ModelUnreadable with a damaged header's reason or llama.cpp's."""
 
     def __init__(
         self, path: str, gpu_layers: int | None, log: LlamaLog, progress: Callable[[float], None] | None = None
@@ -29,6 +31,7 @@ class Model:
             params.progress_callback = lib.llama_progress_callback(_always_on(progress))
         self.handle = lib.llama_model_load_from_file(path.encode(), params)
         if not self.handle:
+            read_metadata(Path(path))
             raise ModelUnreadable(f"{path}: {_short(log.reason) or 'llama.cpp cannot load it'}")
         self._vocab = lib.llama_model_get_vocab(self.handle)
         if not lib.llama_model_has_decoder(self.handle):
@@ -122,10 +125,16 @@ class VocabReader:
     def encode(self, text: str) -> list[int]:
         """Plain text to ids: no BOS, control tokens stay text."""
         data = text.encode("utf-8", "replace")
-        room = len(data) + 8
+        tokens, count = self._tokenize(data, len(data) + 8)
+        if count < 0:
+            tokens, count = self._tokenize(data, -count)
+        return tokens[:count]
+
+    def _tokenize(self, data: bytes, room: int) -> tuple[list[int], int]:
+        """The tokens, and how many they are; minus the room that they need where it is too small."""
         tokens = (lib.llama_token * room)()
         count = lib.llama_tokenize(self._handle, data, len(data), tokens, room, False, False)
-        return list(tokens[:count])
+        return list(tokens), int(count)
 
 
 def _token(number: int) -> int | None:

@@ -89,6 +89,7 @@ class ModelRunner:
         if not self._context:
             raise ModelUnreadable(f"llama.cpp cannot make a context of {plan.cells} tokens; try a smaller --ctx-size")
         self._memory = lib.llama_get_memory(self._context)
+        self._unified = plan.unified
         self._n_vocab = model.vocab.size
         self.n_batch = int(lib.llama_n_batch(self._context))
         self._arrays = BatchArrays(self.n_batch)
@@ -109,6 +110,14 @@ class ModelRunner:
 
     def remove(self, seq_id: int, start: int) -> bool:
         return bool(self._seq_rm(self._memory, seq_id, start, -1))
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """See KVMemory. In split mode llama.cpp copies whole streams only, so the rest is removed after."""
+        if self._unified:
+            lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        else:
+            lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            self.remove(target, length)
 
     def warm_up(self, token: int) -> None:
         """Decodes one token, so that the weights are in memory and the graph is built."""

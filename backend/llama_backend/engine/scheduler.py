@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from llama_backend.engine.budget import PrefillBudget
-from llama_backend.engine.kv_cache import KVCache
+from llama_backend.engine.kv_cache import LEAST_SHARED, KVCache, common_prefix
 from llama_backend.engine.sequence import Sequence, SequenceStatus
 
 _RESERVE = 64
@@ -50,6 +50,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.preemptions = 0
+        self._crowded = False
 
     @property
     def busy(self) -> bool:
@@ -68,11 +69,20 @@ class Scheduler:
             self._cache.release(sequence.slot)
             sequence.slot = None
         sequence.status = SequenceStatus.FINISHED
+        self._crowded = False
 
-    def shrink(self) -> None:
-        """Gives up cells after llama.cpp found no room for a batch: the idle ones, or else the last sequence's."""
-        if not self._cache.clear_idle() and self.running:
-            self._preempt(self.running[-1], Batch())
+    def shrink(self) -> bool:
+        """Gives up cells after llama.cpp found no room for a batch: the idle ones, or else the last sequence's.
+
+        Nobody is admitted then before somebody has finished. False where a sequence is alone with its cells.
+        """
+        if self._cache.clear_idle():
+            return True
+        if len(self.running) < 2:
+            return False
+        self._preempt(self.running[-1], Batch())
+        self._crowded = True
+        return True
 
     def schedule(self) -> Batch:
         """The batch of the next step; empty where there is nothing to do."""
@@ -83,6 +93,13 @@ class Scheduler:
         batch.items.sort(key=_by_slot)
         return batch
 
+    def commit(self, batch: Batch) -> None:
+        """Notes that a batch was computed: its tokens have cells now."""
+        for item in batch.items:
+            if item.sequence.slot is not None:
+                tokens = item.sequence.tokens[item.start : item.start + item.count]
+                self._cache.extend(item.sequence.slot, tokens)
+
     def _admit(self) -> None:
         while self.waiting and self._fits(self.waiting[0]):
             slot = self._cache.acquire(self.waiting[0].tokens)
@@ -90,15 +107,43 @@ class Scheduler:
                 return
             sequence = self.waiting.popleft()
             sequence.slot = slot
-            sequence.cached = min(len(slot.tokens), sequence.n_prompt)
             sequence.status = SequenceStatus.PREFILL
+            self._cache.adopt_prefix(slot, sequence.tokens)
+            self._follow(sequence)
+            sequence.cached = min(len(slot.tokens), sequence.n_prompt)
             self.running.append(sequence)
 
-    def _fits(self, sequence: Sequence) -> bool:
-        if not self._cache.unified or not self.running:
+    def _follow(self, sequence: Sequence) -> None:
+        """Finds a sequence in prefill that computes a prefix of this one, longer than what is there already."""
+        sequence.leader, sequence.led = None, sequence.computed + LEAST_SHARED
+        for other in self.running:
+            if other.status is SequenceStatus.PREFILL and other.leader is None:
+                shared = common_prefix(other.tokens, sequence.tokens, len(sequence.tokens) - 1)
+                if shared > max(other.computed, sequence.led):
+                    sequence.leader, sequence.led = other, shared
+
+    def _waits_for_leader(self, sequence: Sequence) -> bool:
+        """Whether a sequence still waits for its leader's cells; if they are there, it takes them over."""
+        leader = sequence.leader
+        if leader is None or sequence.slot is None:
+            return False
+        if leader.status is SequenceStatus.PREFILL and leader.computed < sequence.led:
             return True
-        planned = sum(len(other.tokens) + _reserve(other) for other in self.running)
-        return planned + len(sequence.tokens) + _reserve(sequence) <= self._cache.cells
+        sequence.leader = None
+        self._cache.adopt_prefix(sequence.slot, sequence.tokens)
+        sequence.cached = max(sequence.cached, min(sequence.computed, sequence.n_prompt))
+        return False
+
+    def _fits(self, sequence: Sequence) -> bool:
+        if not self.running:
+            return True
+        if self._crowded:
+            return False
+        if not self._cache.unified:
+            return True
+        planned = self._cache.used_by_busy + sum(_to_come(other) for other in self.running)
+        own = len(sequence.tokens) - self._cache.shared_prefix(sequence.tokens) + _reserve(sequence)
+        return planned + own <= self._cache.cells
 
     def _plan_decode(self, batch: Batch) -> None:
         decoding = [sequence for sequence in self.running if sequence.status is SequenceStatus.DECODE]
@@ -110,7 +155,11 @@ class Scheduler:
     def _plan_prefill(self, batch: Batch) -> None:
         budget = self._budget.tokens(decoding=batch.decode)
         for sequence in list(self.running):
-            if sequence.status is not SequenceStatus.PREFILL or batch.prefill >= budget:
+            if (
+                sequence.status is not SequenceStatus.PREFILL
+                or batch.prefill >= budget
+                or self._waits_for_leader(sequence)
+            ):
                 continue
             count = min(sequence.pending, budget - batch.prefill)
             if self._room(batch, count, sequence):
@@ -132,7 +181,7 @@ class Scheduler:
         if sequence.slot is not None:
             self._cache.clear(sequence.slot)
             self._cache.release(sequence.slot)
-        sequence.slot = None
+        sequence.slot = sequence.leader = None
         sequence.status = SequenceStatus.WAITING
         self.waiting.appendleft(sequence)
         self.preemptions += 1
@@ -150,6 +199,12 @@ class Scheduler:
 def _by_slot(item: BatchItem) -> int:
     """llama.cpp computes neighbouring streams together, where they come in order."""
     return item.sequence.slot.seq_id if item.sequence.slot else -1
+
+
+def _to_come(sequence: Sequence) -> int:
+    """Cells that a running sequence is about to need."""
+    others = sequence.led if sequence.leader else sequence.computed
+    return len(sequence.tokens) - others + _reserve(sequence)
 
 
 def _reserve(sequence: Sequence) -> int:

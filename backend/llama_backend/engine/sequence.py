@@ -43,6 +43,10 @@ class Sequence:
     slot: Slot | None = None
     cached: int = 0
     """Prompt tokens that were found in the KV cache."""
+    leader: Sequence | None = None
+    """A sequence whose prompt begins in the same way and is being computed; its cells are waited for."""
+    led: int = 0
+    """Tokens that the leader has in common with this one."""
     clock: Clock = field(default_factory=Clock)
     n_prompt: int = field(init=False)
 

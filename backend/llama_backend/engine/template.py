@@ -28,7 +28,7 @@ LLAMA2 = """\
     {%- set system, turns = '', messages -%}
 {%- endif -%}
 {%- for message in turns -%}
-    {%- if (message.role == 'user') != (loop.index0 % 2 == 0) -%}
+    {%- if message.role != ('user', 'assistant')[loop.index0 % 2] -%}
         {{- raise_exception('after an optional system message, user and assistant must take turns') -}}
     {%- endif -%}
     {%- if message.role == 'user' -%}
@@ -87,7 +87,7 @@ class ChatTemplate:
     def _render(self, messages: list[dict[str, str]]) -> str:
         try:
             return self._template.render(messages=messages, add_generation_prompt=True, tools=None)
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
             raise InvalidRequest(f"the model's chat template refuses: {error}", param="messages") from error
 
 
@@ -98,7 +98,8 @@ class _Content(str):
 
     @classmethod
     def of(cls, role: str, text: str) -> _Content:
-        return cls(f"{_ANSWER if role == 'assistant' else _TYPED}{text}{_END}")
+        """Marked text; an empty one stays empty, since templates ask for that."""
+        return cls(f"{_ANSWER if role == 'assistant' else _TYPED}{text}{_END}" if text else "")
 
     def __add__(self, other: str) -> _Content:
         return _Content(str.__add__(self, other))

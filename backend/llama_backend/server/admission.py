@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
@@ -19,6 +20,8 @@ class Admission:
     def __init__(self, max_queue: int) -> None:
         self._max_queue = max_queue
         self._inside = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._duration = _FIRST_GUESS
         self.last_activity = monotonic()
 
@@ -35,13 +38,20 @@ class Admission:
             text = f"{waiting} requests are waiting and no more than {self._max_queue} may; try again in {wait} s"
             raise QueueFull(text, retry_after=wait)
         self._inside += 1
+        self._empty.clear()
         begin = monotonic()
         try:
             yield
         finally:
             self._inside -= 1
+            if self._inside == 0:
+                self._empty.set()
             self.last_activity = monotonic()
             self._duration += _SMOOTH * (self.last_activity - begin - self._duration)
+
+    async def emptied(self) -> None:
+        """Returns when nobody is inside."""
+        await self._empty.wait()
 
     def touch(self) -> None:
         """Notes that somebody is there."""

@@ -8,7 +8,7 @@ from math import ceil
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from llama_backend.errors import BackendError, InternalError, MethodNotAllowed, NotFound
 from llama_backend.server import health, routes
 from llama_backend.server.backend import Server
-from llama_backend.server.routes import as_json, server_of
+from llama_backend.server.routes import CLIENT_GONE, as_json, server_of
 
 _log = logging.getLogger("llama_backend.server")
 Handler = Callable[[Request], Awaitable[ASGIApp]]
@@ -36,7 +36,12 @@ def make_app(server: Server) -> Starlette:
     app = Starlette(
         routes=[Route(path, Guarded(handler), methods=[method]) for method, path, handler in handlers]
         + [Route(path, handler) for path, handler in probes.items()],
-        exception_handlers={HTTPException: _http_error, BackendError: _backend_error, Exception: _unknown_error},
+        exception_handlers={
+            HTTPException: _http_error,
+            BackendError: _backend_error,
+            ClientDisconnect: _gone,
+            Exception: _unknown_error,
+        },
     )
     app.state.server = server
     return app
@@ -73,6 +78,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
     text = f"{request.method} {request.scope['path']}: {error.detail}"
     body = (kind or InternalError)(text).to_wire()
     return as_json(body, error.status_code, dict(error.headers or {}))
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    """The client went away before its body was complete; nobody reads this."""
+    return Response(status_code=CLIENT_GONE)
 
 
 async def _unknown_error(_request: Request, error: Exception) -> Response:

@@ -17,7 +17,6 @@ import msgspec
 from llama_backend.ipc import HEADER, Command, EngineConfig, Event, decode_event, frame
 
 _log = logging.getLogger("llama_backend.engine")
-_STOP_SECONDS = 5.0
 _LINES_KEPT = 20
 
 
@@ -67,12 +66,14 @@ class EngineChild:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(frame(command))
 
-    async def kill(self) -> None:
-        """Ends the process, kindly at first."""
+    async def kill(self, patience: float) -> None:
+        """Ends the process; it has `patience` seconds to do so by itself."""
         if self._writer is not None:
             self._writer.close()
+        else:
+            self._sock.close()
         try:
-            await asyncio.to_thread(self._process.wait, _STOP_SECONDS)
+            await asyncio.to_thread(self._process.wait, patience)
         except subprocess.TimeoutExpired:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)

@@ -16,6 +16,8 @@ from llama_backend.server.sockets import inode_of, remove_socket
 
 _log = logging.getLogger("llama_backend.server")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LINGER_SECONDS = 0.25
+"""After its socket is gone an idle server still serves those who connected just before."""
 
 
 class Lifecycle(uvicorn.Server):
@@ -24,6 +26,8 @@ class Lifecycle(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, server: Server) -> None:
         super().__init__(config)
         self._server = server
+        self._inode = inode_of(server.config.socket)
+        self._drainer: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -37,14 +41,28 @@ class Lifecycle(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def _on_signal(self, number: signal.Signals) -> None:
-        _log.info("%s: %s", number.name, "ending at once" if self.should_exit else "draining")
-        self.force_exit = self.should_exit
+        if self._server.draining:
+            _log.info("%s: ending at once", number.name)
+            self.force_exit = self.should_exit = True
+            return
+        _log.info("%s: draining", number.name)
         self._server.draining = True
+        if self._server.config.socket_fd is not None:
+            self._hide()
+        self._drainer = asyncio.create_task(self._drain(), name="drain")
+
+    async def _drain(self) -> None:
+        """Ends the server when the last answer is complete, or with errors after `drain` seconds."""
+        admission = self._server.admission
+        try:
+            await asyncio.wait_for(admission.emptied(), self._server.config.drain)
+        except TimeoutError:
+            _log.warning("%d answers are not complete", admission.inside)
+            await self._server.supervisor.stop()
         self.should_exit = True
 
-    async def watch_idle(self, seconds: float, socket_path: str | None) -> None:
+    async def watch_idle(self, seconds: float) -> None:
         """Ends the server after `seconds` without a request; nobody finds its socket any more before it does."""
-        inode = inode_of(socket_path)
         while True:
             admission = self._server.admission
             left = admission.last_activity + seconds - monotonic()
@@ -52,6 +70,10 @@ class Lifecycle(uvicorn.Server):
                 break
             await asyncio.sleep(max(min(left, 1.0), 0.05))
         _log.info("no request for %.0f s: ending", seconds)
-        remove_socket(socket_path, inode)
-        self._server.draining = True
+        self._hide()
+        await asyncio.sleep(_LINGER_SECONDS)
         self.should_exit = True
+
+    def _hide(self) -> None:
+        """Makes room for another server at the same place."""
+        remove_socket(self._server.config.socket, self._inode)

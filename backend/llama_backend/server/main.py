@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
+import signal
 import socket
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from llama_backend.config import ServerConfig
@@ -18,12 +20,15 @@ from llama_backend.server.sockets import inode_of, is_loopback, open_sockets, re
 if TYPE_CHECKING:
     from llama_backend.server.backend import Server
 
+_CLOSE_SECONDS = 5
+"""Answers are complete before uvicorn shuts down; only their last bytes are on their way."""
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def run(config: ServerConfig) -> int:
     """Serves until told to end; returns the exit code. Raises InvalidRequest for what cannot be served."""
     _check(config)
+    signal.signal(signal.SIGTERM, _leave)
     sockets = open_sockets(config)
     inode = inode_of(config.socket)
     _set_up_log()
@@ -33,6 +38,11 @@ def run(config: ServerConfig) -> int:
     finally:
         child.end()
         remove_socket(config.socket, inode)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """What SIGTERM does until the server has its own handler."""
+    sys.exit(0)
 
 
 def _run(config: ServerConfig, sockets: list[socket.socket], child: EngineChild) -> int:
@@ -60,12 +70,12 @@ async def _serve(config: ServerConfig, sockets: list[socket.socket], child: Engi
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=int(config.drain),
+        timeout_graceful_shutdown=_CLOSE_SECONDS,
     )
     lifecycle = Lifecycle(settings, server)
     idle = None
     if config.idle_exit is not None:
-        idle = asyncio.create_task(lifecycle.watch_idle(config.idle_exit, config.socket))
+        idle = asyncio.create_task(lifecycle.watch_idle(config.idle_exit))
     try:
         await lifecycle.serve(sockets)
     finally:

@@ -30,6 +30,8 @@ from llama_backend.server.ticket import Ticket
 _MAX_BODY = 4 * 1024 * 1024
 _OPENING_SECONDS = 10.0
 """After this long without a decision a stream is opened, and errors come in it."""
+CLIENT_GONE = 499
+"""The status of an answer that nobody reads any more (nginx's number)."""
 _WAIT = re.compile(r"\bwait=(\d{1,6})\b")
 
 _PATH = re.compile(r"`\$\.?([^`]*)`")
@@ -177,7 +179,7 @@ async def _whole(run: _Run, request: Request) -> Response:
         await asyncio.wait({work, watcher}, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             return Response(work.result(), media_type="application/json")
-        return Response(status_code=499)
+        return Response(status_code=CLIENT_GONE)
     finally:
         for task in (work, watcher):
             task.cancel()

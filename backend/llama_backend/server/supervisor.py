@@ -31,6 +31,8 @@ from llama_backend.server.ticket import Ticket
 _log = logging.getLogger("llama_backend.server")
 _RELOAD_SECONDS = 1.0
 """A model that could not be loaded is tried again for a request that comes this long after."""
+_STOP_SECONDS = 5.0
+"""An engine ends after the step that it is in; one that loads may be killed."""
 _STABLE_SECONDS = 10.0
 _BACKOFF_SECONDS = (0.0, 0.5, 2.0, 5.0, 10.0)
 """Pauses before restarts of an engine that keeps dying young."""
@@ -79,7 +81,7 @@ class Supervisor:
                 await self._task
         self._fail_all(Unavailable("the server is shutting down", retry_after=5))
         if self._child is not None:
-            await self._child.kill()
+            await self._child.kill(patience=_STOP_SECONDS if self.ready else 0)
 
     async def wait_ready(self, seconds: float) -> None:
         """Returns when requests can be taken; raises Unavailable where that takes longer than `seconds`."""
@@ -130,6 +132,10 @@ class Supervisor:
         self._changed = asyncio.Event()
         _log.info("engine: %s%s", state, f": {reason}" if reason else "")
 
+    def _set_failed(self, reason: str) -> None:
+        self._failed_at = monotonic()
+        self._set_state("failed", reason)
+
     def _retry_failed(self) -> None:
         if self.state == "failed" and monotonic() - self._failed_at > _RELOAD_SECONDS:
             self._set_state("loading")
@@ -140,7 +146,11 @@ class Supervisor:
         died_young = 0
         while True:
             begin = monotonic()
-            self._child = self._child or EngineChild(self._config)
+            try:
+                self._child = self._child or EngineChild(self._config)
+            except OSError as error:
+                self._set_failed(f"the engine cannot be started: {error.strerror or error}")
+                return
             if not await self._follow(self._child):
                 return
             died_young = 0 if monotonic() - begin > _STABLE_SECONDS else died_young + 1
@@ -160,8 +170,7 @@ class Supervisor:
             self.progress = 0.0
             self._set_state("restarting", reason)
         else:
-            self._failed_at = monotonic()
-            self._set_state("failed", self._load_error or reason)
+            self._set_failed(self._load_error or reason)
         self._fail_all(EngineDied(reason, retry_after=2))
         return loaded
 
@@ -183,7 +192,7 @@ class Supervisor:
             case Refused():
                 self._refuse(event)
             case Counted():
-                if future := self._counts.get(event.id):
+                if (future := self._counts.get(event.id)) and not future.done():
                     future.set_result(event)
             case Loading(progress):
                 self.progress = progress

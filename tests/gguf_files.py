@@ -1,0 +1,66 @@
+"""Small GGUF files for tests: metadata only.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+_FORMS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A scalar of a given GGUF type."""
+
+    kind: int
+    value: Any
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array of a given GGUF element type."""
+
+    kind: int
+    values: list[Any]
+
+
+def gguf(metadata: dict[str, Any], version: int = 3, tensors: int = 0, keys: int | None = None) -> bytes:
+    """A file of that metadata; ints are uint32, floats float32, lists arrays of strings."""
+    count = len(metadata) if keys is None else keys
+    pairs = b"".join(text(key) + value(item) for key, item in metadata.items())
+    return struct.pack("<4sIQQ", b"GGUF", version, tensors, count) + pairs
+
+
+def text(string: str) -> bytes:
+    data = string.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def value(item: Any) -> bytes:
+    """The type and the value."""
+    kind = _kind(item)
+    return struct.pack("<I", kind) + _payload(kind, item)
+
+
+def _kind(item: Any) -> int:
+    if isinstance(item, Typed):
+        return item.kind
+    kinds: dict[type, int] = {bool: 7, int: 4, float: 6, str: _STRING, list: _ARRAY, Array: _ARRAY}
+    return kinds[type(item)]
+
+
+def _payload(kind: int, item: Any) -> bytes:
+    if isinstance(item, Typed):
+        return _payload(kind, item.value)
+    if kind == _STRING:
+        return text(item)
+    if kind == _ARRAY:
+        array = item if isinstance(item, Array) else Array(_STRING, item)
+        parts = [_payload(array.kind, element) for element in array.values]
+        return struct.pack("<IQ", array.kind, len(parts)) + b"".join(parts)
+    return struct.pack(f"<{_FORMS[kind]}", item)

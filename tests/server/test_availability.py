@@ -1,0 +1,144 @@
+"""Full, loading, unreadable: who is sent away, with which answer, and who may wait."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import monotonic, sleep
+
+import openai
+import pytest
+
+from llama_backend.server.answers import HEARTBEAT
+from tests.server.conftest import Serve
+from tests.server.fake_engine import FakeModel
+from tests.server.harness import CHAT, MODEL, ServerProcess, chat, until, write_model
+
+GGUF = b"GGUF\x03\x00\x00\x00"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_full_queue(serve: Serve, stream: bool) -> None:
+    server = serve(slots=1, max_queue=2)
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(_ask, server, "words=5 delay=0.2") for _ in range(3)]
+        until(lambda: server.status().waiting == 2, 5, "a full queue")
+        assert server.status().active == 3
+        with server.openai() as client, pytest.raises(openai.RateLimitError) as caught:
+            client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "a"}], stream=stream)
+        assert caught.value.code == "queue_full"
+        assert int(caught.value.response.headers["retry-after"]) >= 1
+        assert [each.result() for each in running] == ["w0 w1 w2 w3 w4"] * 3
+    assert _ask(server, "a b") == "a b"
+    assert server.status().active == 0
+
+
+def test_heartbeats_come_while_a_request_is_queued_and_while_the_engine_is_silent(serve: Serve) -> None:
+    server = serve(slots=1, heartbeat=0.1)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(_lines, server, "words=3 delay=0.4")
+        until(lambda: server.status().running == 1, 5, "the first request")
+        second = pool.submit(_lines, server, "a")
+        first_text, second_text = first.result(), second.result()
+    beat = HEARTBEAT.decode()
+    assert first_text.count(beat) >= 6
+    assert second_text.count(beat) >= 6
+    assert second_text.index(beat) < second_text.index('"content":"a"')
+    assert second_text.endswith("data: [DONE]\n\n")
+
+
+def test_heartbeats_come_while_the_model_loads(serve: Serve) -> None:
+    server = serve(FakeModel(load=1.0), ready=False, heartbeat=0.1)
+    text = _lines(server, "a", wait=10)
+    assert text.startswith(HEARTBEAT.decode())
+    assert '"content":"a"' in text
+
+
+def test_while_the_model_loads_there_is_503_for_those_who_do_not_wait(serve: Serve) -> None:
+    server = serve(FakeModel(load=2.0), ready=False)
+    with server.http() as client:
+        for path, body in ((CHAT, chat()), (CHAT, chat(stream=True)), ("/v1/tokenize", {"prompt": "a"})):
+            answer = client.post(path, json=body)
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) >= 1
+            assert answer.json()["error"]["code"] == "unavailable"
+            assert "loading" in answer.json()["error"]["message"]
+        short = client.post(CHAT, json=chat(), headers={"Prefer": "wait=0"})
+        assert short.status_code == 503
+        assert [client.get(path).status_code for path in ("/livez", "/startupz", "/readyz")] == [200, 503, 503]
+        assert client.get("/readyz").json()["state"] == "loading"
+        assert client.get("/v1/models").status_code == 200
+        answer = client.post(CHAT, json=chat("a b"), headers={"Prefer": "respond-async, wait=10"})
+        assert answer.json()["choices"][0]["message"]["content"] == "a b"
+        assert [client.get(path).status_code for path in ("/livez", "/startupz", "/readyz")] == [200, 200, 200]
+
+
+def test_waiting_has_an_end(serve: Serve) -> None:
+    server = serve(FakeModel(load=20), ready=False)
+    begin = monotonic()
+    with server.http() as client:
+        answer = client.post(CHAT, json=chat(), headers={"Prefer": "wait=1"})
+    assert answer.status_code == 503
+    assert 0.9 < monotonic() - begin < 3
+
+
+def test_a_model_that_cannot_be_loaded_and_is_repaired(serve: Serve, tmp_path: Path) -> None:
+    server = serve(FakeModel(fail="it is no model"), ready=False)
+    server.wait_state("failed")
+    with server.http() as client:
+        for stream in (False, True):
+            answer = client.post(CHAT, json=chat(stream=stream), headers={"Prefer": "wait=5"})
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["message"]) == (503, "model_unreadable", "it is no model")
+        assert client.get("/livez").status_code == 200
+        assert client.get("/readyz").json()["reason"] == "it is no model"
+        assert server.status().reason == "it is no model"
+        write_model(tmp_path / "fake.json")
+        sleep(1.1)
+        answer = client.post(CHAT, json=chat("a b"), headers={"Prefer": "wait=5"})
+        assert answer.json()["choices"][0]["message"]["content"] == "a b"
+    assert server.status().state == "ready"
+
+
+def test_an_engine_that_dies_while_it_loads_is_no_endless_loop(serve: Serve) -> None:
+    server = serve(FakeModel(die_loading=True), ready=False)
+    server.wait_state("failed")
+    reason = server.status().reason
+    assert reason is not None
+    assert "signal 9" in reason
+    assert "dies while it loads" in reason
+    sleep(0.5)
+    assert server.log.read_text().count("llama_backend.engine: the fake dies") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no model at all", "invalid magic"),
+        (GGUF + b"\x00" * 16, "fake.json"),
+        (GGUF, "fake.json"),
+        (b"", "fake.json"),
+    ],
+)
+def test_the_real_engine_says_why_a_file_is_no_model(serve: Serve, tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "fake.json").write_bytes(content)
+    server = serve(ready=False, module="llama_backend.engine")
+    with server.http() as client:
+        answer = client.post(CHAT, json=chat(), headers={"Prefer": "wait=20"})
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (503, "model_unreadable")
+        assert reason in error["message"]
+        assert "\n" not in error["message"]
+        assert client.get("/livez").status_code == 200
+
+
+def _ask(server: ServerProcess, text: str) -> str:
+    with server.http() as client:
+        answer = client.post(CHAT, json=chat(text))
+        content: str = answer.json()["choices"][0]["message"]["content"]
+        return content
+
+
+def _lines(server: ServerProcess, text: str, wait: int = 0) -> str:
+    with server.http(headers={"Prefer": f"wait={wait}"}) as client:
+        return client.post(CHAT, json=chat(text, stream=True)).text

@@ -1,0 +1,123 @@
+"""The engine is killed: streams end with an error, another engine comes, and one that keeps dying is slowed down."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from contextlib import suppress
+from time import monotonic, sleep
+
+import openai
+import pytest
+
+from tests.server.conftest import Serve
+from tests.server.fake_engine import FakeModel
+from tests.server.harness import CHAT, MODEL, ServerProcess, chat, until
+
+
+def kill_engine(server: ServerProcess) -> int:
+    pid = server.status().engine_pid
+    assert pid is not None
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def test_a_stream_ends_with_an_error_event_after_what_had_come(serve: Serve) -> None:
+    server = serve()
+    with server.http() as client:
+        text = client.post(CHAT, json=chat("words=5 die=3", stream=True)).text
+    assert "w2" in text
+    assert '"code":"engine_died"' in text
+    assert "signal 9" in text
+    assert "[DONE]" not in text
+    assert text.index("w2") < text.index("engine_died")
+
+
+def test_the_official_client_raises_it(serve: Serve) -> None:
+    server = serve()
+    texts = []
+    with server.openai() as client:
+        stream = client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": "words=5 die=2 delay=0.01"}], stream=True
+        )
+        with pytest.raises(openai.APIError, match="the engine ended"):
+            texts += [chunk.choices[0].delta.content for chunk in stream]
+
+
+def test_an_answer_in_one_piece_fails_with_503(serve: Serve) -> None:
+    server = serve()
+    with server.http() as client:
+        answer = client.post(CHAT, json=chat("words=5 die=3"))
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "engine_died"
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_another_engine_answers_soon(serve: Serve) -> None:
+    server = serve()
+    old = kill_engine(server)
+    begin = monotonic()
+    with server.http() as client:
+        until(lambda: server.status().engine_pid not in (old, None), 2, "another engine")
+        answer = client.post(CHAT, json=chat("a b"), headers={"Prefer": "wait=10"})
+        assert answer.json()["choices"][0]["message"]["content"] == "a b"
+    assert monotonic() - begin < 2
+    status = server.status()
+    assert (status.state, status.restarts, status.active, status.running) == ("ready", 1, 0, 0)
+
+
+def test_requests_that_come_while_there_is_no_engine_wait_or_get_503(serve: Serve) -> None:
+    server = serve(FakeModel(load=0.5))
+    kill_engine(server)
+    until(lambda: server.status().state == "restarting", 2, "the restart")
+    with server.http() as client:
+        answer = client.post(CHAT, json=chat())
+        assert answer.status_code == 503
+        assert "restarting" in answer.json()["error"]["message"]
+        assert client.get("/startupz").status_code == 200
+        assert client.get("/readyz").status_code == 503
+        assert client.post(CHAT, json=chat(), headers={"Prefer": "wait=5"}).status_code == 200
+
+
+def test_those_in_the_queue_are_told_too(serve: Serve) -> None:
+    server = serve(slots=1)
+    socks = [server.raw() for _ in range(3)]
+    for sock in socks:
+        send(sock, "words=50 delay=0.1")
+    until(lambda: server.status().waiting == 2, 5, "a queue")
+    kill_engine(server)
+    for sock in socks:
+        with sock:
+            assert b"engine_died" in read_all(sock)
+    server.wait_idle()
+
+
+def test_an_engine_that_keeps_dying_is_started_less_and_less_often(serve: Serve) -> None:
+    server = serve(FakeModel(die_ready=0.05))
+    until(lambda: server.status().restarts >= 2, 5, "two restarts")
+    sleep(1.5)
+    assert server.status().restarts <= 4
+    with server.http() as client:
+        assert client.get("/livez").status_code == 200
+
+
+def test_what_the_engine_said_last_is_in_the_reason(serve: Serve) -> None:
+    server = serve()
+    kill_engine(server)
+    until(lambda: server.status().restarts == 1, 2, "the restart")
+    assert "the engine ended with signal 9" in server.log.read_text()
+
+
+def send(sock: socket.socket, text: str) -> None:
+    body = f'{{"messages": [{{"role": "user", "content": "{text}"}}], "stream": true}}'.encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    sock.sendall(head.encode() + body)
+
+
+def read_all(sock: socket.socket) -> bytes:
+    parts = []
+    while part := sock.recv(65_536):
+        parts.append(part)
+    return b"".join(parts)
