@@ -62,6 +62,18 @@ async def test_what_is_read_stays_in_place_while_earlier_messages_are_added(monk
         assert app.view.max_scroll_y - app.view.scroll_y == before_end > 0
 
 
+async def test_what_fits_begins_at_the_top_whatever_the_size_was_before() -> None:
+    app = ViewApp()
+    async with app.run_test(size=(40, 3)) as pilot:
+        await show(app, pilot, 4)
+        assert app.view.is_vertical_scroll_end
+        assert app.view.scroll_y > 0
+        for height in (30, 25, 40):
+            await pilot.resize_terminal(40, height)
+            await pilot.pause(0.1)
+            assert app.view.query(Message).first().region.y == 0
+
+
 async def test_another_conversation_ends_the_filling() -> None:
     app = ViewApp()
     async with app.run_test(size=(40, 20)) as pilot:

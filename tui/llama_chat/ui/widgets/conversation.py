@@ -32,9 +32,12 @@ class ConversationView(VerticalScroll, can_focus=False):
         self._is_filling = False
 
     def watch_virtual_size(self, old: Size, new: Size) -> None:
-        """Holds on to the end where that was in view; what is shorter than the view begins at its top."""
-        height = self.container_size.height
-        was_at_end = self.scroll_y >= old.height - height
+        """Holds on to the end where that was in view; what is shorter than the view begins at its top.
+
+        Textual has set the new `size` by now, but not yet the new `container_size`.
+        """
+        height = self.size.height
+        was_at_end = self.scroll_y >= old.height - self.container_size.height
         if not 0 < height < new.height:
             self.anchor(False)
         elif was_at_end and not self.is_vertical_scroll_end:
