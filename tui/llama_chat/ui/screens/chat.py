@@ -65,6 +65,7 @@ class ChatScreen(Screen[None]):
         self._ladder = KeyLadder()
         self._exchange: Exchange | None = None
         self._hint_timer: Timer | None = None
+        self._hinted_draft = ""
         self.view = ConversationView()
         self.prompt = PromptArea()
         self._line = StatusLine()
@@ -109,11 +110,17 @@ class ChatScreen(Screen[None]):
         await self._backend.aclose()
 
     def hint(self, text: str, *, is_warning: bool = False, seconds: float = _HINT_SECONDS) -> None:
-        """Says something in the status line for a while."""
+        """Says something in the status line for a while, or until the draft changes."""
+        self._end_hint()
+        self._show(hint=text, is_warning=is_warning)
+        self._hinted_draft = self.prompt.text
+        self._hint_timer = self.set_timer(seconds, self._end_hint)
+
+    def _end_hint(self) -> None:
         if self._hint_timer is not None:
             self._hint_timer.stop()
-        self._show(hint=text, is_warning=is_warning)
-        self._hint_timer = self.set_timer(seconds, lambda: self._show(hint=""))
+            self._hint_timer = None
+            self._show(hint="")
 
     # To ask, and to be answered
 
@@ -261,7 +268,9 @@ class ChatScreen(Screen[None]):
     # What the status line shows
 
     @on(PromptArea.Changed)
-    def _measure_draft(self) -> None:
+    def _draft_changed(self) -> None:
+        if self.prompt.text != self._hinted_draft:
+            self._end_hint()
         if not self.is_answering:
             self._measure()
 
