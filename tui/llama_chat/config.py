@@ -38,6 +38,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """Whether `ask` writes the answer as it comes."""
     log: bool = True
     """Whether conversations are kept in the history."""
+    theme: str | None = None
+    """The colours of the chat, one of Textual's themes; None is its default."""
     url: str | None = None
     """A backend elsewhere; None is the local one."""
     api_key_file: str | None = None
