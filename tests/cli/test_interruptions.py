@@ -164,5 +164,5 @@ def test_an_interrupt_that_the_caller_ignores_is_ignored(backend: ScriptedBacken
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         wait_until(lambda: bool(backend.requests))
         process.send_signal(signal.SIGINT)
-        assert process.communicate() == (b"one two\n", None)
+        assert process.communicate()[0] == b"one two\n"
     assert process.returncode == 0
