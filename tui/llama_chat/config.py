@@ -102,7 +102,7 @@ def _found(options: Mapping[str, Any], user_file: Path, folder: Path) -> Iterato
 
 
 def _is_service_link(name: str, text: str) -> bool:
-    """Whether Kubernetes wrote the variable: beside a Service `llama-chat`, LLAMA_CHAT_PORT is its `tcp://…` address."""
+    """Whether Kubernetes wrote the variable: beside a Service `llama-chat`, LLAMA_CHAT_PORT is its `tcp://…` URL."""
     return name == "port" and "://" in text
 
 
