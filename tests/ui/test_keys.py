@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from textual import events
@@ -19,9 +20,11 @@ from tests.ui.scripted import ScriptedBackend
 
 def feed(chat: Driver, text: str) -> None:
     """Keys as a terminal without bracketed paste delivers a paste: all at once."""
+    now = time.monotonic()
     for character in text:
-        key = {"\r": "enter", " ": "space"}.get(character, character)
-        chat.prompt.post_message(events.Key(key, character))
+        key = events.Key({"\r": "enter", " ": "space"}.get(character, character), character)
+        key.time = now
+        chat.prompt.post_message(key)
 
 
 def answering() -> ScriptedBackend:
@@ -35,6 +38,14 @@ class TestWriting:
             await chat.press("a", key, "b")
             assert chat.prompt.text == "a\nb"
             assert chat.messages == []
+
+    async def test_keys_that_come_fast_take_effect_in_their_order(self) -> None:
+        async with running() as chat:
+            feed(chat, "ab")
+            for key in ("backspace", "ctrl+j", "left", "left"):
+                chat.prompt.post_message(events.Key(key, None))
+            feed(chat, "c")
+            await chat.until(lambda: chat.prompt.text == "ca\n")
 
     async def test_the_box_grows_with_its_text_up_to_a_limit(self) -> None:
         async with running() as chat:

@@ -90,6 +90,11 @@ def test_code_is_folded_and_loses_nothing() -> None:
     assert "".join(shown("```\n" + "x" * 50 + "\n```", 12)).replace(" ", "") == "x" * 50
 
 
+def test_prose_stays_readable_on_a_wide_terminal_and_code_takes_what_it_needs() -> None:
+    assert max(map(len, shown("word " * 100, 300))) <= 100
+    assert shown("```\n" + "x" * 250 + "\n```", 300) == [" " + "x" * 250]
+
+
 def test_deep_nesting_keeps_room_for_text() -> None:
     source = "\n".join("  " * depth + f"- level {depth}" for depth in range(12))
     assert all(shown(source, 20))

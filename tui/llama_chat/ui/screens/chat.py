@@ -59,13 +59,13 @@ class ChatScreen(Screen[None]):
         super().__init__()
         self._options = options
         self._opened = conversation
-        self._history = history
         self._session = Session(history, model=options.model, system=options.system)
         self._backend = WatchedBackend(backend, self._show_backend)
         self._meter = ContextMeter(self._backend, self._show_reading)
         self._ladder = KeyLadder()
         self._exchange: Exchange | None = None
         self._hint_timer: Timer | None = None
+        self._hinted_draft = ""
         self.view = ConversationView()
         self.prompt = PromptArea()
         self._line = StatusLine()
@@ -110,11 +110,17 @@ class ChatScreen(Screen[None]):
         await self._backend.aclose()
 
     def hint(self, text: str, *, is_warning: bool = False, seconds: float = _HINT_SECONDS) -> None:
-        """Says something in the status line for a while."""
+        """Says something in the status line for a while, or until the draft changes."""
+        self._end_hint()
+        self._show(hint=text, is_warning=is_warning)
+        self._hinted_draft = self.prompt.text
+        self._hint_timer = self.set_timer(seconds, self._end_hint)
+
+    def _end_hint(self) -> None:
         if self._hint_timer is not None:
             self._hint_timer.stop()
-        self._show(hint=text, is_warning=is_warning)
-        self._hint_timer = self.set_timer(seconds, lambda: self._show(hint=""))
+            self._hint_timer = None
+            self._show(hint="")
 
     # To ask, and to be answered
 
@@ -122,7 +128,7 @@ class ChatScreen(Screen[None]):
     async def _submit(self, event: PromptArea.Submitted) -> None:
         reading = self._meter.reading
         if self._is_free() and not reading.fits:
-            self._refuse(f"{reading.count:,} tokens do not fit into {reading.context:,}")
+            self._refuse(f"{reading.count:,} tokens do not fit into {reading.context:,}: shorten it, or Ctrl+N")
         elif self._is_free():
             self.prompt.take()
             await self._ask(event.text)
@@ -206,8 +212,8 @@ class ChatScreen(Screen[None]):
     async def action_history(self) -> None:
         from llama_chat.ui.screens.history import HistoryScreen
 
-        chosen = await self.app.push_screen_wait(HistoryScreen(self._history))
-        if chosen is not None:
+        chosen = await self.app.push_screen_wait(HistoryScreen(self._session.history))
+        if chosen is not None or self._session.is_gone():
             await self.open(chosen)
 
     def action_help(self) -> None:
@@ -262,7 +268,9 @@ class ChatScreen(Screen[None]):
     # What the status line shows
 
     @on(PromptArea.Changed)
-    def _measure_draft(self) -> None:
+    def _draft_changed(self) -> None:
+        if self.prompt.text != self._hinted_draft:
+            self._end_hint()
         if not self.is_answering:
             self._measure()
 
