@@ -162,6 +162,24 @@ def test_an_interrupted_pull_goes_on(hub: LocalHub, options: PullOptions, source
     assert sum(hub.sent[path] for path in hub.sent if path.endswith(".safetensors")) == total
 
 
+def test_the_cache_of_other_programs_is_used(
+    hub: LocalHub, options: PullOptions, source: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "models--someone--tiny"
+    (folder / "blobs").mkdir(parents=True)
+    (folder / "snapshots" / COMMIT).mkdir(parents=True)
+    for path, raw in hub.repositories["someone/tiny"].items():
+        if path.endswith(".safetensors"):
+            blob = folder / "blobs" / hashlib.sha256(raw).hexdigest()
+            blob.write_bytes(raw)
+            (folder / "snapshots" / COMMIT / path).symlink_to(blob)
+    product = pull(parse_target("someone/tiny"), options, Silent()).products[0]
+    assert product.path.is_file()
+    assert not [path for path in hub.sent if path.endswith(".safetensors")]
+    assert len(list((folder / "blobs").iterdir())) == 2, "the cache is left as it was"
+
+
 def test_offline_uses_what_was_fetched(
     hub: LocalHub, options: PullOptions, source: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,5 +103,5 @@ def _quality(kind: str, path: Path, result: dict[str, Any]) -> Quality:
 def _row(model: Quality) -> str:
     perplexity = f"{model.perplexity:.4f} ± {model.perplexity_error:.4f}"
     divergence = f"{model.divergence:.5f} ± {model.divergence_error:.5f}"
-    size, agreement = f"{model.nbytes / 1e9:.2f}", f"{100 * model.agreement:.1f} %"
+    size, agreement = f"{model.nbytes / 1e9:.3g}", f"{100 * model.agreement:.1f} %"
     return f"{model.kind:10} {size:>7} {perplexity:>17} {divergence:>19} {model.divergence_p99:>8.4f} {agreement:>15}"
