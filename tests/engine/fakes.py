@@ -80,7 +80,12 @@ class FakeMemory:
         del self.owned.setdefault(seq_id, [])[start:]
         return True
 
+    @property
+    def can_share(self) -> bool:
+        return not self.refuses_partial
+
     def share(self, source: int, target: int, length: int) -> None:
+        assert self.can_share, "a state of all tokens was taken for that of some"
         assert not self.cells.get(target), "only an empty sequence takes over cells"
         self.cells[target] = self.cells[source][:length]
         self.owned[target] = self.owned[source][:length] if self.unified else [object() for _ in range(length)]

@@ -126,6 +126,20 @@ def test_a_model_that_cannot_remove_a_part_keeps_what_needs_no_cut() -> None:
     assert slot.tokens == [1, 2, 3]
 
 
+def test_a_model_with_one_state_for_all_tokens_takes_over_no_prefix_and_keeps_its_own() -> None:
+    memory = FakeMemory(1000, refuses_partial=True)
+    cache = KVCache(memory, 2, 1000, unified=True)
+    beginning = list(range(100))
+    for slot, size in enumerate((100, 40)):
+        memory.add(slot, 0, beginning[:size])
+    fill(cache, beginning)
+    (own,) = fill_idle(cache, beginning[:40])
+    tokens = [*beginning, 5]
+    assert cache.acquire(tokens) is own
+    cache.adopt_prefix(own, tokens)
+    assert len(own.tokens) == 40
+
+
 def test_idle_slots_give_way_least_recently_used_first() -> None:
     cache = make_cache(cells=10)
     first, second, third = fill_idle(cache, [1] * 3, [2] * 3, [3] * 3)

@@ -168,10 +168,10 @@ def test_answers_beside_others_are_those_given_alone(make_bench: MakeBench, unif
 
 
 def test_a_pool_that_is_too_small_for_all_changes_no_answer(make_bench: MakeBench) -> None:
-    bench = make_bench(slots=4, context=256)
-    alone = bench.answer(COUNT, max_tokens=90)
+    bench = make_bench(slots=4, context=256, cells=256)
+    alone = bench.answer(COUNT, max_tokens=75)
     for number in range(3):
-        bench.ask(number, COUNT, max_tokens=90)
+        bench.ask(number, COUNT, max_tokens=75)
     bench.run()
     assert bench.engine.scheduler.preemptions > 0
     assert [bench.texts[number] for number in range(3)] == [alone] * 3
@@ -180,7 +180,7 @@ def test_a_pool_that_is_too_small_for_all_changes_no_answer(make_bench: MakeBenc
 
 def test_a_full_context_ends_the_answer_with_length(make_bench: MakeBench) -> None:
     bench = make_bench(slots=2, context=256)
-    bench.ask(1, COUNT, max_tokens=None, ignore_eos=True)
+    bench.submit(1, " sea" * 240, max_tokens=None, ignore_eos=True)
     bench.run()
     assert bench.reasons[1] == "length"
     assert bench.usages[1].total_tokens == 256

@@ -180,6 +180,19 @@ def test_idle_cells_go_before_anybody_is_preempted() -> None:
     assert scheduler.preemptions == 0
 
 
+def test_cells_of_an_idle_slot_are_no_gift_to_who_takes_it() -> None:
+    """They were nobody's before, and they are the newcomer's afterwards."""
+    scheduler = make(slots=2, cells=300, budget=512)
+    earlier, running = sequence(1, 140), sequence(2, 100)
+    add(scheduler, earlier, running)
+    step(scheduler)
+    scheduler.finish(earlier)
+    again = sequence(1, 150)
+    add(scheduler, again)
+    step(scheduler)
+    assert list(scheduler.waiting) == [again]
+
+
 def test_a_full_pool_preempts_the_newest_and_nobody_else() -> None:
     scheduler = make(slots=3, cells=200, budget=512)
     sequences = [sequence(number, 10, None) for number in (1, 2)]

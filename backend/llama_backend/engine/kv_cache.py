@@ -15,6 +15,11 @@ class KVMemory(Protocol):
         """Frees the cells of a sequence from position `start` on; False where the model cannot do that."""
         ...
 
+    @property
+    def can_share(self) -> bool:
+        """Whether `share` can be used: not where a model keeps one state that sums up all tokens (Mamba)."""
+        ...
+
     def share(self, source: int, target: int, length: int) -> None:
         """Gives the empty sequence `target` the first `length` cells of `source`: shared or, in split mode, copied."""
         ...
@@ -73,6 +78,11 @@ class KVCache:
     def unified(self) -> bool:
         return self._unified
 
+    @property
+    def can_share(self) -> bool:
+        """Whether a slot can take over a prefix from another."""
+        return self._memory.can_share
+
     def acquire(self, tokens: Tokens[int]) -> Slot | None:
         """The idle slot that shares the longest prefix with `tokens`, cut to that prefix; None if all are busy.
 
@@ -97,11 +107,14 @@ class KVCache:
         self._hold(slot, [next(self._numbers) for _ in tokens])
 
     def shared_prefix(self, tokens: Tokens[int]) -> int:
-        """How many tokens a sequence of `tokens` could take over from the slot that holds most of them."""
-        return max(common_prefix(slot.tokens, tokens, len(tokens) - 1) for slot in self._slots)
+        """How many tokens a sequence of `tokens` would have in cells that a busy slot holds anyway."""
+        busy = [slot for slot in self._slots if slot.busy and self.can_share]
+        return max((common_prefix(slot.tokens, tokens, len(tokens) - 1) for slot in busy), default=0)
 
     def adopt_prefix(self, slot: Slot, tokens: Tokens[int]) -> None:
         """Takes over for `slot` the longest prefix of `tokens` that another slot holds, where that saves enough."""
+        if not self.can_share:
+            return
         limit = len(tokens) - 1
         donor = max(self._slots, key=lambda other: common_prefix(other.tokens, tokens, limit))
         length = common_prefix(donor.tokens, tokens, limit)

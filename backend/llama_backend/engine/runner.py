@@ -92,6 +92,7 @@ class ModelRunner:
         self._unified = plan.unified
         self._n_vocab = model.vocab.size
         self.n_batch = int(lib.llama_n_batch(self._context))
+        self.can_share = not (lib.llama_model_is_recurrent(model.handle) or lib.llama_model_is_hybrid(model.handle))
         self._arrays = BatchArrays(self.n_batch)
         self._sample = quick("llama_sampler_sample")
         self._logits = quick("llama_get_logits_ith")

@@ -116,7 +116,7 @@ class Scheduler:
     def _follow(self, sequence: Sequence) -> None:
         """Finds a sequence in prefill that computes a prefix of this one, longer than what is there already."""
         sequence.leader, sequence.led = None, sequence.computed + LEAST_SHARED
-        for other in self.running:
+        for other in self.running if self._cache.can_share else []:
             if other.status is SequenceStatus.PREFILL and other.leader is None:
                 shared = common_prefix(other.tokens, sequence.tokens, len(sequence.tokens) - 1)
                 if shared > max(other.computed, sequence.led):
