@@ -9,10 +9,12 @@ from typing import NoReturn
 COMMANDS = {
     "ask": "Answer one prompt on standard output.",
     "chat": "Chat in the terminal; the default command.",
+    "convert": "Convert weights to GGUF, quantise and check them.",
     "config": "Show the settings in force and where each comes from.",
     "history": "List, show and delete conversations.",
-    "models": "List the installed models.",
+    "models": "List, show and remove installed models.",
     "paths": "Show where settings, history, models and logs are.",
+    "pull": "Fetch a model and install it.",
     "serve": "Run the backend in the foreground.",
     "status": "Show how the backend is.",
     "stop": "End the background backend.",
