@@ -16,17 +16,17 @@ from tests.server.fake_engine import FakeModel
 from tests.server.harness import CHAT, MODEL, ServerProcess, chat, until, write_model
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_full_queue(serve: Serve, stream: bool) -> None:
+def test_a_full_queue(serve: Serve) -> None:
     server = serve(slots=1, max_queue=2)
     with ThreadPoolExecutor(3) as pool:
         running = [pool.submit(_ask, server, "words=5 delay=0.2") for _ in range(3)]
         until(lambda: server.status().waiting == 2, 5, "a full queue")
         assert server.status().active == 3
-        with server.openai() as client, pytest.raises(openai.RateLimitError) as caught:
-            client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "a"}], stream=stream)
-        assert caught.value.code == "queue_full"
-        assert int(caught.value.response.headers["retry-after"]) >= 1
+        for stream in (False, True):
+            with server.openai() as client, pytest.raises(openai.RateLimitError) as caught:
+                client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "a"}], stream=stream)
+            assert caught.value.code == "queue_full"
+            assert int(caught.value.response.headers["retry-after"]) >= 1
         assert [each.result() for each in running] == ["w0 w1 w2 w3 w4"] * 3
     assert _ask(server, "a b") == "a b"
     assert server.status().active == 0

@@ -15,6 +15,7 @@ from llama_chat.ui.screens.help import HelpScreen
 from llama_chat.ui.widgets.markdown_view import MarkdownView
 from llama_chat.ui.widgets.question import Question
 from tests.ui.driver import Driver, running
+from tests.ui.sample import saved_conversation
 from tests.ui.scripted import ScriptedBackend
 
 
@@ -227,6 +228,14 @@ class TestScrolling:
                 await chat.until(lambda: chat.view.is_vertical_scroll_end)
                 assert "❯" in chat.screen_text
                 assert "word" in chat.screen_text
+
+    async def test_the_smallest_terminals_break_nothing(self) -> None:
+        history, conversation = saved_conversation()
+        async with running(history=history, conversation=conversation) as chat:
+            for size in ((1, 1), (2, 3), (5, 2), (10, 4), (3, 40), (80, 1), (80, 24)):
+                await chat.pilot.resize_terminal(*size)
+                await chat.pilot.pause()
+            assert "Challenger" in chat.screen_text
 
 
 class TestWindows:

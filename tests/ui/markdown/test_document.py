@@ -117,6 +117,14 @@ def test_a_growing_document_ends_like_one_that_came_at_once(step: int) -> None:
     assert document.source == EVERYTHING
 
 
+@pytest.mark.parametrize("source", ["- item\n**Note** well", "> quote\n1984 was\n", "text\n``not a fence"])
+def test_a_line_that_only_begins_like_a_block_goes_on_with_the_one_before(source: str) -> None:
+    document = MarkdownDocument()
+    for character in source:
+        document.append(character)
+    assert document.rows(40) == MarkdownDocument(source).rows(40)
+
+
 def test_only_the_last_block_is_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[str] = []
     from llama_chat.ui.markdown import document as module
@@ -126,7 +134,10 @@ def test_only_the_last_block_is_parsed_again(monkeypatch: pytest.MonkeyPatch) ->
     document = MarkdownDocument("paragraph\n\n" * 100)
     document.append("more")
     document.append(" of it")
-    assert parsed[1:] == ["paragraph\n\nmore", "more of it"]
+    document.append("\n\nnext\n")
+    assert parsed[1:] == ["paragraph\n\nmore", "paragraph\n\nmore of it", "paragraph\n\nmore of it\n\nnext\n"]
+    document.append("and on")
+    assert parsed[4:] == ["next\nand on"]
 
 
 def test_code_is_coloured_once_it_is_complete() -> None:

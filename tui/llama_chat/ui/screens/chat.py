@@ -23,6 +23,7 @@ from llama_chat.ui.exchange import Exchange
 from llama_chat.ui.key_ladder import AGAIN_SECONDS, KeyLadder, Rung
 from llama_chat.ui.session import Session
 from llama_chat.ui.watched_backend import BackendState, WatchedBackend
+from llama_chat.ui.widgets.answer import Answer
 from llama_chat.ui.widgets.conversation import ConversationView
 from llama_chat.ui.widgets.message import Message
 from llama_chat.ui.widgets.prompt_area import PromptArea
@@ -140,28 +141,31 @@ class ChatScreen(Screen[None]):
             await self._ask(text)
 
     async def _ask(self, text: str) -> None:
-        answer = await self.view.begin(text)
-        self._exchange = Exchange(text, self._session.turn(), answer, self._show_progress, self._end)
-        self._exchange.wait(_waiting(self._backend.state))
+        answer = Answer()
+        exchange = Exchange(text, self._session.turn(), answer, self._show_progress, self._end)
+        self._exchange = exchange
+        exchange.wait(_waiting(self._backend.state))
         self._show(is_answering=True, tokens_per_second=None)
         if not self._meter.reading.is_exact:
             self._measure()
-        self._exchange.start(self._backend, self._options.sampling)
+        await self.view.begin(text, answer)
+        if self._exchange is exchange:
+            exchange.start(self._backend, self._options.sampling)
 
     def _end(self, exchange: Exchange) -> None:
         self._exchange = None
         self._session.settle(exchange.turn)
         self._show(is_answering=False)
         if isinstance(exchange.error, PromptTooLong):
-            self.call_later(self._put_back, exchange.error.message)
+            self._put_back(exchange.question, exchange.error.message)
         self._measure()
 
-    async def _put_back(self, reason: str) -> None:
+    def _put_back(self, question: str, reason: str) -> None:
         """Makes a question that was refused the draft again."""
-        text = self._session.take_back() or ""
-        await self.view.take_back()
+        self._session.take_back()
+        self.call_later(self.view.take_back)
         draft = self.prompt.text
-        self.prompt.put(f"{text}\n{draft}" if draft.strip() else text)
+        self.prompt.put(f"{question}\n{draft}" if draft.strip() else question)
         self._refuse(reason)
 
     def _refuse(self, reason: str) -> None:

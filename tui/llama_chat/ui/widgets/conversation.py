@@ -66,13 +66,11 @@ class ConversationView(VerticalScroll, can_focus=False):
         finally:
             self.call_after_refresh(setattr, self, "_is_filling", False)
 
-    async def begin(self, question: str) -> Answer:
+    async def begin(self, question: str, answer: Answer) -> None:
         """Adds a question and the answer that is to come."""
-        answer = Answer()
         await self.query(Welcome).remove()
         await self.mount(Question(question), answer)
         self.scroll_end(animate=False)
-        return answer
 
     async def take_back(self) -> None:
         """Removes the last question and what follows it."""

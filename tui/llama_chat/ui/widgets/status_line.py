@@ -76,7 +76,7 @@ def row(status: Status, width: int) -> Content:
 
 def _left(status: Status) -> Iterator[Part]:
     if status.hint:
-        yield Part(Content.styled(status.hint, "$text-warning" if status.is_warning else "$foreground"), 9)
+        yield Part(Content.styled(one_line(status.hint), "$text-warning" if status.is_warning else "$foreground"), 9)
         return
     weight, state = _state(status)
     if status.model:
