@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -25,18 +24,21 @@ with found.grammar(4):
 
 
 @pytest.fixture
-def page() -> Iterator[GuardPage]:
-    page = GuardPage()
-    yield page
-    page.close()
+def page() -> GuardPage:
+    return GuardPage()
+
+
+@pytest.fixture
+def guard(page: GuardPage) -> Guard:
+    with page as file:
+        return Guard(file)
 
 
 def test_nobody_is_suspect_before_anything_was_noted(page: GuardPage) -> None:
     assert page.suspects() == Suspects()
 
 
-def test_the_last_batch_is_suspect(page: GuardPage) -> None:
-    guard = Guard(page.file)
+def test_the_last_batch_is_suspect(page: GuardPage, guard: Guard) -> None:
     guard.batch([7, 2**63, 9])
     assert page.suspects() == Suspects(0, frozenset({7, 2**63, 9}))
     guard.batch([8])
@@ -45,8 +47,7 @@ def test_the_last_batch_is_suspect(page: GuardPage) -> None:
     assert page.suspects() == Suspects()
 
 
-def test_a_grammar_is_suspect_while_it_works(page: GuardPage) -> None:
-    guard = Guard(page.file)
+def test_a_grammar_is_suspect_while_it_works(page: GuardPage, guard: Guard) -> None:
     guard.batch([7, 8])
     with guard.grammar(8):
         assert page.suspects() == Suspects(8, frozenset({7, 8}))
@@ -57,15 +58,16 @@ def test_a_grammar_is_suspect_while_it_works(page: GuardPage) -> None:
     assert signal.getitimer(signal.ITIMER_VIRTUAL)[0] == 0
 
 
-def test_a_batch_of_more_than_a_page_is_cut(page: GuardPage) -> None:
-    Guard(page.file).batch(list(range(1, 5000)))
+def test_a_batch_of_more_than_a_page_is_cut(page: GuardPage, guard: Guard) -> None:
+    guard.batch(list(range(1, 5000)))
     assert page.suspects().batch == frozenset(range(1, 511))
 
 
 def test_a_grammar_that_takes_too_long_ends_the_process(page: GuardPage) -> None:
     environment = os.environ | {"PYTHONPATH": python_path()}
-    command = [sys.executable, "-c", HANG, str(page.file)]
-    process = subprocess.run(command, pass_fds=[page.file], env=environment, timeout=30, check=False)
+    with page as file:
+        command = [sys.executable, "-c", HANG, str(file)]
+        process = subprocess.run(command, pass_fds=[file], env=environment, timeout=30, check=False)
     assert process.returncode == -signal.SIGVTALRM
     assert page.suspects() == Suspects(4, frozenset({3, 4}))
 

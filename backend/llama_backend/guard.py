@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from mmap import PAGESIZE, mmap
 from tempfile import TemporaryFile
+from types import TracebackType
 
 _NUMBER = "Q"
 _SIZE = array(_NUMBER).itemsize
@@ -61,22 +62,22 @@ class Suspects:
 
 
 class GuardPage:
-    """The server's side: `file` is handed to the engine."""
+    """The server's side. As a context it is the number of the file that is handed to the engine."""
 
     def __init__(self) -> None:
-        self._file = TemporaryFile()  # noqa: SIM115 - `close` closes it
+        self._file = TemporaryFile()  # noqa: SIM115 - `__exit__` closes it
         self._file.truncate(PAGESIZE)
+        self._page = mmap(self._file.fileno(), PAGESIZE)
 
-    @property
-    def file(self) -> int:
+    def __enter__(self) -> int:
         return self._file.fileno()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
 
     def suspects(self) -> Suspects:
         """Who was being computed last."""
-        numbers = array(_NUMBER)
-        self._file.seek(0)
-        numbers.frombytes(self._file.read(PAGESIZE))
+        numbers = array(_NUMBER, self._page[:])
         return Suspects(numbers[0], frozenset(numbers[2 : 2 + min(numbers[1], _MOST)]))
-
-    def close(self) -> None:
-        self._file.close()

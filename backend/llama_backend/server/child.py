@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -27,14 +28,14 @@ class EngineChild:
     def __init__(self, config: EngineConfig) -> None:
         self._guard = GuardPage()
         self._sock, theirs = socket.socketpair()
-        with theirs:
-            arguments = [msgspec.json.encode(config).decode(), str(theirs.fileno()), str(self._guard.file)]
+        with theirs, self._guard as notes:
+            arguments = [msgspec.json.encode(config).decode(), str(theirs.fileno()), str(notes)]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", config.module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                pass_fds=[theirs.fileno(), self._guard.file],
+                pass_fds=[theirs.fileno(), notes],
             )
         self._writer: asyncio.StreamWriter | None = None
         self.last_lines: deque[str] = deque(maxlen=_LINES_KEPT)
@@ -66,6 +67,7 @@ class EngineChild:
             await lines
         finally:
             lines.cancel()
+            self._writer.close()
 
     def send(self, command: Command) -> None:
         """Queues a command; one for a process that is gone is dropped."""
@@ -77,7 +79,7 @@ class EngineChild:
         if self._writer is not None:
             self._writer.close()
         else:
-            self._sock.close()
+            self._close()
         try:
             await asyncio.to_thread(self._process.wait, patience)
         except subprocess.TimeoutExpired:
@@ -90,15 +92,22 @@ class EngineChild:
             self._process.kill()
         self._process.wait()
 
+    def _close(self) -> None:
+        """Closes what `events` would have taken over."""
+        self._sock.close()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
     async def _pump_lines(self) -> None:
         assert self._process.stderr is not None
         reader = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(reader)
-        await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self._process.stderr)
-        async for line in reader:
-            text = line.decode("utf-8", "replace").rstrip()
-            self.last_lines.append(text)
-            _log.info(text)
+        pipe, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self._process.stderr)
+        with closing(pipe):
+            async for line in reader:
+                text = line.decode("utf-8", "replace").rstrip()
+                self.last_lines.append(text)
+                _log.info(text)
 
 
 def resident_bytes(pid: int) -> int:
