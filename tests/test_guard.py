@@ -35,7 +35,8 @@ def guard(page: GuardPage) -> Guard:
 
 
 def test_nobody_is_suspect_before_anything_was_noted(page: GuardPage) -> None:
-    assert page.suspects() == Suspects()
+    with page:
+        assert page.suspects() == Suspects()
 
 
 def test_the_last_batch_is_suspect(page: GuardPage, guard: Guard) -> None:
