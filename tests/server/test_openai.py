@@ -251,6 +251,13 @@ def test_a_schema_reaches_the_engine_as_a_grammar(client: openai.OpenAI) -> None
     assert (answer.choices[0].message.content or "").startswith('root ::= ws ("\\"red\\"" | "\\"blue\\"") ws')
 
 
+def test_a_grammar_that_is_none_is_refused_with_the_reason(client: openai.OpenAI) -> None:
+    for text, reason in (("root ::= foo", "Undefined rule identifier 'foo'"), ("root ::= root", "left recursion")):
+        with pytest.raises(openai.BadRequestError, match=reason) as caught:
+            client.completions.create(model=MODEL, prompt="a", extra_body={"grammar": text})
+        assert caught.value.param == "grammar"
+
+
 def test_any_object(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model=MODEL, messages=[{"role": "user", "content": "grammar"}], response_format={"type": "json_object"}

@@ -6,10 +6,13 @@ own for each grammar, since llama.cpp may crash, hang or take all memory on one;
 
 from __future__ import annotations
 
+import os
+import re
 import resource
 import sys
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryFile
 from typing import Any
 
 import msgspec
@@ -23,15 +26,18 @@ from llama_backend.grammar import MOST_CHARACTERS, Question, Verdict
 _CPU_SECONDS = 5
 _MEMORY = 2 << 30
 _STEPS = 16
+_REASON = re.compile("^parse: error parsing grammar: (.*)", re.MULTILINE)
+"""What llama.cpp's parser writes to standard error, past the log."""
+_MOST_REASON = 200
 
 
-def check(question: Question, model: str) -> Verdict:
+def check(question: Question, vocab: Any) -> Verdict:
     """The grammar that is asked for, in llama.cpp's notation, or why it cannot be used."""
     try:
         text = grammar_of(question.json_schema) if question.grammar is None else question.grammar
         if len(text) > MOST_CHARACTERS:
             raise InvalidRequest(f"grammar: it has more than {MOST_CHARACTERS} characters", param="grammar")
-        _rehearse(text, _vocab(model))
+        _rehearse(text, vocab)
     except InvalidRequest as error:
         return Verdict(error=error.message)
     except RecursionError:
@@ -74,8 +80,16 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     log = LlamaLog(lambda line: None)
     question = msgspec.json.decode(sys.stdin.buffer.read(), type=Question)
-    sys.stdout.buffer.write(msgspec.json.encode(check(question, sys.argv[1])))
-    del log
+    with TemporaryFile() as said:
+        os.dup2(said.fileno(), sys.stderr.fileno())
+        vocab = _vocab(sys.argv[1])
+        log.lines.clear()
+        verdict = check(question, vocab)
+        said.seek(0)
+        match = _REASON.search(said.read().decode("utf-8", "replace"))
+    if verdict.error is not None and (reason := match[1] if match else log.reason):
+        verdict = Verdict(error=f"{verdict.error}: {reason[:_MOST_REASON]}")
+    sys.stdout.buffer.write(msgspec.json.encode(verdict))
     return 0
 
 
