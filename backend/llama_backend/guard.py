@@ -17,7 +17,7 @@ from types import TracebackType
 _NUMBER = "Q"
 _SIZE = array(_NUMBER).itemsize
 _MOST = PAGESIZE // _SIZE - 2
-_GRAMMAR_SECONDS = 10.0
+_GRAMMAR_SECONDS = 3.0
 """Processor time that a grammar may take for one token."""
 
 

@@ -76,7 +76,7 @@ def _rehearse(text: str, vocab: Any) -> None:
 
 def main() -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     log = LlamaLog(lambda line: None)
     question = msgspec.json.decode(sys.stdin.buffer.read(), type=Question)

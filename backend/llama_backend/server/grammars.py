@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import OrderedDict
 
 import msgspec
@@ -46,7 +47,11 @@ class Grammars:
     async def _ask(self, question: bytes) -> Verdict:
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", MODULE, self._model, stdin=PIPE, stdout=PIPE, stderr=asyncio.subprocess.DEVNULL
+                *(sys.executable, "-m", MODULE, self._model),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=DEVNULL,
+                env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
             )
         except OSError as error:
             raise InternalError(f"the grammar cannot be checked: {error.strerror or error}") from error
