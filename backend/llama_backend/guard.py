@@ -5,6 +5,7 @@ llama.cpp ends the process where it does not know what to do, so that process ca
 
 from __future__ import annotations
 
+import os
 import signal
 from array import array
 from collections.abc import Iterator
@@ -13,12 +14,20 @@ from dataclasses import dataclass
 from mmap import PAGESIZE, mmap
 from tempfile import TemporaryFile
 from types import TracebackType
+from typing import IO
 
 _NUMBER = "Q"
 _SIZE = array(_NUMBER).itemsize
 _MOST = PAGESIZE // _SIZE - 2
 _GRAMMAR_SECONDS = 3.0
 """Processor time that a grammar may take for one token."""
+
+
+def nameless_file() -> IO[bytes]:
+    """A file for as long as somebody has it open; in memory, where the system can do that."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("llama-chat"), "r+b")
+    return TemporaryFile()
 
 
 class Guard:
@@ -65,7 +74,7 @@ class GuardPage:
     """The server's side. As a context it is the number of the file that is handed to the engine."""
 
     def __init__(self) -> None:
-        self._file = TemporaryFile()  # noqa: SIM115 - `__exit__` closes it
+        self._file = nameless_file()
         self._file.truncate(PAGESIZE)
         self._page = mmap(self._file.fileno(), PAGESIZE)
 

@@ -12,7 +12,6 @@ import resource
 import sys
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryFile
 from typing import Any
 
 import msgspec
@@ -22,6 +21,7 @@ from llama_backend.engine.grammar import Candidates, Grammar
 from llama_backend.engine.json_schema import grammar_of
 from llama_backend.errors import InvalidRequest
 from llama_backend.grammar import MOST_CHARACTERS, Question, Verdict
+from llama_backend.guard import nameless_file
 
 _CPU_SECONDS = 5
 _MEMORY = 2 << 30
@@ -80,7 +80,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     log = LlamaLog(lambda line: None)
     question = msgspec.json.decode(sys.stdin.buffer.read(), type=Question)
-    with TemporaryFile() as said:
+    with nameless_file() as said:
         os.dup2(said.fileno(), sys.stderr.fileno())
         vocab = _vocab(sys.argv[1])
         log.lines.clear()
