@@ -1,7 +1,7 @@
 """Whether a greedy answer is the same whoever is beside it: `python -m tests.bench.determinism`.
 
-The sums of a matrix product are added up in another order where a batch has another size, so that the last bits of
-logits differ; an answer changes where two tokens were that close. This counts how often that happens, and how far
+In a unified KV cache the cells of an answer lie elsewhere when others are there, and attention adds them up in another
+order, so that the last bits of logits differ; an answer changes where two tokens were that close. This counts how often that happens, and how far
 apart the two likeliest tokens were there (their log probabilities, in the answer that was computed alone).
 """
 

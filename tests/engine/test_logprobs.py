@@ -34,6 +34,14 @@ def test_there_are_as_many_alternatives_as_asked_for_and_possible(top: int) -> N
     assert [token for token, _ in best] == [3, 2, 1, 0][:top]
 
 
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 5000, 49152])
+@pytest.mark.parametrize("top", [0, 1, 5, 20])
+def test_the_likeliest_of_many_are_found(size: int, top: int) -> None:
+    logits = np.random.default_rng(size).normal(size=size).astype(np.float32)
+    _, best = log_softmax_of(logits, 0, top)
+    assert [token for token, _ in best] == np.argsort(-logits)[:top].tolist()
+
+
 def test_what_is_impossible_has_a_number() -> None:
     logits = np.array([0.0, -np.inf, np.nan], np.float32)
     assert log_softmax_of(logits[:2], 1, 2) == (LEAST, [(0, 0.0), (1, LEAST)])

@@ -172,6 +172,18 @@ def test_answers_beside_others_are_those_given_alone(make_bench: MakeBench, unif
     assert [bench.texts[number] for number in numbers] == alone
 
 
+def test_where_each_sequence_has_its_own_cells_greedy_answers_do_not_depend_on_others(make_bench: MakeBench) -> None:
+    bench = make_bench(slots=4, context=256, unified=False)
+    questions = [f"Tell me a story about {topic}." for topic in ("the sea", "winter", "bread", "a train")]
+    alone = [bench.answer(question) for question in questions]
+    for slot in bench.cache._slots:
+        bench.cache.clear(slot)
+    for number, question in enumerate(questions):
+        bench.ask(number, question)
+    bench.run()
+    assert [bench.texts[number] for number in range(4)] == alone
+
+
 def test_a_pool_that_is_too_small_for_all_changes_no_answer(make_bench: MakeBench) -> None:
     bench = make_bench(slots=4, context=256, cells=256)
     alone = bench.answer(COUNT, max_tokens=75)
