@@ -52,6 +52,7 @@ class LLMEngine:
         self._context = context
         self._on_answer = on_answer
         self._budget = PrefillBudget(runner.n_batch)
+        self._cache = cache
         self.scheduler = Scheduler(cache, self._budget)
         self._sequences: dict[int, Sequence] = {}
         self._pieces: list[Piece] = []
@@ -61,13 +62,16 @@ class LLMEngine:
     def busy(self) -> bool:
         return self.scheduler.busy
 
-    def submit(self, number: int, tokens: list[int], sampling: SamplingParams, is_chat: bool) -> None:
-        """Queues a prompt that is known to fit the context."""
+    def submit(
+        self, number: int, tokens: list[int], sampling: SamplingParams, is_chat: bool, store: bool = True
+    ) -> None:
+        """Queues a prompt that is known to fit the context; `store` is whether its KV state may be kept."""
         suppressed = self._vocab.eog if sampling.ignore_eos else frozenset()
         sequence = Sequence(
             id=number,
             tokens=list(tokens),
             max_tokens=sampling.limit,
+            private=not store,
             sampler=self._runner.new_sampler(chain_of(sampling, self._vocab.size, suppressed)),
             detokenizer=Detokenizer(self._vocab.piece, sampling.stops, is_chat and self._vocab.space_prefix),
         )
@@ -80,6 +84,19 @@ class LLMEngine:
         sequence = self._sequences.get(number)
         if sequence is not None:
             self._finish(sequence, "cancelled")
+
+    def cancel_all(self) -> None:
+        """Ends all sequences at once."""
+        for number in list(self._sequences):
+            self.cancel(number)
+
+    def keep_idle(self) -> bool:
+        """Puts the state of one idle slot on disk; False where there is none left that is worth it."""
+        return self._cache.keep_idle()
+
+    def forget_idle(self) -> None:
+        """Frees the cells of all idle slots."""
+        self._cache.forget_idle()
 
     def step(self) -> StepDone:
         """Runs one batch and returns what it brought."""

@@ -21,8 +21,9 @@ from llama_backend.api import (
     TokenizeRequest,
     encode,
 )
-from llama_backend.errors import BodyTooLarge, InvalidRequest, ModelNotFound
+from llama_backend.errors import BodyTooLarge, Forbidden, InvalidRequest, ModelNotFound
 from llama_backend.server.answers import Shape
+from llama_backend.server.auth import is_unix
 from llama_backend.server.backend import Server, new_seed
 from llama_backend.server.events import EventStream, gone
 from llama_backend.server.ticket import Ticket
@@ -81,6 +82,14 @@ async def model(request: Request) -> Response:
 async def status(request: Request) -> Response:
     """`GET /v1/status`."""
     return as_json(server_of(request).status())
+
+
+async def forget(request: Request) -> Response:
+    """`DELETE /v1/kv-states`: drops what is kept of conversations; on the Unix socket only, since it is for all."""
+    if not is_unix(request):
+        raise Forbidden("KV states can be dropped over the Unix socket only")
+    server_of(request).supervisor.forget()
+    return Response(status_code=204)
 
 
 def server_of(request: Request) -> Server:
@@ -165,10 +174,10 @@ class _Run:
                 server.supervisor.release(ticket)
 
     def _submit(self) -> Ticket:
-        body = self._body
+        body, store = self._body, self._body.store is not False
         if isinstance(body, ChatRequest):
-            return self._server.supervisor.submit(self._sampling, body.messages, None)
-        return self._server.supervisor.submit(self._sampling, None, body.single)
+            return self._server.supervisor.submit(self._sampling, body.messages, None, store)
+        return self._server.supervisor.submit(self._sampling, None, body.single, store)
 
 
 async def _whole(run: _Run, request: Request) -> Response:

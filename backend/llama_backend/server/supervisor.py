@@ -9,7 +9,7 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from llama_backend.api import ChatMessage, SamplingParams, State, StepTimes, TokenCount
+from llama_backend.api import ChatMessage, KVStoreStatus, SamplingParams, State, StepTimes, TokenCount
 from llama_backend.errors import BackendError, EngineDied, ModelUnreadable, Unavailable, from_wire
 from llama_backend.ipc import (
     Accepted,
@@ -19,10 +19,12 @@ from llama_backend.ipc import (
     EngineConfig,
     Event,
     Failed,
+    Forget,
     Loading,
     Ready,
     Refused,
     StepDone,
+    StoreChanged,
     Submit,
 )
 from llama_backend.server.child import EngineChild
@@ -60,6 +62,7 @@ class Supervisor:
         self.running = 0
         self.waiting = 0
         self.times: StepTimes | None = None
+        self.kv_store: KVStoreStatus | None = None
 
     @property
     def active(self) -> int:
@@ -97,18 +100,26 @@ class Supervisor:
                 await asyncio.wait_for(self._changed.wait(), left)
 
     def submit(
-        self, sampling: SamplingParams, messages: list[ChatMessage] | None, prompt: str | list[int] | None
+        self,
+        sampling: SamplingParams,
+        messages: list[ChatMessage] | None,
+        prompt: str | list[int] | None,
+        store: bool = True,
     ) -> Ticket:
         """Hands a request to the engine; its ticket must be given to `release` in the end."""
         ticket = Ticket(next(self._numbers))
         self._tickets[ticket.number] = ticket
-        self._send(Submit(id=ticket.number, sampling=sampling, messages=messages, prompt=prompt))
+        self._send(Submit(id=ticket.number, sampling=sampling, messages=messages, prompt=prompt, store=store))
         return ticket
 
     def release(self, ticket: Ticket) -> None:
         """Forgets a request; one that has not ended is cancelled."""
         if self._tickets.pop(ticket.number, None) is not None and not ticket.finished:
             self._send(Cancel(ticket.number))
+
+    def forget(self) -> None:
+        """Drops all KV states, in slots that are idle, in RAM and on disk."""
+        self._send(Forget())
 
     async def count(self, messages: list[ChatMessage] | None, prompt: str | None, return_tokens: bool) -> TokenCount:
         number = next(self._numbers)
@@ -122,7 +133,7 @@ class Supervisor:
         left = found.context - found.count
         return TokenCount(count=found.count, context=found.context, remaining=left, fits=left > 0, tokens=found.tokens)
 
-    def _send(self, command: Submit | Cancel | Count) -> None:
+    def _send(self, command: Submit | Cancel | Count | Forget) -> None:
         if self._child is not None:
             self._child.send(command)
 
@@ -199,6 +210,8 @@ class Supervisor:
             case Ready():
                 self.ready, self.was_ready, self.progress = event, True, 1.0
                 self._set_state("ready")
+            case StoreChanged(status):
+                self.kv_store = status
             case Failed(reason):
                 self._load_error = reason
 
