@@ -50,6 +50,8 @@ class ScriptedBackend:
     model: str = MODEL
     active: int = 0
     """Requests at work, as the status tells them."""
+    has_status: bool = True
+    """Whether it has our route for that, which other servers lack."""
     scripts: deque[Script] = field(default_factory=deque)
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
@@ -66,8 +68,9 @@ class ScriptedBackend:
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/tokenize", self._tokenize, methods=["POST"]),
             Route("/v1/models", self._models),
-            Route("/v1/status", self._status),
         ]
+        if self.has_status:
+            routes.append(Route("/v1/status", self._status))
         config = uvicorn.Config(Starlette(routes=routes), log_level="critical", lifespan="off", ws="none")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)

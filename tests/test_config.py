@@ -100,6 +100,11 @@ def test_an_empty_variable_is_none(places: Places, monkeypatch: pytest.MonkeyPat
     assert places.load().settings == Settings()
 
 
+def test_the_variable_of_a_kubernetes_service_is_passed_over(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMA_CHAT_PORT", "tcp://10.0.0.7:8080")
+    assert places.load().sources["port"] == "default"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [

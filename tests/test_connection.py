@@ -18,8 +18,9 @@ from llama_backend.errors import ModelNotFound, Unauthorized, Unavailable, Unrea
 from llama_backend.launch import Place
 from llama_backend.models import InstalledModel
 from llama_chat.config import Settings
-from llama_chat.connection import Connection, read_key, server_config
+from llama_chat.connection import Connection, read_key
 from llama_chat.errors import ChatError, ConfigError
+from llama_chat.local import server_config
 from llama_chat.paths import user_paths
 from tests.scripted import MODEL, ScriptedBackend
 
@@ -49,7 +50,7 @@ def sockets(isolated_home: Path) -> list[Path]:
 @pytest.fixture
 def launcher(sockets: list[Path], monkeypatch: pytest.MonkeyPatch) -> Launcher:
     made = Launcher(list(sockets))
-    monkeypatch.setattr(launch, "ensure", made.ensure)
+    monkeypatch.setattr("llama_chat.local.ensure", made.ensure)
     monkeypatch.setattr(launch, "stop", made.stop)
     return made
 
@@ -156,7 +157,7 @@ async def test_a_backend_that_cannot_be_started(sockets: list[Path], monkeypatch
     def fails(_: Place, __: ServerConfig) -> Address:
         raise PermissionError(13, "Permission denied", "/log")
 
-    monkeypatch.setattr(launch, "ensure", fails)
+    monkeypatch.setattr("llama_chat.local.ensure", fails)
     with pytest.raises(ChatError, match=r"cannot be started: .*Permission denied"):
         await answer(local())
 

@@ -12,9 +12,10 @@ from tests.scripted import ScriptedBackend
 
 PROBE = """
 import json, os, sys
-from llama_chat.cli.main import run
+from llama_chat.cli.group import run
+from llama_chat.cli.main import COMMANDS
 
-code = run(sys.argv[1:])
+code = run(COMMANDS, sys.argv[1:])
 sys.stdout.flush()
 os.write(2, json.dumps([code, sorted(sys.modules)]).encode())
 """

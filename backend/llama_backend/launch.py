@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,9 +61,13 @@ def ensure(place: Place, config: ServerConfig) -> Address:
     """
     if _answers(place.socket):
         return _address(place)
-    with _locked(place):
-        if not _answers(place.socket):
-            _start(place, config)
+    try:
+        with _locked(place):
+            if not _answers(place.socket):
+                _start(place, config)
+    except OSError as error:
+        where = error.filename or place.folder
+        raise Unreachable(f"a backend cannot be started: {where}: {error.strerror or error}") from error
     return _address(place)
 
 
@@ -73,7 +78,7 @@ def stop(place: Place, pid: int, seconds: float = 10.0) -> bool:
     except ProcessLookupError:
         return True
     end = time.monotonic() + seconds
-    while _answers(place.socket) or _exists(pid):
+    while _exists(pid):
         if time.monotonic() > end:
             return False
         time.sleep(0.02)
@@ -88,9 +93,13 @@ def _address(place: Place) -> Address:
 
 
 def _answers(path: Path) -> bool:
+    """Whether somebody listens there; one who is too busy to take connections does."""
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
+        except BlockingIOError:
+            return True
         except OSError:
             return False
     return True
@@ -114,11 +123,11 @@ def _locked(place: Place) -> Iterator[None]:
 def _start(place: Place, config: ServerConfig) -> None:
     """Binds the socket in place of a stale one and starts a server on it, detached from this terminal."""
     place.socket.unlink(missing_ok=True)
-    with _listen(place.socket) as listener, _open_log(place.log) as log:
+    with _open_log(place.log) as log, _listen(place.socket) as listener:
         full = msgspec.structs.replace(
             config, socket=str(place.socket), socket_fd=listener.fileno(), log=str(place.log)
         )
-        subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "llama_backend.server", msgspec.json.encode(full).decode()],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -127,6 +136,8 @@ def _start(place: Place, config: ServerConfig) -> None:
             start_new_session=True,
             cwd="/",
         )
+    # Whoever started it takes note of its end, if still there, so that no zombie is left.
+    threading.Thread(target=process.wait, name="backend", daemon=True).start()
 
 
 def _listen(path: Path) -> socket.socket:

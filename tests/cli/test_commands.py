@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from llama_chat.cli import main
+from llama_chat.cli import group
 from llama_chat.cli.main import COMMANDS
 from tests.cli.conftest import PROGRAM, Outcome, Terminal
 from tests.scripted import ScriptedBackend
@@ -28,7 +29,7 @@ def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
 
     def run(*args: str) -> Outcome:
-        code = main.run(list(args))
+        code = group.run(COMMANDS, list(args))
         out, err = capfd.readouterr()
         return Outcome(code, out.encode(), err)
 
@@ -161,6 +162,13 @@ def test_status_elsewhere(call: Run, backend: ScriptedBackend) -> None:
     assert json.loads(call("status", "--json").out)["address"] == backend.url
 
 
+def test_status_of_another_kind_of_server(call: Run) -> None:
+    with ScriptedBackend(has_status=False) as backend:
+        done = call("status", "--url", backend.url)
+    assert (done.code, done.out) == (1, b"")
+    assert re.fullmatch(r"llama-chat: the server at http://127[^\n]+\n", done.err)
+
+
 def test_alone_without_a_terminal_it_answers_standard_input(backend: ScriptedBackend) -> None:
     done = subprocess.run([*PROGRAM], input=b"hi\n", capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"Hello, world!\n", b"")
@@ -180,3 +188,16 @@ def test_the_chat_does_not_go_into_a_file(backend: ScriptedBackend, tmp_path: Pa
         terminal.close()
     assert (tmp_path / "out").read_bytes() == b""
     assert b"needs a terminal" in terminal.screen
+
+
+@pytest.mark.parametrize(
+    ("words", "found"), [("llama-chat s", ["serve", "status", "stop"]), ("llama-chat ask --st", ["--stream"])]
+)
+def test_the_shell_completes(words: str, found: list[str]) -> None:
+    variables = {
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+        "_LLAMA_CHAT_COMPLETE": "bash_complete",
+    }
+    done = subprocess.run([*PROGRAM], env=os.environ | variables, capture_output=True, text=True)
+    assert [line.split(",")[1] for line in done.stdout.splitlines()] == found

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from llama_chat.history import History, StoredMessage
-from tests.cli.conftest import PROGRAM, Terminal, start
+from tests.cli.conftest import PROGRAM, Terminal, start, wait_until
 from tests.scripted import ScriptedBackend
 
 
@@ -30,10 +30,7 @@ def terminal(slow: ScriptedBackend) -> Iterator[Terminal]:
 
 def wait_until_broken_off(backend: ScriptedBackend) -> None:
     """The server notices that its client is gone, which frees the slot."""
-    end = time.monotonic() + 5
-    while not backend.broken_off:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: backend.broken_off > 0)
 
 
 def stored(history: History) -> tuple[StoredMessage, StoredMessage]:
@@ -58,8 +55,7 @@ def test_ctrl_c_ends_the_answer_and_keeps_what_came(
 @pytest.mark.parametrize("options", [(), ("--no-stream",), ("--json",)])
 def test_an_interrupt_in_a_script_is_quiet(slow: ScriptedBackend, history: History, options: tuple[str, ...]) -> None:
     process = start("ask", *options, "hi")
-    while not slow.requests:
-        time.sleep(0.02)
+    wait_until(lambda: bool(slow.requests))
     time.sleep(0.35)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=10)
@@ -72,8 +68,7 @@ def test_an_interrupt_in_a_script_is_quiet(slow: ScriptedBackend, history: Histo
 def test_an_interrupt_before_the_answer(backend: ScriptedBackend, history: History) -> None:
     backend.enqueue("late", delay=60)
     process = start("ask", "hi")
-    while not backend.requests:
-        time.sleep(0.02)
+    wait_until(lambda: bool(backend.requests))
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=10) == (b"", b"")
     assert process.returncode == 130
@@ -117,8 +112,7 @@ def test_kill_loses_neither_the_question_nor_what_came(slow: ScriptedBackend, hi
 def test_kill_before_the_answer_keeps_the_question(backend: ScriptedBackend, history: History) -> None:
     backend.enqueue("late", delay=60)
     process = start("ask", "hi")
-    while not backend.requests:
-        time.sleep(0.02)
+    wait_until(lambda: bool(backend.requests))
     process.kill()
     process.communicate()
     question, answer = stored(history)
@@ -160,3 +154,15 @@ def test_ask_without_a_prompt_does_not_wait_for_typing() -> None:
     assert terminal.wait() == 2
     terminal.close()
     assert b"no prompt" in terminal.screen
+
+
+def test_an_interrupt_that_the_caller_ignores_is_ignored(backend: ScriptedBackend) -> None:
+    """As for a command that a script runs in the background."""
+    backend.enqueue("one ", "two", delay=0.5)
+    line = 'trap "" INT; exec "$@"'
+    command = ["sh", "-c", line, "sh", *PROGRAM, "ask", "hi"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        wait_until(lambda: bool(backend.requests))
+        process.send_signal(signal.SIGINT)
+        assert process.communicate()[0] == b"one two\n"
+    assert process.returncode == 0

@@ -7,15 +7,14 @@ import os
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llama_chat.history import History
-from tests.cli.conftest import PROGRAM, Outcome, run, start
+from tests.cli.conftest import PROGRAM, Outcome, run, start, wait_until
 
 pytestmark = pytest.mark.usefixtures("demo_model", "stopped_after")
 SHORT = ("--max-tokens", "8", "-o", "temperature", "0", "-o", "seed", "1")
@@ -38,13 +37,6 @@ def status() -> dict[str, Any]:
     assert done.code == 0, done
     found: dict[str, Any] = json.loads(done.out)
     return found
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def begin(*args: str) -> subprocess.Popen[bytes]:
@@ -106,7 +98,7 @@ def test_an_interrupt_frees_the_slot(history: History) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, b"")
-    wait_until(lambda: status()["active"] == 0, seconds=5)
+    wait_until(lambda: status()["active"] == 0)
     answer = history.messages(history.list()[0].id)[-1]
     assert (answer.finish_reason, bool(answer.text)) == ("cancelled", True)
 
@@ -116,7 +108,7 @@ def test_a_closed_pipe_frees_the_slot() -> None:
     command = ["bash", "-c", line, "sh", *PROGRAM, "ask", *LONG, "Tell me a long story."]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
     assert (len(done.stdout), done.stderr) == (10, b"code 141\n")
-    wait_until(lambda: status()["active"] == 0, seconds=5)
+    wait_until(lambda: status()["active"] == 0)
 
 
 def test_another_model_replaces_an_idle_backend_only(tmp_path: Path, demo_model: Path) -> None:
@@ -128,7 +120,7 @@ def test_another_model_replaces_an_idle_backend_only(tmp_path: Path, demo_model:
     assert re.fullmatch(r"llama-chat: the backend is at work with smollm2:135m[^\n]+\n", busy.err)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
-    wait_until(lambda: status()["active"] == 0, seconds=5)
+    wait_until(lambda: status()["active"] == 0)
     assert run("ask", "-m", other, *SHORT, "Say hi.").code == 0
     assert status()["model"] == "other"
 
@@ -167,7 +159,7 @@ def test_a_truncated_model(tmp_path: Path, demo_model: Path) -> None:
 def test_it_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMA_CHAT_IDLE_EXIT", "1")
     assert run("ask", *SHORT, "Say hi.").code == 0
-    wait_until(lambda: run("status").code == 3, seconds=15)
+    wait_until(lambda: run("status").code == 3)
     assert run("ask", *SHORT, "Say hi.").code == 0
 
 

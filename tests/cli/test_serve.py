@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from llama_backend.config import ServerConfig
-from llama_chat.cli import main
+from llama_chat.cli import group
+from llama_chat.cli.main import COMMANDS
 from tests.scripted import ScriptedBackend
 
 Describe = Callable[..., ServerConfig]
@@ -30,7 +31,7 @@ def describe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Describe:
     monkeypatch.chdir(tmp_path)
 
     def described(*args: str) -> ServerConfig:
-        assert main.run(["serve", *args]) == 0
+        assert group.run(COMMANDS, ["serve", *args]) == 0
         return found[-1]
 
     return described
@@ -84,5 +85,5 @@ def test_it_reads_the_environment(describe: Describe, monkeypatch: pytest.Monkey
 def test_it_does_not_push_another_backend_aside(
     local_backend: ScriptedBackend, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main.run(["serve"]) == 1
+    assert group.run(COMMANDS, ["serve"]) == 1
     assert "`llama-chat stop` ends it" in capfd.readouterr().err

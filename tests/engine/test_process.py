@@ -229,8 +229,9 @@ def test_cancelling_ends_an_answer(engine: EngineProcess) -> None:
 
 
 @pytest.mark.usefixtures("ready")
-def test_an_interrupt_is_the_servers_business(engine: EngineProcess) -> None:
-    engine.process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_group_is_the_servers_business(engine: EngineProcess, number: signal.Signals) -> None:
+    engine.process.send_signal(number)
     engine.send(Submit(id=12, sampling=GREEDY, messages=HELLO))
     assert engine.answer(12)[1].finish_reason == "length"
 

@@ -148,7 +148,7 @@ def test_nothing_is_the_latest_of_an_empty_history(history: History) -> None:
 
 def test_an_id_may_be_shortened(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = iter(["abc000000000", "abd000000000"])
-    monkeypatch.setattr("llama_chat.history.secrets.token_hex", lambda _: next(ids))
+    monkeypatch.setattr("llama_chat.history.os.urandom", lambda _: bytes.fromhex(next(ids)))
     first, _ = history.create(), history.create()
     assert history.conversation("ABC").id == first.id
     for ref, why in {"ab": "several", "ff": "'ff'", "": "''", "%": "'%'", "abc0000000000": "no conversation"}.items():

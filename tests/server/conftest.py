@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from llama_backend.config import ServerConfig
+from llama_backend.ipc import EngineConfig
 from tests.server.fake_engine import FakeModel
 from tests.server.harness import ServerProcess, fake_config, free_port, serving
 
@@ -20,6 +22,17 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server on a fake engine for all tests that leave it as they find it; on the socket and on TCP."""
     folder = tmp_path_factory.mktemp("shared")
     config = fake_config(folder, host="127.0.0.1", port=free_port(), heartbeat=0.2)
+    with serving(config, folder) as server:
+        server.wait_state("ready")
+        yield server
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> Iterator[ServerProcess]:
+    """One server on the demo model for all tests that need what only a model does."""
+    folder = tmp_path_factory.mktemp("real")
+    engine = EngineConfig(path=str(demo_model), context=512, slots=2)
+    config = ServerConfig(model="smollm2:135m", engine=engine, socket=str(folder / "s.sock"))
     with serving(config, folder) as server:
         server.wait_state("ready")
         yield server

@@ -10,24 +10,23 @@ import openai
 import pytest
 
 from llama_backend.server.answers import HEARTBEAT
+from tests.gguf_files import gguf
 from tests.server.conftest import Serve
 from tests.server.fake_engine import FakeModel
 from tests.server.harness import CHAT, MODEL, ServerProcess, chat, until, write_model
 
-GGUF = b"GGUF\x03\x00\x00\x00"
 
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_full_queue(serve: Serve, stream: bool) -> None:
+def test_a_full_queue(serve: Serve) -> None:
     server = serve(slots=1, max_queue=2)
     with ThreadPoolExecutor(3) as pool:
         running = [pool.submit(_ask, server, "words=5 delay=0.2") for _ in range(3)]
         until(lambda: server.status().waiting == 2, 5, "a full queue")
         assert server.status().active == 3
-        with server.openai() as client, pytest.raises(openai.RateLimitError) as caught:
-            client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "a"}], stream=stream)
-        assert caught.value.code == "queue_full"
-        assert int(caught.value.response.headers["retry-after"]) >= 1
+        for stream in (False, True):
+            with server.openai() as client, pytest.raises(openai.RateLimitError) as caught:
+                client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "a"}], stream=stream)
+            assert caught.value.code == "queue_full"
+            assert int(caught.value.response.headers["retry-after"]) >= 1
         assert [each.result() for each in running] == ["w0 w1 w2 w3 w4"] * 3
     assert _ask(server, "a b") == "a b"
     assert server.status().active == 0
@@ -114,10 +113,10 @@ def test_an_engine_that_dies_while_it_loads_is_no_endless_loop(serve: Serve) -> 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"no model at all", "invalid magic"),
-        (GGUF + b"\x00" * 16, "fake.json"),
-        (GGUF, "fake.json"),
-        (b"", "fake.json"),
+        (b"no model at all", "is no GGUF file"),
+        (gguf({"general.architecture": "mystery"}), "unknown model architecture: 'mystery'"),
+        (gguf({}, keys=9), "damaged or cut off"),
+        (b"", "too short"),
     ],
 )
 def test_the_real_engine_says_why_a_file_is_no_model(serve: Serve, tmp_path: Path, content: bytes, reason: str) -> None:
@@ -130,6 +129,21 @@ def test_the_real_engine_says_why_a_file_is_no_model(serve: Serve, tmp_path: Pat
         assert reason in error["message"]
         assert "\n" not in error["message"]
         assert client.get("/livez").status_code == 200
+
+
+def test_a_file_that_is_cut_off_and_repaired(serve: Serve, tmp_path: Path, demo_model: Path) -> None:
+    path = tmp_path / "fake.json"
+    with demo_model.open("rb") as file:
+        path.write_bytes(file.read(3_000_000))
+    server = serve(ready=False, module="llama_backend.engine", context=256)
+    with server.http(headers={"Prefer": "wait=20"}) as client:
+        error = client.post(CHAT, json=chat()).json()["error"]
+        assert error["code"] == "model_unreadable"
+        assert "incomplete" in error["message"]
+        path.unlink()
+        path.symlink_to(demo_model)
+        sleep(1.1)
+        assert client.post(CHAT, json=chat(max_tokens=2)).status_code == 200
 
 
 def _ask(server: ServerProcess, text: str) -> str:

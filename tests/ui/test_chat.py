@@ -218,6 +218,8 @@ class TestTooLong:
             await chat.until(lambda: "12 tokens do not fit into 10" in chat.line)
             assert chat.prompt.text == "word " * 12
             assert chat.backend.requests == []
+            await chat.press("backspace")
+            await chat.until(lambda: "do not fit" not in chat.line)
 
     async def test_a_refused_question_becomes_the_draft_again(self) -> None:
         async with running(ScriptedBackend(answers=[[PromptTooLong.of(99, 10)]])) as chat:

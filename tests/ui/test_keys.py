@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from textual import events
@@ -14,14 +15,17 @@ from llama_chat.ui.screens.help import HelpScreen
 from llama_chat.ui.widgets.markdown_view import MarkdownView
 from llama_chat.ui.widgets.question import Question
 from tests.ui.driver import Driver, running
+from tests.ui.sample import saved_conversation
 from tests.ui.scripted import ScriptedBackend
 
 
 def feed(chat: Driver, text: str) -> None:
     """Keys as a terminal without bracketed paste delivers a paste: all at once."""
+    now = time.monotonic()
     for character in text:
-        key = {"\r": "enter", " ": "space"}.get(character, character)
-        chat.prompt.post_message(events.Key(key, character))
+        key = events.Key({"\r": "enter", " ": "space"}.get(character, character), character)
+        key.time = now
+        chat.prompt.post_message(key)
 
 
 def answering() -> ScriptedBackend:
@@ -35,6 +39,14 @@ class TestWriting:
             await chat.press("a", key, "b")
             assert chat.prompt.text == "a\nb"
             assert chat.messages == []
+
+    async def test_keys_that_come_fast_take_effect_in_their_order(self) -> None:
+        async with running() as chat:
+            feed(chat, "ab")
+            for key in ("backspace", "ctrl+j", "left", "left"):
+                chat.prompt.post_message(events.Key(key, None))
+            feed(chat, "c")
+            await chat.until(lambda: chat.prompt.text == "ca\n")
 
     async def test_the_box_grows_with_its_text_up_to_a_limit(self) -> None:
         async with running() as chat:
@@ -216,6 +228,14 @@ class TestScrolling:
                 await chat.until(lambda: chat.view.is_vertical_scroll_end)
                 assert "❯" in chat.screen_text
                 assert "word" in chat.screen_text
+
+    async def test_the_smallest_terminals_break_nothing(self) -> None:
+        history, conversation = saved_conversation()
+        async with running(history=history, conversation=conversation) as chat:
+            for size in ((1, 1), (2, 3), (5, 2), (10, 4), (3, 40), (80, 1), (80, 24)):
+                await chat.pilot.resize_terminal(*size)
+                await chat.pilot.pause()
+            assert "Challenger" in chat.screen_text
 
 
 class TestWindows:

@@ -38,6 +38,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """Whether `ask` writes the answer as it comes."""
     log: bool = True
     """Whether conversations are kept in the history."""
+    theme: str | None = None
+    """The colours of the chat, one of Textual's themes; None is its default."""
     url: str | None = None
     """A backend elsewhere; None is the local one."""
     api_key_file: str | None = None
@@ -92,11 +94,18 @@ def _found(options: Mapping[str, Any], user_file: Path, folder: Path) -> Iterato
         for name, value in _from_file(file, allowed) if file else ():
             yield name, value, str(file)
     for name in NAMES:
-        if text := os.environ.get(PREFIX + name.upper()):
-            yield name, parse(name, text, PREFIX + name.upper()), PREFIX + name.upper()
+        variable = PREFIX + name.upper()
+        text = os.environ.get(variable)
+        if text and not _is_service_link(name, text):
+            yield name, parse(name, text, variable), variable
     for name, value in options.items():
         if value is not None:
             yield name, value, "option"
+
+
+def _is_service_link(name: str, text: str) -> bool:
+    """Whether Kubernetes wrote the variable: beside a Service `llama-chat`, LLAMA_CHAT_PORT is its `tcp://…` URL."""
+    return name == "port" and "://" in text
 
 
 def parse(name: str, text: str, where: str) -> Any:

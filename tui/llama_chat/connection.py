@@ -9,19 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_backend.errors import ModelNotFound, Unavailable, Unreachable
-from llama_chat.errors import ChatError, ConfigError
-from llama_chat.paths import Paths, make_runtime
+from llama_chat.errors import ConfigError
+from llama_chat.local import place, start
+from llama_chat.paths import Paths
 
 if TYPE_CHECKING:
     from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
     from llama_backend.client import Address, Client
-    from llama_backend.config import ServerConfig
-    from llama_backend.launch import Place
     from llama_backend.models import InstalledModel
     from llama_chat.config import Settings
-
-IDLE_EXIT = 600.0
-"""Seconds without a request until a background backend ends."""
 
 
 class Connection:
@@ -98,13 +94,7 @@ class Connection:
             from llama_backend.client import Address
 
             return Address(url=self._settings.url or "")
-        from llama_backend.launch import ensure
-
-        make_runtime(self._paths.runtime)
-        try:
-            return ensure(place(self._paths), server_config(self._settings, self._model))
-        except OSError as error:
-            raise ChatError(f"the backend cannot be started: {error}") from error
+        return start(self._settings, self._paths, self._model)
 
     async def _dismiss(self, found: BackendStatus) -> None:
         """Ends the local backend, which serves another model; raises Unavailable where somebody is using it."""
@@ -125,29 +115,6 @@ class Connection:
         from llama_backend.client import Client
 
         return Client(address, None if self.is_local else self._api_key)
-
-
-def place(paths: Paths) -> Place:
-    """Where the background backend's socket and log are."""
-    from llama_backend.launch import Place
-
-    return Place(folder=paths.runtime, log=paths.log)
-
-
-def server_config(settings: Settings, model: InstalledModel) -> ServerConfig:
-    """A background backend for `model`."""
-    from llama_backend.config import ServerConfig
-    from llama_backend.ipc import EngineConfig
-
-    engine = EngineConfig(
-        path=str(model.path),
-        context=settings.ctx_size,
-        slots=settings.parallel,
-        threads=settings.threads,
-        gpu_layers=settings.gpu_layers,
-    )
-    idle_exit = IDLE_EXIT if settings.idle_exit is None else settings.idle_exit
-    return ServerConfig(model=model.name, engine=engine, idle_exit=idle_exit or None)
 
 
 def read_key(file: str) -> str:

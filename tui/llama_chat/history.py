@@ -7,7 +7,6 @@ lets several processes read while one writes; a `History` may be used from any t
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
 import threading
 import time
@@ -140,7 +139,7 @@ class History:
     def create(self, *, model: str = "", system: str = "", title: str = "") -> Conversation:
         """A new conversation without messages."""
         now = time.time()
-        values = (secrets.token_hex(6), _one_line(title), model, system, now, now)
+        values = (os.urandom(6).hex(), _one_line(title), model, system, now, now)
         with self._transaction() as database:
             database.execute("INSERT INTO conversations VALUES (?, ?, ?, ?, ?, ?, NULL)", values)
         return Conversation(*values, tip=None, message_count=0)

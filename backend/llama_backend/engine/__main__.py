@@ -13,7 +13,9 @@ from llama_backend.ipc import EngineConfig
 
 
 def main() -> int:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Whoever ends a whole process group means the server, which lets running answers finish first.
+        signal.signal(number, signal.SIG_IGN)
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     config = msgspec.json.decode(sys.argv[1], type=EngineConfig)
     from llama_backend.engine.process import run

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -60,6 +61,7 @@ class EngineChild:
             await lines
         finally:
             lines.cancel()
+            self._writer.close()
 
     def send(self, command: Command) -> None:
         """Queues a command; one for a process that is gone is dropped."""
@@ -71,7 +73,7 @@ class EngineChild:
         if self._writer is not None:
             self._writer.close()
         else:
-            self._sock.close()
+            self._close()
         try:
             await asyncio.to_thread(self._process.wait, patience)
         except subprocess.TimeoutExpired:
@@ -84,15 +86,22 @@ class EngineChild:
             self._process.kill()
         self._process.wait()
 
+    def _close(self) -> None:
+        """Closes what `events` would have taken over."""
+        self._sock.close()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
     async def _pump_lines(self) -> None:
         assert self._process.stderr is not None
         reader = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(reader)
-        await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self._process.stderr)
-        async for line in reader:
-            text = line.decode("utf-8", "replace").rstrip()
-            self.last_lines.append(text)
-            _log.info(text)
+        pipe, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self._process.stderr)
+        with closing(pipe):
+            async for line in reader:
+                text = line.decode("utf-8", "replace").rstrip()
+                self.last_lines.append(text)
+                _log.info(text)
 
 
 def resident_bytes(pid: int) -> int:

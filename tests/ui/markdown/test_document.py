@@ -90,6 +90,11 @@ def test_code_is_folded_and_loses_nothing() -> None:
     assert "".join(shown("```\n" + "x" * 50 + "\n```", 12)).replace(" ", "") == "x" * 50
 
 
+def test_prose_stays_readable_on_a_wide_terminal_and_code_takes_what_it_needs() -> None:
+    assert max(map(len, shown("word " * 100, 300))) <= 100
+    assert shown("```\n" + "x" * 250 + "\n```", 300) == [" " + "x" * 250]
+
+
 def test_deep_nesting_keeps_room_for_text() -> None:
     source = "\n".join("  " * depth + f"- level {depth}" for depth in range(12))
     assert all(shown(source, 20))
@@ -112,6 +117,14 @@ def test_a_growing_document_ends_like_one_that_came_at_once(step: int) -> None:
     assert document.source == EVERYTHING
 
 
+@pytest.mark.parametrize("source", ["- item\n**Note** well", "> quote\n1984 was\n", "text\n``not a fence"])
+def test_a_line_that_only_begins_like_a_block_goes_on_with_the_one_before(source: str) -> None:
+    document = MarkdownDocument()
+    for character in source:
+        document.append(character)
+    assert document.rows(40) == MarkdownDocument(source).rows(40)
+
+
 def test_only_the_last_block_is_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[str] = []
     from llama_chat.ui.markdown import document as module
@@ -121,7 +134,10 @@ def test_only_the_last_block_is_parsed_again(monkeypatch: pytest.MonkeyPatch) ->
     document = MarkdownDocument("paragraph\n\n" * 100)
     document.append("more")
     document.append(" of it")
-    assert parsed[1:] == ["paragraph\n\nmore", "more of it"]
+    document.append("\n\nnext\n")
+    assert parsed[1:] == ["paragraph\n\nmore", "paragraph\n\nmore of it", "paragraph\n\nmore of it\n\nnext\n"]
+    document.append("and on")
+    assert parsed[4:] == ["next\nand on"]
 
 
 def test_code_is_coloured_once_it_is_complete() -> None:

@@ -9,23 +9,22 @@ from typing import Any
 from llama_chat.cli import output
 from llama_chat.cli.conversation import Choice
 from llama_chat.cli.waiting import Waiting
-from llama_chat.connection import Connection
 from llama_chat.turn import Turn
 
 
 class Answer:
     """One turn whose text goes to a writer: piece by piece where it is `streamed`, or else as a whole."""
 
-    def __init__(self, choice: Choice, connection: Connection, writer: output.AnswerWriter, *, streamed: bool) -> None:
+    def __init__(self, choice: Choice, writer: output.AnswerWriter, *, streamed: bool) -> None:
         settings = choice.setup.settings
         self._sampling = settings.sampling()
-        self._connection = connection
+        self._connection = choice.connection()
         self._writer = writer
         self._streamed = streamed
         self._turn = Turn(
             choice.history,
             choice.conversation,
-            model=connection.model,
+            model=self._connection.model,
             system=settings.system,
             record=settings.log,
         )

@@ -34,13 +34,12 @@ def answer_one(setup: options.Setup, text: str, params: dict[str, Any]) -> None:
     from llama_chat.cli.conversation import Choice
 
     choice = Choice(setup, params)
-    connection = choice.connection()
-    connection.start()
+    choice.start()
     from llama_chat.cli.answer import Answer
 
     json = params["json"]
     writer = output.AnswerWriter(io.StringIO() if json else sys.stdout)
-    answer = Answer(choice, connection, writer, streamed=setup.settings.stream)
+    answer = Answer(choice, writer, streamed=setup.settings.stream)
     answer.run(text)
     if json:
         output.write_json(answer.facts())

@@ -35,4 +35,8 @@ def _open_chat(setup: options.Setup, params: dict[str, Any]) -> None:
     from llama_chat.ui.app import run_app
 
     choice = Choice(setup, params)
+    if choice.resumes and not setup.settings.log:
+        raise UsageError("a chat that goes on with a conversation is kept in the history; --no-log is for new ones")
     run_app(setup.settings, choice.connection(), choice.history, choice.conversation)
+    if choice.history:
+        choice.history.close()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from llama_backend.errors import ModelNotFound
+from llama_backend.models import InstalledModel, resolve
 from llama_chat.cli import options, output
 from llama_chat.cli.options import Setup
-from llama_chat.connection import Connection
 from llama_chat.errors import ConversationNotFound, UsageError
 
 if TYPE_CHECKING:
-    from llama_backend.models import InstalledModel
+    from llama_chat.connection import Connection
     from llama_chat.history import Conversation, History
 
 
@@ -22,37 +23,51 @@ class Choice:
     def __init__(self, setup: Setup, params: Mapping[str, Any]) -> None:
         if params["resume"] and params["conversation_id"]:
             raise UsageError("--continue and --cid exclude each other")
-        resumes = params["resume"] or params["conversation_id"]
         self.setup = setup
-        self.history = _open_history(setup) if resumes or setup.settings.log else None
+        self.resumes = bool(params["resume"] or params["conversation_id"])
         self.conversation: Conversation | None = None
-        if self.history and resumes:
+        if self.resumes and self.history:
             self.conversation = find(self.history, params["conversation_id"])
 
-    def connection(self) -> Connection:
-        """The backend, not yet started."""
-        settings = self.setup.settings
-        key = options.api_key(settings)
-        return Connection(settings, self.setup.paths, None if settings.url else self._model(), key)
+    @cached_property
+    def history(self) -> History | None:
+        """None where nothing is to be read or written."""
+        if not (self.resumes or self.setup.settings.log):
+            return None
+        from llama_chat.history import History
 
-    def _model(self) -> InstalledModel:
-        """The model of the option, or else the conversation's, or else the settings'."""
-        from llama_backend.models import resolve
+        return History(self.setup.paths.history)
 
-        wanted, folder = self.setup.settings.model, self.setup.paths.models
+    @cached_property
+    def model(self) -> InstalledModel | None:
+        """What the local backend is to serve: the option's, the conversation's or the settings' model.
+
+        None where the backend is elsewhere.
+        """
+        settings, folder = self.setup.settings, self.setup.paths.models
+        if settings.url:
+            return None
         earlier = self.conversation.model if self.conversation else ""
         if earlier and self.setup.config.sources["model"] != "option":
             try:
                 return resolve(earlier, folder)
             except ModelNotFound:
                 output.hint(f"llama-chat: {earlier}, the model of this conversation, is not installed; using another")
-        return resolve(wanted, folder)
+        return resolve(settings.model, folder)
 
+    def start(self) -> None:
+        """Starts a local backend. Nothing that it does not need is imported before, so that its model loads while the
+        rest of this process still comes up."""
+        if self.model is not None:
+            from llama_chat.local import start
 
-def _open_history(setup: Setup) -> History:
-    from llama_chat.history import History
+            start(self.setup.settings, self.setup.paths, self.model)
 
-    return History(setup.paths.history)
+    def connection(self) -> Connection:
+        from llama_chat.connection import Connection
+
+        settings = self.setup.settings
+        return Connection(settings, self.setup.paths, self.model, options.api_key(settings))
 
 
 def find(history: History, ref: str | None) -> Conversation:

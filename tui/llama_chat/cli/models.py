@@ -1,32 +1,76 @@
-"""`llama-chat models`: what is installed, or what a backend elsewhere serves."""
+"""`llama-chat models`: what is installed, or what a backend elsewhere serves; one model in full; removing one."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from llama_backend.errors import ModelUnreadable
-from llama_backend.models import InstalledModel, installed
+from llama_backend.models import InstalledModel, installed, resolve
 from llama_chat.cli import options, output
 from llama_chat.cli.options import Setup
 from llama_chat.cli.units import size_text
+from llama_chat.errors import ExitCode, UsageError
+from llama_convert.record import files_of, read_record
 
 if TYPE_CHECKING:
     from llama_backend.api import ModelInfo
 
+_HEAD = ("NAME", "SIZE", "TYPE", "CONTEXT", "ARCHITECTURE", "LICENSE", "SOURCE")
+_WIDEST = 100
+"""Characters of a value that are shown."""
 
-@click.command("models")
+
+@click.group("models", invoke_without_command=True)
 @options.url
 @options.as_json
-def command(json: bool, **params: Any) -> None:
+@click.pass_context
+def command(context: click.Context, /, json: bool, **params: Any) -> None:
     """List the installed models, or those of the backend at --url."""
-    setup = options.load(params)
+    if context.invoked_subcommand is None:
+        _list(options.load(params), json)
+
+
+@command.command("show")
+@click.argument("name")
+@options.as_json
+def show(name: str, json: bool) -> None:
+    """Show everything that a model's file and its record say."""
+    model = resolve(name, options.load({}).paths.models)
+    facts = _facts(model) | {"metadata": model.metadata, "record": read_record(model.path)}
+    if json:
+        output.write_json(facts)
+    else:
+        output.write(output.table(_details(facts)))
+
+
+@command.command("rm")
+@click.argument("name")
+@click.option("sure", "-y", "--yes", is_flag=True, help="Do not ask.")
+def remove(name: str, sure: bool) -> None:
+    """Delete a model, its record and its licence files."""
+    folder = options.load({}).paths.models
+    model = resolve(name, folder)
+    if model.path.parent != folder:
+        raise UsageError(f"{model.path} is not in {folder}, so it is not removed")
+    files = files_of(model.path)
+    if not sure and not _confirmed(files):
+        raise click.exceptions.Exit(ExitCode.FAILURE)
+    for path in files:
+        path.unlink()
+
+
+def _list(setup: Setup, json: bool) -> None:
     models = _served(setup) if setup.settings.url else _installed(setup)
     if json:
         output.write_json(models)
     elif models:
-        output.write(output.table([("NAME", "SIZE", "TYPE", "CONTEXT", "ARCHITECTURE"), *map(_row, models)]))
+        output.write(
+            output.table([("NAME", "SIZE", "TYPE", "CONTEXT", "ARCHITECTURE", "LICENSE", "SOURCE"), *map(_row, models)])
+        )
     else:
         output.note(f"llama-chat: no model is installed in {setup.paths.models}")
 
@@ -44,15 +88,49 @@ def _facts(model: InstalledModel) -> dict[str, Any]:
             "quantization": model.quantization,
             "context": model.context,
             "architecture": model.architecture,
+            **_origin(model),
         }
     except (ModelUnreadable, OSError) as error:
         return facts | {"error": str(error)}
 
 
+def _origin(model: InstalledModel) -> dict[str, Any]:
+    """Licence, repository and commit, as far as the record or the file knows."""
+    record = read_record(model.path)
+    source = record.get("source") or {}
+    return {
+        "license": record.get("license") or model.metadata.get("general.license"),
+        "source": source.get("repository"),
+        "commit": source.get("commit"),
+    }
+
+
+def _confirmed(files: list[Path]) -> bool:
+    """Asks the person."""
+    if not sys.stdin.isatty():
+        raise UsageError("--yes is needed where nobody can be asked")
+    for path in files:
+        output.note(f"{path.name}  {size_text(path.stat().st_size)}")
+    return click.confirm("Delete this for good?", err=True)
+
+
+def _details(facts: dict[str, Any]) -> list[tuple[str, ...]]:
+    """All facts as rows; long values are cut."""
+    metadata, record = facts.pop("metadata"), facts.pop("record")
+    plain = {key: record[key] for key in ("created", "imatrix", "warnings", "versions", "seconds") if record.get(key)}
+    rows = {**facts, **metadata, **plain}
+    return [(str(key), _short(value)) for key, value in rows.items() if value is not None]
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}…"
+
+
 def _served(setup: Setup) -> list[dict[str, Any]]:
     import asyncio
 
-    names = ("size", "quantization", "context", "architecture")
+    names = ("size", "quantization", "context", "architecture", "license", "source", "commit")
     models = asyncio.run(_ask_models(setup))
     return [{"name": model.id, **{name: getattr(model.meta, name, None) for name in names}} for model in models]
 
@@ -66,7 +144,13 @@ async def _ask_models(setup: Setup) -> list[ModelInfo]:
 
 def _row(facts: dict[str, Any]) -> tuple[str, ...]:
     if "error" in facts:
-        return facts["name"], "", "", "", facts["error"]
+        return facts["name"], "", "", "", facts["error"], "", ""
     size = size_text(facts["size"]) if facts["size"] is not None else ""
     rest = (facts[name] for name in ("quantization", "context", "architecture"))
-    return facts["name"], size, *("" if value is None else str(value) for value in rest)
+    cells = ["" if value is None else str(value) for value in rest]
+    return facts["name"], size, *cells, facts["license"] or "", _source_text(facts)
+
+
+def _source_text(facts: dict[str, Any]) -> str:
+    commit = (facts["commit"] or "")[:8]
+    return "@".join(filter(None, [facts["source"], commit]))

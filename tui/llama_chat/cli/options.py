@@ -35,7 +35,7 @@ def switch(name: str, *flags: str, help: str) -> Decorator[Any]:
 
 def flag(name: str, *flags: str, help: str) -> Decorator[Any]:
     """An option that is no setting, since it belongs to one call."""
-    variable = config.PREFIX + flags[-1].strip("-").upper()
+    variable = config.PREFIX + flags[-1].strip("-").replace("-", "_").upper()
     return click.option(*flags, name, is_flag=True, envvar=variable, help=f"{help}  [{variable}]")
 
 

@@ -43,7 +43,7 @@ def command(**params: Any) -> int:
 
 
 def _config(setup: Setup, model: InstalledModel) -> ServerConfig:
-    from llama_chat.connection import server_config
+    from llama_chat.local import server_config
 
     settings = setup.settings
     return structs.replace(
@@ -65,7 +65,7 @@ def _host(setup: Setup) -> str | None:
 def _usual_socket(paths: Paths) -> str:
     """Where front ends on this machine look; raises ChatError where a backend listens there already."""
     from llama_backend.launch import find
-    from llama_chat.connection import place
+    from llama_chat.local import place
 
     make_runtime(paths.runtime)
     if find(place(paths)) is not None:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_backend.errors import Unreachable
+from llama_backend.errors import ModelNotFound, NotFound, Unreachable
 from llama_chat.cli import options, output
 from llama_chat.cli.options import Setup
 from llama_chat.cli.units import duration_text, size_text
+from llama_chat.errors import ChatError
 
 if TYPE_CHECKING:
     from llama_backend.api import BackendStatus
@@ -35,7 +36,7 @@ def command(json: bool, **params: Any) -> None:
 def _address(setup: Setup) -> Address:
     from llama_backend.client import Address
     from llama_backend.launch import find
-    from llama_chat.connection import place
+    from llama_chat.local import place
 
     if setup.settings.url:
         return Address(url=setup.settings.url)
@@ -55,7 +56,10 @@ def ask_status(address: Address, api_key: str | None = None) -> BackendStatus:
         async with Client(address, None if address.is_local else api_key, wait=0) as client:
             return await client.status()
 
-    return asyncio.run(asked())
+    try:
+        return asyncio.run(asked())
+    except (NotFound, ModelNotFound) as error:
+        raise ChatError(f"the server at {address} does not tell how it is; `llama-chat models` may work") from error
 
 
 def _rows(address: str, status: BackendStatus) -> list[tuple[str, ...]]:

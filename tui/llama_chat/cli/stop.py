@@ -15,7 +15,7 @@ def command(**params: Any) -> None:
     """End the background backend; answers that it is writing may still come to their end."""
     from llama_backend.launch import find, stop
     from llama_chat.cli.status import ask_status
-    from llama_chat.connection import place
+    from llama_chat.local import place
 
     found = place(options.load(params).paths)
     address = find(found)

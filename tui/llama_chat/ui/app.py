@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from urllib.parse import urlsplit
 
 from textual.app import App, SuspendNotSupported, SystemCommand
 from textual.screen import Screen
+from textual.theme import BUILTIN_THEMES
 
-from llama_chat.errors import UsageError
+from llama_chat.errors import ConfigError, UsageError
 from llama_chat.history import History
 from llama_chat.ui.options import ChatOptions
 from llama_chat.ui.screens.chat import ChatScreen
@@ -29,6 +31,10 @@ _HEIGHTS = [(0, "-low"), (16, "-high")]
 """From how many cells on which class holds."""
 
 
+_COLOURLESS = "ansi-dark"
+"""With NO_COLOR: the terminal's own foreground and background, bold, and reverse."""
+
+
 class ChatApp(App[None]):
     """A chat with `backend`, kept in `history`; begins with `conversation`, or with a new one."""
 
@@ -40,10 +46,16 @@ class ChatApp(App[None]):
     def __init__(
         self, backend: Backend, history: History, options: ChatOptions, conversation: Conversation | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
+        self.options = options
         self._chat = ChatScreen(backend, history, options, conversation)
-        if options.theme is not None:
-            self.theme = options.theme
+        self.theme = _COLOURLESS if self.no_color else options.theme or self.theme
+
+    def on_mount(self) -> None:
+        """Leaves in good order when it is told to end or loses its terminal."""
+        if not self.is_headless:
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                asyncio.get_running_loop().add_signal_handler(number, self.call_later, self.action_quit)
 
     def get_default_screen(self) -> Screen[None]:
         return self._chat
@@ -74,17 +86,28 @@ def run_app(
 ) -> None:
     """Runs the chat in this terminal until the person leaves; without a history nothing is kept after that.
 
-    Raises UsageError where the terminal cannot show it.
+    Raises UsageError where the terminal cannot show it, and ConfigError for a theme that there is not.
     """
     if os.environ.get("TERM", "dumb") in ("dumb", ""):
         raise UsageError("this terminal cannot show the chat (TERM=dumb); `llama-chat ask` works in it")
     options = ChatOptions(
-        where="local" if connection.is_local else urlsplit(settings.url or "").netloc,
+        where=_place(settings, connection) + ("" if history else " · not saved"),
         model=connection.model,
         system=settings.system,
         sampling=settings.sampling(),
+        theme=_checked_theme(settings.theme),
     )
     app = ChatApp(connection, history or History(Path(":memory:")), options, conversation)
     app.run()
     if app.return_code:
         raise SystemExit(app.return_code)
+
+
+def _place(settings: Settings, connection: Connection) -> str:
+    return "local" if connection.is_local else urlsplit(settings.url or "").netloc.rpartition("@")[2]
+
+
+def _checked_theme(theme: str | None) -> str | None:
+    if theme is not None and theme not in BUILTIN_THEMES:
+        raise ConfigError(f"theme: {theme!r} is not one of {', '.join(sorted(BUILTIN_THEMES))}")
+    return theme

@@ -53,6 +53,7 @@ class Exchange:
         self.error: Exception | None = None
         """What went wrong, after the end."""
         self._has_begun = False
+        self._has_ended = False
         self._sink = sink
         self._on_progress = on_progress
         self._on_end = on_end
@@ -68,6 +69,7 @@ class Exchange:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        self._end()
 
     def wait(self, reason: str) -> None:
         """Says what the answer waits for, as long as nothing has come."""
@@ -93,6 +95,10 @@ class Exchange:
         self._on_progress(self)
 
     def _end(self) -> None:
+        """Shows the end, once; a task that was cancelled before its first step has not done so itself."""
+        if self._has_ended:
+            return
+        self._has_ended = True
         self._pump.flush()
         reason = str(self.error) or type(self.error).__name__
         self._sink.finish(self.turn.finish_reason or "cancelled", reason if self.error else None)

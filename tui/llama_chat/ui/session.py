@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llama_backend.api import ChatMessage
+from llama_chat.errors import ConversationNotFound
 from llama_chat.history import Conversation, History, StoredMessage
 from llama_chat.turn import Turn, to_request
 
@@ -30,6 +31,16 @@ class Session:
         """Goes on with a conversation of the history; raises HistoryError."""
         self.messages = self.history.messages(conversation.id, conversation.tip)
         self.conversation = conversation
+
+    def is_gone(self) -> bool:
+        """Whether the history does not have the conversation any more."""
+        if self.conversation is None:
+            return False
+        try:
+            self.history.conversation(self.conversation.id)
+        except ConversationNotFound:
+            return True
+        return False
 
     def turn(self) -> Turn:
         """The next turn, not yet begun."""

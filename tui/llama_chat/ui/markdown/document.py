@@ -17,8 +17,9 @@ class MarkdownDocument:
     """Markdown source and its rows.
 
     A block of CommonMark is complete as soon as another one begins after it, so text that is appended can only change
-    the last block. (The one exception is left as it is: the definition of a link reference does not reach back to
-    blocks that were complete before it came.)
+    the last block. It can also change the one before, as long as the line on which the last one begins is unfinished:
+    a `*` may become a list or go on with a paragraph. The definition of a link reference is the one exception, and left
+    as it is: it does not reach back to blocks that were complete before it came.
     """
 
     def __init__(self, source: str = "") -> None:
@@ -26,7 +27,7 @@ class MarkdownDocument:
         self._settled: list[Item] = []
         self._tail: list[Item] = []
         self._tail_start = 0
-        """Where in `source` the last block begins."""
+        """Where in `source` the blocks begin that may still change."""
         self._width = 0
         self._settled_rows: list[Row] = []
         self._rows: list[Row] | None = None
@@ -38,10 +39,11 @@ class MarkdownDocument:
         self.source += text
         tail = self.source[self._tail_start :]
         nodes = _parsed(tail)
-        if len(nodes) > 1:
-            self._settle(nodes[:-1])
-            self._tail_start += _offset(tail, nodes[-1])
-        self._tail = self._items(nodes[-1:])
+        complete = _complete(tail, nodes)
+        if complete:
+            self._settle(nodes[:complete])
+            self._tail_start += _offset(tail, nodes[complete])
+        self._tail = self._items(nodes[complete:])
         self._rows = None
 
     def rows(self, width: int) -> list[Row]:
@@ -66,6 +68,13 @@ class MarkdownDocument:
 
 def _laid_out(items: list[Item], width: int) -> list[Row]:
     return [row for item in items for row in item.rows(width)] if width else []
+
+
+def _complete(source: str, nodes: list[SyntaxTreeNode]) -> int:
+    """How many of the blocks at the start of `nodes` will not change whatever follows `source`."""
+    unfinished_line = source.count("\n")
+    begins_there = bool(nodes) and nodes[-1].map is not None and nodes[-1].map[0] == unfinished_line
+    return max(len(nodes) - (2 if begins_there else 1), 0)
 
 
 def _offset(source: str, node: SyntaxTreeNode) -> int:

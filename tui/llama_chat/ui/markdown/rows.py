@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 from textual.content import Content
 
 EMPTY = Content("")
+_LONGEST_PROSE = 100
+"""Cells that a row of prose takes at most, however wide the terminal: longer rows are hard to read."""
 _LEAST_ROOM = 8
 """Cells that a line keeps for its text however deep it is indented; more than that is cut at the edge."""
 
@@ -62,7 +64,7 @@ class Line:
 
     def rows(self, width: int) -> list[Row]:
         first, rest = self.margin
-        room = max(width - first.cell_length, _LEAST_ROOM)
+        room = max((width if self.is_code else min(width, _LONGEST_PROSE)) - first.cell_length, _LEAST_ROOM)
         if self.content.cell_length <= room:
             return [Row(first + self.content, is_code=self.is_code)]
         pieces = self.content.fold(room) if self.is_code else self.content.wrap(room)

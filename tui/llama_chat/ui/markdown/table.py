@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from rich.cells import cell_len
 from textual.content import Content
 
+from llama_chat.ui.joined import joined
 from llama_chat.ui.markdown.inline import inline
 from llama_chat.ui.markdown.rows import EMPTY, NO_MARGIN, Margin, Row
 
@@ -61,7 +62,7 @@ class Table:
         columns = [cell.wrap(width) for cell, width in zip(cells, widths, strict=True)]
         for pieces in zip_longest(*columns, fillvalue=EMPTY):
             aligned = map(_padded, pieces, widths, self.alignments)
-            yield _GAP.join(aligned)
+            yield joined(aligned, _GAP)
 
 
 def fitted(widths: Sequence[int], room: int, least: Sequence[int] = ()) -> list[int]:

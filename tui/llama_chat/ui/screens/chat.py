@@ -23,6 +23,7 @@ from llama_chat.ui.exchange import Exchange
 from llama_chat.ui.key_ladder import AGAIN_SECONDS, KeyLadder, Rung
 from llama_chat.ui.session import Session
 from llama_chat.ui.watched_backend import BackendState, WatchedBackend
+from llama_chat.ui.widgets.answer import Answer
 from llama_chat.ui.widgets.conversation import ConversationView
 from llama_chat.ui.widgets.message import Message
 from llama_chat.ui.widgets.prompt_area import PromptArea
@@ -59,13 +60,13 @@ class ChatScreen(Screen[None]):
         super().__init__()
         self._options = options
         self._opened = conversation
-        self._history = history
         self._session = Session(history, model=options.model, system=options.system)
         self._backend = WatchedBackend(backend, self._show_backend)
         self._meter = ContextMeter(self._backend, self._show_reading)
         self._ladder = KeyLadder()
         self._exchange: Exchange | None = None
         self._hint_timer: Timer | None = None
+        self._hinted_draft = ""
         self.view = ConversationView()
         self.prompt = PromptArea()
         self._line = StatusLine()
@@ -110,11 +111,17 @@ class ChatScreen(Screen[None]):
         await self._backend.aclose()
 
     def hint(self, text: str, *, is_warning: bool = False, seconds: float = _HINT_SECONDS) -> None:
-        """Says something in the status line for a while."""
+        """Says something in the status line for a while, or until the draft changes."""
+        self._end_hint()
+        self._show(hint=text, is_warning=is_warning)
+        self._hinted_draft = self.prompt.text
+        self._hint_timer = self.set_timer(seconds, self._end_hint)
+
+    def _end_hint(self) -> None:
         if self._hint_timer is not None:
             self._hint_timer.stop()
-        self._show(hint=text, is_warning=is_warning)
-        self._hint_timer = self.set_timer(seconds, lambda: self._show(hint=""))
+            self._hint_timer = None
+            self._show(hint="")
 
     # To ask, and to be answered
 
@@ -122,7 +129,7 @@ class ChatScreen(Screen[None]):
     async def _submit(self, event: PromptArea.Submitted) -> None:
         reading = self._meter.reading
         if self._is_free() and not reading.fits:
-            self._refuse(f"{reading.count:,} tokens do not fit into {reading.context:,}")
+            self._refuse(f"{reading.count:,} tokens do not fit into {reading.context:,}: shorten it, or Ctrl+N")
         elif self._is_free():
             self.prompt.take()
             await self._ask(event.text)
@@ -134,28 +141,31 @@ class ChatScreen(Screen[None]):
             await self._ask(text)
 
     async def _ask(self, text: str) -> None:
-        answer = await self.view.begin(text)
-        self._exchange = Exchange(text, self._session.turn(), answer, self._show_progress, self._end)
-        self._exchange.wait(_waiting(self._backend.state))
+        answer = Answer()
+        exchange = Exchange(text, self._session.turn(), answer, self._show_progress, self._end)
+        self._exchange = exchange
+        exchange.wait(_waiting(self._backend.state))
         self._show(is_answering=True, tokens_per_second=None)
         if not self._meter.reading.is_exact:
             self._measure()
-        self._exchange.start(self._backend, self._options.sampling)
+        await self.view.begin(text, answer)
+        if self._exchange is exchange:
+            exchange.start(self._backend, self._options.sampling)
 
     def _end(self, exchange: Exchange) -> None:
         self._exchange = None
         self._session.settle(exchange.turn)
         self._show(is_answering=False)
         if isinstance(exchange.error, PromptTooLong):
-            self.call_later(self._put_back, exchange.error.message)
+            self._put_back(exchange.question, exchange.error.message)
         self._measure()
 
-    async def _put_back(self, reason: str) -> None:
+    def _put_back(self, question: str, reason: str) -> None:
         """Makes a question that was refused the draft again."""
-        text = self._session.take_back() or ""
-        await self.view.take_back()
+        self._session.take_back()
+        self.call_later(self.view.take_back)
         draft = self.prompt.text
-        self.prompt.put(f"{text}\n{draft}" if draft.strip() else text)
+        self.prompt.put(f"{question}\n{draft}" if draft.strip() else question)
         self._refuse(reason)
 
     def _refuse(self, reason: str) -> None:
@@ -206,8 +216,8 @@ class ChatScreen(Screen[None]):
     async def action_history(self) -> None:
         from llama_chat.ui.screens.history import HistoryScreen
 
-        chosen = await self.app.push_screen_wait(HistoryScreen(self._history))
-        if chosen is not None:
+        chosen = await self.app.push_screen_wait(HistoryScreen(self._session.history))
+        if chosen is not None or self._session.is_gone():
             await self.open(chosen)
 
     def action_help(self) -> None:
@@ -262,7 +272,9 @@ class ChatScreen(Screen[None]):
     # What the status line shows
 
     @on(PromptArea.Changed)
-    def _measure_draft(self) -> None:
+    def _draft_changed(self) -> None:
+        if self.prompt.text != self._hinted_draft:
+            self._end_hint()
         if not self.is_answering:
             self._measure()
 

@@ -11,6 +11,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from llama_chat.ui.joined import joined
 from llama_chat.ui.keys import KEYS
 
 
@@ -45,4 +46,4 @@ class KeyRow(Static):
         lines = Content.styled(self._use, "$foreground 60%").wrap(max(self.size.width - self._COLUMN, 8))
         column = Content(" " * self._COLUMN)
         head = Content.styled(self._key.ljust(self._COLUMN), "$text-accent")
-        return Content("\n").join([head + lines[0], *[column + line for line in lines[1:]]])
+        return joined([head + lines[0], *[column + line for line in lines[1:]]], Content("\n"))

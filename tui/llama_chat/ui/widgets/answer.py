@@ -53,7 +53,8 @@ class Answer(Message):
     def finish(self, finish_reason: str | None, error: str | None = None) -> None:
         """Says how the answer ended, where that needs a word."""
         if error:
-            self.note = Content.styled(f"✗ {one_line(error)}", "$text-error")
+            advice = Content.styled("  Ctrl+T asks again", "$foreground 60%")
+            self.note = Content.styled(f"✗ {one_line(error)}", "$text-error") + advice
         else:
             self.note = Content.styled(_NOTES.get(finish_reason or "", ""), "$foreground 60%")
 

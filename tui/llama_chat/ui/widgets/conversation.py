@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from textual import on
+import asyncio
+from collections.abc import Iterator, Sequence
+
+from textual import on, work
 from textual.containers import VerticalScroll
 from textual.geometry import Size
 
@@ -12,6 +15,10 @@ from llama_chat.ui.widgets.message import Message
 from llama_chat.ui.widgets.question import Question
 from llama_chat.ui.widgets.welcome import Welcome
 
+_AT_ONCE = 30
+"""Messages that are laid out without a pause; about 0.2 s."""
+_PAUSE_SECONDS = 0.02
+
 
 class ConversationView(VerticalScroll, can_focus=False):
     """Follows the end while that is in view; scrolling away lets go, coming back takes hold again."""
@@ -20,29 +27,50 @@ class ConversationView(VerticalScroll, can_focus=False):
     ConversationView { height: 1fr; layout: stream; }
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_filling = False
+
     def watch_virtual_size(self, old: Size, new: Size) -> None:
-        """Holds on to the end where that was in view; what is shorter than the view begins at its top."""
-        height = self.container_size.height
-        was_at_end = self.scroll_y >= old.height - height
-        if 0 < height < new.height:
-            if was_at_end and not self.is_vertical_scroll_end:
-                self.anchor()
-        elif self.is_anchored:
+        """Holds on to the end where that was in view; what is shorter than the view begins at its top.
+
+        Textual has set the new `size` by now, but not yet the new `container_size`.
+        """
+        height = self.size.height
+        was_at_end = self.scroll_y >= old.height - self.container_size.height
+        if not 0 < height < new.height:
             self.anchor(False)
+        elif was_at_end and not self.is_vertical_scroll_end:
+            self.anchor()
+        elif self._is_filling and not was_at_end:
+            self.scroll_to(y=self.scroll_y + new.height - old.height, animate=False, immediate=True)
 
     async def show(self, messages: list[StoredMessage]) -> None:
-        """Replaces everything; a conversation without messages shows the welcome."""
+        """Replaces everything; a conversation without messages shows the welcome, a long one its end first."""
+        self.workers.cancel_node(self)
         await self.remove_children()
-        await self.mount_all([_widget(message) for message in messages] or [Welcome()])
+        *earlier, latest = list(batched(messages, _AT_ONCE)) or [()]
+        await self.mount_all(map(_widget, latest) if latest else [Welcome()])
         self.scroll_end(animate=False)
+        if earlier:
+            self._fill(earlier)
 
-    async def begin(self, question: str) -> Answer:
+    @work
+    async def _fill(self, batches: Sequence[Sequence[StoredMessage]]) -> None:
+        """Adds earlier messages above, with pauses in which keys are taken; what is in view stays there."""
+        self._is_filling = True
+        try:
+            for batch in reversed(batches):
+                await asyncio.sleep(_PAUSE_SECONDS)
+                await self.mount_all(map(_widget, batch), before=0)
+        finally:
+            self.call_after_refresh(setattr, self, "_is_filling", False)
+
+    async def begin(self, question: str, answer: Answer) -> None:
         """Adds a question and the answer that is to come."""
-        answer = Answer()
         await self.query(Welcome).remove()
         await self.mount(Question(question), answer)
         self.scroll_end(animate=False)
-        return answer
 
     async def take_back(self) -> None:
         """Removes the last question and what follows it."""
@@ -71,6 +99,15 @@ class ConversationView(VerticalScroll, can_focus=False):
             self.post_message(Message.Left())
         elif at >= 0:
             messages[at].focus()
+
+
+def batched(messages: Sequence[StoredMessage], size: int) -> Iterator[Sequence[StoredMessage]]:
+    """Messages in batches of `size`; only the first may be smaller."""
+    first = len(messages) % size
+    if first:
+        yield messages[:first]
+    for start in range(first, len(messages), size):
+        yield messages[start : start + size]
 
 
 def _widget(message: StoredMessage) -> Message:

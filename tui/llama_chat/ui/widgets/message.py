@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message as Event
 from textual.widget import Widget
@@ -49,9 +48,6 @@ class Message(Widget, can_focus=True):
     @property
     def text(self) -> str:
         """The message as it is copied."""
-        raise NotImplementedError
-
-    def compose(self) -> ComposeResult:
         raise NotImplementedError
 
     def action_copy(self) -> None:

@@ -69,13 +69,28 @@ class PromptArea(TextArea):
         return (0, 0), self.document.end
 
     async def _on_key(self, event: events.Key) -> None:
-        """Takes Enter; Textual hands all other keys on to TextArea's own handler."""
+        """Takes Enter and the keys that are bound here; TextArea's own handler, which comes next, takes the others.
+
+        Textual runs a binding when the key has gone all the way up to the app. Where keys come fast, later ones would
+        be in the text by then, and a new line at its end.
+        """
         in_burst = self._guard.key(event.time)
         self._settle_enter(in_burst)
-        if event.key != "enter":
+        if event.key == "enter":
+            self._enter(in_burst)
+        elif action := self._bound_action(event):
+            await self.run_action(action)
+        else:
             return
         event.stop()
         event.prevent_default()
+
+    def _bound_action(self, event: events.Key) -> str | None:
+        """What a key does that is bound here."""
+        active = None if event.is_printable else self.screen.active_bindings.get(event.key)
+        return active.binding.action if active and active.node is self else None
+
+    def _enter(self, in_burst: bool) -> None:
         if in_burst:
             self._waiting_enter = self.set_timer(SETTLE_SECONDS, self._settle_enter)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import NamedTuple
 
 from textual.content import Content
@@ -11,6 +12,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from llama_chat.ui.context_meter import Reading
+from llama_chat.ui.joined import joined
 from llama_chat.ui.plain_text import one_line
 from llama_chat.ui.watched_backend import BackendState
 
@@ -61,20 +63,20 @@ class Part(NamedTuple):
 def row(status: Status, width: int) -> Content:
     """The row at `width` cells: state on the left, numbers on the right."""
     left, right = list(_left(status)), list(_right(status))
-    while _length(left, _DOT) + _length(right, _GAP) + 2 > width:
+    while _length(left, _DOT) + _length(right, _GAP) + _apart(right) > width:
         lightest = min((*left, *right), key=lambda part: part.weight)
         if lightest.weight >= _KEPT:
             break
         left, right = [[part for part in parts if part is not lightest] for parts in (left, right)]
     end = _joined(right, _GAP)
-    room = max(width - end.cell_length - 2, 0)
+    room = max(width - end.cell_length - _apart(right), 0)
     start = _joined(left, _DOT).truncate(room, ellipsis=True)
     return start + Content(" " * max(width - start.cell_length - end.cell_length, 0)) + end
 
 
 def _left(status: Status) -> Iterator[Part]:
     if status.hint:
-        yield Part(Content.styled(status.hint, "$text-warning" if status.is_warning else "$foreground"), 9)
+        yield Part(Content.styled(one_line(status.hint), "$text-warning" if status.is_warning else "$foreground"), 9)
         return
     weight, state = _state(status)
     if status.model:
@@ -116,9 +118,9 @@ def _numbers(reading: Reading) -> str:
 
 
 def _bar(reading: Reading) -> Content:
-    filled = min(round(_share(reading) * _BAR_CELLS), _BAR_CELLS)
+    filled = min(ceil(_share(reading) * _BAR_CELLS), _BAR_CELLS)
     full = Content.styled("━" * filled, _colour(reading) or "$primary")
-    return full + Content.styled("━" * (_BAR_CELLS - filled), "$foreground 15%")
+    return full + Content.styled("─" * (_BAR_CELLS - filled), "$foreground 30%")
 
 
 def _colour(reading: Reading) -> str:
@@ -131,8 +133,13 @@ def _share(reading: Reading) -> float:
     return (reading.count or 0) / (reading.context or 1)
 
 
+def _apart(right: Sequence[Part]) -> int:
+    """Cells that keep the two sides apart."""
+    return _GAP.cell_length if right else 0
+
+
 def _joined(parts: Sequence[Part], joint: Content) -> Content:
-    return joint.join([part.content for part in parts])
+    return joined([part.content for part in parts], joint)
 
 
 def _length(parts: Sequence[Part], joint: Content) -> int:

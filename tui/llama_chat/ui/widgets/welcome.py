@@ -5,6 +5,8 @@ from __future__ import annotations
 from textual.content import Content
 from textual.widgets import Static
 
+from llama_chat.ui.joined import joined
+
 _KEYS = (
     ("Enter", "send"),
     ("Ctrl+J", "new line"),
@@ -28,4 +30,4 @@ class Welcome(Static):
 def _content() -> Content:
     title = Content.styled("llama-chat", "bold $text-primary")
     keys = [Content.styled(f"{key:<8}", "$text-accent") + Content.styled(use, "$foreground 60%") for key, use in _KEYS]
-    return Content("\n").join([title, Content(""), *keys])
+    return joined([title, Content(""), *keys], Content("\n"))

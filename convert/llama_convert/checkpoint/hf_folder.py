@@ -1,0 +1,68 @@
+"""Finds the weights in a Hugging Face folder: one file or several, safetensors or PyTorch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from llama_convert.checkpoint.safetensors import read_safetensors
+from llama_convert.checkpoint.tensor import SourceTensor
+from llama_convert.checkpoint.torch_file import read_torch_file
+from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
+from llama_convert.files import read_json
+
+Reader = Callable[[Path], Mapping[str, SourceTensor]]
+_FAMILIES: tuple[tuple[str, str, Reader], ...] = (
+    ("model.safetensors.index.json", "*.safetensors", read_safetensors),
+    ("pytorch_model.bin.index.json", "pytorch_model*.bin", read_torch_file),
+)
+
+
+def weight_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """The files that hold the weights, and where an index says each tensor is (empty without an index).
+
+    Raises:
+        SourceNotFound: there are no weights, or a file that the index names is missing.
+        UnsupportedModel: there is only an adapter.
+    """
+    for index_name, pattern, _ in _FAMILIES:
+        index = folder / index_name
+        if index.is_file():
+            weight_map = dict(read_json(index).get("weight_map") or {})
+            return _named(folder, index, weight_map), weight_map
+        found = sorted(path for path in folder.glob(pattern) if not path.name.startswith("consolidated"))
+        if found:
+            return found, {}
+    if (folder / "adapter_config.json").is_file():
+        raise UnsupportedModel(f"{folder}: holds only an adapter; merge it into its base model first")
+    raise SourceNotFound(f"{folder}: holds no *.safetensors, pytorch_model*.bin or consolidated.*.pth")
+
+
+def _named(folder: Path, index: Path, weight_map: dict[str, str]) -> list[Path]:
+    names = sorted(set(weight_map.values()))
+    if any(Path(name).name != name for name in names) or not names:
+        raise CorruptSource(f"{index}: names no files, or files outside its folder")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise SourceNotFound(f"{folder}: {len(missing)} of {len(names)} weight files are missing: {', '.join(missing)}")
+    return [folder / name for name in names]
+
+
+def read_hf_tensors(folder: Path) -> tuple[dict[str, SourceTensor], list[Path]]:
+    """All tensors in `folder` by name, and the files they are in.
+
+    Raises:
+        CorruptSource: two files hold the same tensor, or the index names one that no file holds.
+    """
+    files, weight_map = weight_files(folder)
+    read: Reader = read_torch_file if files[0].suffix == ".bin" else read_safetensors
+    tensors: dict[str, SourceTensor] = {}
+    for path in files:
+        for name, tensor in read(path).items():
+            if name in tensors:
+                raise CorruptSource(f"{path}: {name} is also in {tensors[name].origin.name}")
+            tensors[name] = tensor
+    lost = [name for name in weight_map if name not in tensors and not name.endswith("inv_freq")]
+    if lost:
+        raise CorruptSource(f"{folder / weight_map[lost[0]]}: lacks {lost[0]}, which the index says it holds")
+    return tensors, files

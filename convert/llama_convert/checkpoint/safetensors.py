@@ -1,0 +1,83 @@
+"""Reads the safetensors format: u64 header length, JSON header, data. Every claim of the header is checked."""
+
+from __future__ import annotations
+
+import json
+import struct
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from llama_convert.checkpoint.tensor import DType, StoredTensor
+from llama_convert.errors import CorruptSource, UnsupportedModel
+
+_MOST_HEADER = 100 << 20
+_IGNORED = ("rotary_emb.inv_freq", ".attention.bias", ".masked_bias")
+
+
+def read_safetensors(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of `path` by name.
+
+    Raises:
+        CorruptSource: the header is no valid one, or the file is shorter or longer than it says.
+        UnsupportedModel: an element type is not a float of 16 or 32 bits.
+    """
+    size = path.stat().st_size
+    header, start = _read_header(path, size)
+    header.pop("__metadata__", None)
+    entries = {name: _entry(path, name, entry) for name, entry in header.items()}
+    _check_ranges(path, {name: (begin, end) for name, (_, _, begin, end) in entries.items()}, size - start)
+    return {
+        name: StoredTensor(name, shape, _dtype(path, name, dtype), path, start + begin)
+        for name, (dtype, shape, begin, _) in entries.items()
+        if not name.endswith(_IGNORED)
+    }
+
+
+def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
+    with path.open("rb") as file:
+        head = file.read(8)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else _MOST_HEADER + 1
+        if length > min(_MOST_HEADER, size - 8):
+            raise CorruptSource(f"{path}: the header is cut short, or this is no safetensors file")
+        raw = file.read(length)
+    try:
+        header = json.loads(raw)
+    except ValueError as error:
+        raise CorruptSource(f"{path}: the header is no JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise CorruptSource(f"{path}: the header is no JSON object")
+    return header, 8 + length
+
+
+def _entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
+    """Type name, shape and byte range of one tensor."""
+    try:
+        dtype, shape = str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
+        begin, end = (int(offset) for offset in entry["data_offsets"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptSource(f"{path}: the header's entry for {name} is broken") from error
+    known = DType.__members__.get(dtype)
+    if known and end - begin != prod(shape) * known.itemsize:
+        raise CorruptSource(f"{path}: {name} has shape {shape} and type {dtype}, but {end - begin} bytes")
+    return dtype, shape, begin, end
+
+
+def _dtype(path: Path, name: str, dtype: str) -> DType:
+    if dtype not in DType.__members__:
+        raise UnsupportedModel(f"{path}: {name} is stored as {dtype}; only F32, F16 and BF16 can be converted")
+    return DType[dtype]
+
+
+def _check_ranges(path: Path, ranges: dict[str, tuple[int, int]], size: int) -> None:
+    """The tensors' bytes follow each other without a gap from 0 to `size`."""
+    ordered = sorted(ranges.items(), key=lambda item: item[1])
+    last = ordered[-1][1][1] if ordered else 0
+    if last > size:
+        raise CorruptSource(f"{path}: cut short, {last - size} bytes are missing (the last tensor is {ordered[-1][0]})")
+    if ordered and (ordered[0][1][0] != 0 or last != size):
+        raise CorruptSource(f"{path}: the data do not fill the file")
+    for (first, (_, end)), (second, (begin, _)) in pairwise(ordered):
+        if end != begin:
+            raise CorruptSource(f"{path}: {first} and {second} overlap or leave a gap")

@@ -1,0 +1,104 @@
+"""Reads `.bin` and `.pth` files: since PyTorch 1.6 a zip with a pickle and one stored file for each storage."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from llama_convert.checkpoint.tensor import DType, Rows, SourceTensor, StoredTensor
+from llama_convert.checkpoint.unpickler import PickledTensor, Storage, unpickle_tensors
+from llama_convert.errors import CorruptSource, UnsupportedModel
+
+_MOST_PICKLE = 50 << 20
+_LOCAL_HEADER = 30
+_IGNORED = ("rotary_emb.inv_freq", ".attention.bias", ".masked_bias", "rope.freqs")
+
+
+def read_torch_file(path: Path) -> dict[str, SourceTensor]:
+    """The tensors of `path` by name; those that a model does not need (rope tables, masks) are left out.
+
+    Raises:
+        CorruptSource: the file is cut short, inconsistent, or its pickle holds more than tensors.
+        UnsupportedModel: it is of the format before PyTorch 1.6, or of another element type.
+    """
+    if not zipfile.is_zipfile(path):
+        raise CorruptSource(f"{path}: no zip file: cut short, or saved before PyTorch 1.6 (load and save it again)")
+    with zipfile.ZipFile(path) as archive:
+        members = _members(path, archive)
+        pickles = [name for name in members if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise CorruptSource(f"{path}: holds {len(pickles)} pickles named data.pkl instead of one")
+        folder = pickles[0].removesuffix("data.pkl")
+        tensors = unpickle_tensors(path, archive.read(pickles[0]))
+    wanted = {name: tensor for name, tensor in tensors.items() if not name.endswith(_IGNORED)}
+    return {name: _locate(name, tensor, path, members, folder) for name, tensor in wanted.items()}
+
+
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    infos = archive.infolist()
+    members = {info.filename: info for info in infos}
+    if len(members) != len(infos):
+        raise CorruptSource(f"{path}: the zip holds two files of the same name")
+    for info in infos:
+        if info.filename.endswith(".pkl") and info.file_size > _MOST_PICKLE:
+            raise CorruptSource(f"{path}: {info.filename} has {info.file_size} bytes, which is no table of tensors")
+    return members
+
+
+def _locate(
+    name: str, tensor: PickledTensor, path: Path, members: dict[str, zipfile.ZipInfo], folder: str
+) -> SourceTensor:
+    dtype = tensor.storage.kind.dtype
+    if dtype is None:
+        raise UnsupportedModel(f"{path}: {name} is a {tensor.storage.kind.name}, not F32, F16 or BF16")
+    start = _storage_offset(path, tensor.storage, dtype, members, folder)
+    if tensor.last_element >= tensor.storage.elements:
+        raise CorruptSource(f"{path}: {name} reaches past the end of its storage")
+    offset = start + tensor.offset * dtype.itemsize
+    if tensor.contiguous:
+        return StoredTensor(name, tensor.shape, dtype, path, offset)
+    return _StridedTensor(name, tensor, dtype, path, start)
+
+
+def _storage_offset(
+    path: Path, storage: Storage, dtype: DType, members: dict[str, zipfile.ZipInfo], folder: str
+) -> int:
+    """Where the bytes of a storage start in the file."""
+    info = members.get(f"{folder}data/{storage.key}")
+    if info is None:
+        raise CorruptSource(f"{path}: the storage {storage.key!r} is missing")
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != storage.elements * dtype.itemsize:
+        raise CorruptSource(f"{path}: the storage {storage.key!r} is compressed or has the wrong size")
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        head = file.read(_LOCAL_HEADER)
+    if len(head) != _LOCAL_HEADER or head[:4] != b"PK\x03\x04":
+        raise CorruptSource(f"{path}: the storage {storage.key!r} has no zip header")
+    name_length, extra_length = struct.unpack_from("<HH", head, 26)
+    return info.header_offset + _LOCAL_HEADER + int(name_length) + int(extra_length)
+
+
+class _StridedTensor:
+    """A tensor whose rows do not stand in order in the file, such as a transposed one."""
+
+    def __init__(self, name: str, tensor: PickledTensor, dtype: DType, path: Path, start: int) -> None:
+        self.name = name
+        self.shape = tensor.shape
+        self.dtype = dtype
+        self.origin = path
+        self._tensor = tensor
+        self._start = start
+
+    def read_rows(self, start: int, out: Rows) -> None:
+        tensor, dtype = self._tensor, self.dtype.raw
+        flat = np.memmap(self.origin, dtype, "r", self._start, (tensor.storage.elements,))
+        strides = [step * dtype.itemsize for step in tensor.stride]
+        rows = as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
+        out.reshape(-1, *tensor.shape[1:])[...] = rows[start : start + len(out)]
+
+    def place(self, start: int) -> None:
+        return None

@@ -1,0 +1,289 @@
+"""A checkpoint in a folder becomes one or several checked GGUF files."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from llama_convert.check import check_model, compare_tensors
+from llama_convert.checkpoint.meta_folder import read_checklist
+from llama_convert.checkpoint.tensor import DType
+from llama_convert.errors import DiskFull, OutputExists, UsageError, WorkerFailed
+from llama_convert.files import explained, free_bytes, replacing, sha256_of
+from llama_convert.gguf.reader import read_gguf
+from llama_convert.gguf.writer import header
+from llama_convert.machine import core_count
+from llama_convert.plan import Plan, make_plan
+from llama_convert.progress import Progress
+from llama_convert.quant.imatrix import read_imatrix
+from llama_convert.quant.types import Quantization
+from llama_convert.record import Provenance, fingerprint, is_made_from, keep_licenses, write_record
+from llama_convert.report.report import Report, make_report
+from llama_convert.source import Checkpoint, SourceOptions, open_checkpoint
+from llama_convert.worker.client import run_worker
+from llama_convert.workspace import Workspace, open_workspace, workspace_folder
+from llama_convert.write_model import Layout, plan_layout, write_model
+
+_FULL: Final = 1 << 20
+"""Free bytes below which a failure of llama.cpp, which gives no reason then, is the disk's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertOptions:
+    """What a person wants made. `outtype` None keeps the type of the source.
+
+    `keep_original` keeps the unquantised file too; without quantisations it is the only product. `verify` reads
+    everything back and compares; `report` measures the quantised files on `report_text` (None: our own text).
+    """
+
+    out: Path
+    quantizations: Sequence[Quantization] = ()
+    source: SourceOptions = field(default_factory=SourceOptions)
+    outtype: DType | None = None
+    imatrix: Path | None = None
+    keep_original: bool = False
+    verify: bool = False
+    report: bool = False
+    report_text: str | None = None
+    force: bool = False
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A finished model. `reused` says that an earlier run had made it from the same inputs."""
+
+    path: Path
+    kind: str
+    nbytes: int
+    reused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a conversion made."""
+
+    products: Sequence[Product]
+    report: Report | None
+
+
+def plan_conversion(folder: Path, options: ConvertOptions) -> Plan:
+    """What converting `folder` would take; only headers are read."""
+    checkpoint = open_checkpoint(folder, options.source)
+    return _plan(checkpoint, plan_layout(checkpoint, options.outtype), options)
+
+
+def convert(folder: Path, options: ConvertOptions, progress: Progress, provenance: Provenance | None = None) -> Outcome:
+    """Convert the checkpoint in `folder`.
+
+    A product appears under its name only when it is complete and checked. What an interrupted run had finished is used
+    again where its inputs are unchanged.
+
+    Raises:
+        SourceError: the source cannot be converted.
+        OutputExists: a file is in the way, and `force` is not set.
+        DiskFull: the disk is too small, known before the first byte, or fills up.
+        WorkerFailed: llama.cpp refused.
+        CheckFailed: the result does not compute.
+    """
+    checkpoint = open_checkpoint(folder, options.source)
+    for text in checkpoint.warnings:
+        progress.warn(text)
+    return _Conversion(checkpoint, options, progress, provenance or Provenance()).run()
+
+
+class _Conversion:
+    """One run: the steps share the checkpoint, the options and the clock."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, options: ConvertOptions, progress: Progress, provenance: Provenance
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._options = options
+        self._progress = progress
+        self._provenance = provenance
+        self._layout = plan_layout(checkpoint, options.outtype)
+        self._threads = options.threads or core_count()
+        self._fingerprint = self._source_fingerprint()
+        self._seconds: dict[str, float] = {}
+
+    def run(self) -> Outcome:
+        keeps = self._options.keep_original or not self._options.quantizations
+        wanted = [item.name for item in self._options.quantizations] + [self._layout.dtype.name] * keeps
+        done = {kind: self._target(kind) for kind in wanted if self._is_done(kind)}
+        self._preflight([kind for kind in wanted if kind not in done])
+        with explained(self._options.out):
+            self._options.out.mkdir(parents=True, exist_ok=True)
+        keep_licenses(self._checkpoint.folder, self._options.out, self._checkpoint.name)
+        with open_workspace(self._options.out, self._checkpoint.name, self._fingerprint) as work:
+            products = self._produce(wanted, done, work)
+            report = self._report(products, work) if self._options.report else None
+        return Outcome(products, report)
+
+    def _produce(self, wanted: list[str], done: dict[str, Path], work: Workspace) -> list[Product]:
+        """The products in the order asked for; the unquantised file comes last, since the others are made of it."""
+        missing = len(done) < len(wanted)
+        inputs = self._hashes() if missing else {}
+        if missing or self._options.report:
+            self._original(work)
+        products = []
+        for kind in wanted:
+            target = self._target(kind)
+            if kind not in done:
+                self._make(kind, target, work, inputs)
+            products.append(Product(target, kind, target.stat().st_size, reused=kind in done))
+        return products
+
+    def _original(self, work: Workspace) -> None:
+        """The complete unquantised file, written now or by an earlier run."""
+        if work.original.is_file():
+            return
+        with self._timed("write"), replacing(work.original) as part:
+            write_model(self._checkpoint, part, self._options.outtype, self._progress)
+            if self._options.verify:
+                compare_tensors(self._checkpoint, self._layout, part, self._progress)
+
+    def _make(self, kind: str, target: Path, work: Workspace, inputs: dict[str, Any]) -> None:
+        quantization = next((item for item in self._options.quantizations if item.name == kind), None)
+        with replacing(target) as part:
+            if quantization:
+                self._quantize(quantization, work.original, part)
+            else:
+                _link(work.original, part)
+            with self._timed("check"):
+                tokens = check_model(part, self._threads, full=self._options.verify, progress=self._progress)
+            write_record(target, self._record(kind, part, inputs, tokens))
+
+    def _quantize(self, quantization: Quantization, source: Path, target: Path) -> None:
+        request = {
+            "task": "quantize",
+            "source": str(source),
+            "target": str(target),
+            "file_type": quantization.file_type,
+            "threads": self._threads,
+            "imatrix": str(self._options.imatrix.resolve()) if self._options.imatrix else None,
+        }
+        try:
+            with self._timed("quantize"):
+                result = run_worker(f"quantise {quantization.name}", self._progress, request)
+        except WorkerFailed as error:
+            if free_bytes(target.parent) < _FULL:
+                raise DiskFull(f"{target}: the disk is full") from error
+            raise
+        for kind, count in result["fallbacks"].items():
+            total = len(self._layout.tensors)
+            self._progress.warn(f"{count} of {total} tensors became {kind}: their rows are not divisible by 256")
+
+    def _report(self, products: list[Product], work: Workspace) -> Report:
+        models = [(item.kind, item.path) for item in products if item.kind != self._layout.dtype.name]
+        text = self._options.report_text
+        name = f"{self._checkpoint.name}-report"
+        with self._timed("report"):
+            return make_report(work.original, models, text, self._options.out / name, self._threads, self._progress)
+
+    def _preflight(self, kinds: list[str]) -> None:
+        """Refuse what cannot end well, before anything is written."""
+        for kind in kinds:
+            target = self._target(kind)
+            if target.exists() and not self._options.force:
+                raise OutputExists(f"{target}: exists already; use --force to replace it")
+        for quantization in self._options.quantizations:
+            if quantization.importance and self._options.imatrix is None:
+                raise UsageError(f"{quantization.name} needs an importance matrix (--imatrix FILE)")
+        self._check_imatrix()
+        if kinds:
+            self._check_disk(kinds)
+
+    def _check_imatrix(self) -> None:
+        if self._options.imatrix:
+            shapes = {tensor.name: tensor.shape for tensor in self._layout.tensors}
+            read_imatrix(self._options.imatrix, shapes)
+
+    def _check_disk(self, kinds: list[str]) -> None:
+        missing = [item for item in self._options.quantizations if item.name in kinds]
+        plan = _plan(self._checkpoint, self._layout, replace(self._options, quantizations=missing))
+        earlier = Workspace(workspace_folder(self._options.out, self._checkpoint.name, self._fingerprint)).original
+        needed = plan.disk_needed - (earlier.stat().st_size if earlier.is_file() else 0)
+        if needed > plan.disk_free:
+            need, free = needed / 1e9, plan.disk_free / 1e9
+            raise DiskFull(f"{self._options.out}: {need:.2f} GB are needed and {free:.2f} GB are free")
+
+    def _target(self, kind: str) -> Path:
+        return self._options.out / f"{self._checkpoint.name}-{kind}.gguf"
+
+    def _is_done(self, kind: str) -> bool:
+        return not self._options.force and is_made_from(self._target(kind), self._fingerprint)
+
+    def _source_fingerprint(self) -> str:
+        """Of the inputs and of everything that the file's header says."""
+        imatrix = [self._options.imatrix] if self._options.imatrix and self._options.imatrix.is_file() else []
+        return fingerprint([*self._checkpoint.files, *imatrix], header(self._layout.metadata, self._layout.tensors))
+
+    def _hashes(self) -> dict[str, Any]:
+        """Size and digest of every input; those that a download has checked are not read again."""
+        known = self._provenance.hashes
+        unknown = [path for path in self._checkpoint.files if path.name not in known]
+        found: dict[str, str] = {}
+        if unknown:
+            with self._timed("hash"):
+                hashes = sha256_of(unknown, self._progress, read_checklist(self._checkpoint.folder))
+            found = {path.name: digest for path, digest in hashes.items()}
+        return {
+            path.name: {"size": path.stat().st_size, "sha256": known.get(path.name) or found[path.name]}
+            for path in self._checkpoint.files
+        }
+
+    def _record(self, kind: str, path: Path, inputs: dict[str, Any], tokens: list[int]) -> dict[str, Any]:
+        file = read_gguf(path)
+        source = {
+            "folder": str(self._checkpoint.folder),
+            "repository": self._provenance.repository,
+            "commit": self._provenance.commit,
+            "files": inputs,
+        }
+        return {
+            "name": self._checkpoint.name,
+            "file": self._target(kind).name,
+            "size": path.stat().st_size,
+            "quantization": kind,
+            "tensors": len(file.tensors),
+            "context": self._checkpoint.config.context_length,
+            "license": self._provenance.license or file.get("general.license"),
+            "imatrix": self._options.imatrix.name if self._options.imatrix else None,
+            "source": source,
+            "check": {"tokens": tokens},
+            "warnings": list(self._checkpoint.warnings),
+            "seconds": {name: round(seconds, 2) for name, seconds in self._seconds.items()},
+            "fingerprint": self._fingerprint,
+        }
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self._seconds[stage] = time.monotonic() - start
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system knows no links."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _plan(checkpoint: Checkpoint, layout: Layout, options: ConvertOptions) -> Plan:
+    return make_plan(
+        checkpoint.name,
+        checkpoint.config,
+        layout,
+        list(options.quantizations),
+        fetch_bytes=0,
+        disk_free=free_bytes(options.out),
+        keeps_original=options.keep_original or not options.quantizations,
+    )

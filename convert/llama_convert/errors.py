@@ -1,0 +1,69 @@
+"""What can go wrong on the way from weights to a model, as one small tree.
+
+ConvertError                 1  `exit_code`, as the command line uses it
+├─ UsageError                2  an option makes no sense; `str(error)` names it
+├─ SourceError               4  the source is missing, broken, or no Llama
+│  ├─ SourceNotFound         4
+│  ├─ AccessDenied           4  gated or private: a token is missing, or has no access
+│  ├─ CorruptSource          4  cut short, a wrong hash, NaN in a tensor
+│  └─ UnsupportedModel       4
+├─ DownloadFailed            1  the network, or a server's answer
+├─ DiskFull                  1
+├─ OutputExists              1
+├─ WorkerFailed              1  llama.cpp refused, or its process died
+└─ CheckFailed               1  the written model does not load or does not compute
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ConvertError(Exception):
+    """Base of all errors of this package; `str(error)` is one line for a person."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(ConvertError):
+    exit_code = 2
+
+
+class SourceError(ConvertError):
+    exit_code = 4
+
+
+class SourceNotFound(SourceError):
+    pass
+
+
+class AccessDenied(SourceError):
+    pass
+
+
+class CorruptSource(SourceError):
+    pass
+
+
+class UnsupportedModel(SourceError):
+    pass
+
+
+class DownloadFailed(ConvertError):
+    pass
+
+
+class DiskFull(ConvertError):
+    pass
+
+
+class OutputExists(ConvertError):
+    pass
+
+
+class WorkerFailed(ConvertError):
+    pass
+
+
+class CheckFailed(ConvertError):
+    pass

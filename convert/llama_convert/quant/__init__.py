@@ -1,0 +1,1 @@
+"""Quantisations: which there are, how large they become, and what guides them."""

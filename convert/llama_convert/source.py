@@ -1,0 +1,214 @@
+"""A checkpoint in a folder, whichever layout it has: its configuration, its tensors by role, its vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llama_convert.checkpoint.hf_folder import read_hf_tensors
+from llama_convert.checkpoint.meta_folder import read_meta_tensors, shard_files
+from llama_convert.checkpoint.tensor import DType, SourceTensor, row_shape
+from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
+from llama_convert.files import read_json
+from llama_convert.gguf.values import Metadata
+from llama_convert.model.config import LlamaConfig, from_hf, from_meta
+from llama_convert.model.names import TensorSpec, bias_of, expected_tensors
+from llama_convert.vocab.chat_template import chosen_template
+from llama_convert.vocab.load import load_hf_vocabulary, load_meta_vocabulary
+from llama_convert.vocab.vocabulary import Vocabulary
+
+_COMPARED_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTensor:
+    """A tensor of the model; `permuted` says that its rows are in Hugging Face's order."""
+
+    spec: TensorSpec
+    source: SourceTensor
+    permuted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint, ready to be written as GGUF. `files` are all inputs that its content depends on."""
+
+    folder: Path
+    name: str
+    config: LlamaConfig
+    tensors: Sequence[ModelTensor]
+    vocabulary: Vocabulary
+    template: Metadata
+    files: Sequence[Path]
+    warnings: Sequence[str]
+
+    @property
+    def dtype(self) -> DType:
+        """The type that most of the weights have."""
+        sizes = dict.fromkeys(DType, 0)
+        for tensor in self.tensors:
+            rows, columns = row_shape(tensor.source.shape)
+            sizes[tensor.source.dtype] += rows * columns
+        return max(DType, key=lambda dtype: sizes[dtype])
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What a person says about a source: its name, the context, the chat template (None: as found), epsilon."""
+
+    name: str | None = None
+    context: int | None = None
+    chat_template: str | None = None
+    rms_epsilon: float | None = None
+
+
+def open_checkpoint(folder: Path, options: SourceOptions | None = None) -> Checkpoint:
+    """Open the checkpoint in `folder`; headers are read and checked, weights are not.
+
+    Raises:
+        SourceError: nothing usable is there; the message names the file and the reason.
+    """
+    options = options or SourceOptions()
+    if not folder.is_dir():
+        raise SourceNotFound(f"{folder}: no such folder")
+    if shard_files(folder) and not (folder / "config.json").is_file():
+        return _open_meta(folder, options)
+    return _open_hf(folder, options)
+
+
+def _open_hf(folder: Path, options: SourceOptions) -> Checkpoint:
+    raw = read_json(folder / "config.json")
+    if not raw and (folder / "adapter_config.json").is_file():
+        raise UnsupportedModel(f"{folder}: holds only an adapter; merge it into its base model first")
+    if not raw:
+        raise SourceNotFound(f"{folder}: holds no config.json")
+    config = from_hf(raw, folder / "config.json")
+    tensors, files = read_hf_tensors(folder)
+    embedding = tensors.get("model.embed_tokens.weight")
+    if embedding is not None:
+        config = replace(config, vocab_size=embedding.shape[0])
+    found, warnings = _collect(config, tensors, folder, meta=False)
+    config, more = _adjusted(config, options)
+    vocabulary, inputs = load_hf_vocabulary(folder, raw)
+    name = options.name or folder.resolve().name
+    template = chosen_template(options.chat_template, folder, read_json(folder / "tokenizer_config.json"), name)
+    inputs = [folder / "config.json", *inputs, *files]
+    return _checkpoint(folder, name, config, found, vocabulary, template, inputs, [*warnings, *more])
+
+
+def _open_meta(folder: Path, options: SourceOptions) -> Checkpoint:
+    params = folder / "params.json"
+    raw = read_json(params)
+    if not raw:
+        raise SourceNotFound(f"{folder}: holds no params.json")
+    tensors, files = read_meta_tensors(folder)
+    config = _meta_config(raw, params, tensors)
+    found, warnings = _collect(config, tensors, folder, meta=True)
+    config, more = _adjusted(config, options)
+    vocabulary, inputs = load_meta_vocabulary(folder)
+    name = options.name or folder.resolve().name
+    template = chosen_template(options.chat_template, folder, {}, name)
+    return _checkpoint(folder, name, config, found, vocabulary, template, [params, *inputs, *files], [*warnings, *more])
+
+
+def _meta_config(raw: dict[str, Any], params: Path, tensors: dict[str, SourceTensor]) -> LlamaConfig:
+    try:
+        rows, width = tensors["tok_embeddings.weight"].shape[0], tensors["layers.0.feed_forward.w1.weight"].shape[0]
+    except KeyError as error:
+        raise CorruptSource(f"{params.parent}: the weights lack {error.args[0]}") from error
+    return from_meta(raw, params, vocab_size=rows, feed_forward_length=width)
+
+
+def _adjusted(config: LlamaConfig, options: SourceOptions) -> tuple[LlamaConfig, list[str]]:
+    """The configuration with a person's wishes, and warnings about numbers that early releases had wrong."""
+    warnings = []
+    llama2 = config.vocab_size in range(32000, 32032) and config.embedding_length in (4096, 5120, 8192)
+    if llama2 and config.context_length == 2048 and options.context is None:
+        warnings.append("the context is 2048, which early files of Llama 2 say by mistake; set 4096 if it is one")
+    if llama2 and config.rms_epsilon == 1e-6 and options.rms_epsilon is None:
+        warnings.append("the norm's epsilon is 1e-6, which early files of Llama 2 say by mistake instead of 1e-5")
+    if options.rms_epsilon is not None:
+        config = replace(config, rms_epsilon=options.rms_epsilon)
+    return config.with_context(options.context), warnings
+
+
+def _checkpoint(
+    folder: Path,
+    name: str,
+    config: LlamaConfig,
+    tensors: Sequence[ModelTensor],
+    vocabulary: Vocabulary,
+    template: Metadata,
+    files: Sequence[Path],
+    warnings: Sequence[str],
+) -> Checkpoint:
+    vocabulary.fit(config.vocab_size)
+    return Checkpoint(folder, name, config, tensors, vocabulary, template, files, [*warnings, *vocabulary.warnings])
+
+
+def _collect(
+    config: LlamaConfig, tensors: dict[str, SourceTensor], folder: Path, *, meta: bool
+) -> tuple[list[ModelTensor], list[str]]:
+    """The model's tensors in the order in which they are written; every source tensor has its place."""
+    left = dict(tensors)
+    found: list[ModelTensor] = []
+    warnings = _drop_tied(config, left)
+    for spec in _with_biases(config):
+        name = spec.meta if meta else spec.hf
+        source = left.pop(name, None)
+        if source is not None:
+            _check_shape(spec, source)
+            found.append(ModelTensor(spec, source, bool(spec.heads) and not meta))
+        elif not _optional(spec, config):
+            raise CorruptSource(f"{folder}: the weights lack {name}")
+    if left:
+        name, origin = min(left), left[min(left)].origin
+        raise UnsupportedModel(f"{origin}: {name} has no place in a Llama ({len(left)} such tensors in all)")
+    return found, warnings
+
+
+def _with_biases(config: LlamaConfig) -> Iterator[TensorSpec]:
+    for spec in expected_tensors(config):
+        yield spec
+        bias = bias_of(spec)
+        if bias is not None:
+            yield bias
+
+
+def _optional(spec: TensorSpec, config: LlamaConfig) -> bool:
+    return spec.name.endswith(".bias") or (spec.name == "output.weight" and config.tied_embeddings)
+
+
+def _check_shape(spec: TensorSpec, source: SourceTensor) -> None:
+    if source.shape != spec.shape:
+        wanted, have = list(spec.shape), list(source.shape)
+        raise CorruptSource(f"{source.origin}: {source.name} has shape {have}, and the configuration wants {wanted}")
+
+
+def _drop_tied(config: LlamaConfig, tensors: dict[str, SourceTensor]) -> list[str]:
+    """Leave out an output matrix that repeats tied embeddings; keep one that differs."""
+    head, embedding = tensors.get("lm_head.weight"), tensors.get("model.embed_tokens.weight")
+    if not config.tied_embeddings or head is None or embedding is None:
+        return []
+    if _equal(head, embedding):
+        del tensors["lm_head.weight"]
+        return []
+    return ["the configuration ties the embeddings, but lm_head.weight differs from them; it is kept"]
+
+
+def _equal(first: SourceTensor, second: SourceTensor) -> bool:
+    if first.shape != second.shape or first.dtype is not second.dtype:
+        return False
+    rows, columns = row_shape(first.shape)
+    for start in range(0, rows, _COMPARED_ROWS):
+        count = min(_COMPARED_ROWS, rows - start)
+        pair = np.empty((2, count, columns), first.dtype.bits)
+        first.read_rows(start, pair[0])
+        second.read_rows(start, pair[1])
+        if not np.array_equal(pair[0], pair[1]):
+            return False
+    return True

@@ -1,0 +1,1 @@
+"""Vocabularies: read from the files that come with a checkpoint, written the way that llama.cpp tokenises alike."""

@@ -1,0 +1,88 @@
+"""Chat templates: where a checkpoint keeps its own, and the one of Llama 2 for those that have none."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from llama_convert.errors import UsageError
+from llama_convert.gguf.values import Metadata, string, strings
+
+_LLAMA2_CHAT = re.compile(r"llama-?2.*chat", re.IGNORECASE)
+LLAMA2 = """\
+{%- if messages[0]['role'] == 'system' -%}
+    {%- set preamble = '<<SYS>>\\n' ~ messages[0]['content'] ~ '\\n<</SYS>>\\n\\n' -%}
+    {%- set turns = messages[1:] -%}
+{%- else -%}
+    {%- set preamble = '' -%}
+    {%- set turns = messages -%}
+{%- endif -%}
+{%- for message in turns -%}
+    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}
+        {{- raise_exception('roles must alternate, the user first') -}}
+    {%- elif message['role'] == 'user' -%}
+        {%- set content = (preamble ~ message['content']) if loop.first else message['content'] -%}
+        {{- bos_token ~ '[INST] ' ~ content.strip() ~ ' [/INST]' -}}
+    {%- elif message['role'] == 'assistant' -%}
+        {{- ' ' ~ message['content'].strip() ~ ' ' ~ eos_token -}}
+    {%- else -%}
+        {{- raise_exception('only system, user and assistant can speak') -}}
+    {%- endif -%}
+{%- endfor -%}
+"""
+"""The prompt format of Llama 2's chat models, as Meta's reference code builds it."""
+
+
+def chosen_template(choice: str | None, folder: Path, config: dict[str, Any], name: str) -> Metadata:
+    """The template's metadata: the one that a person chose, else the checkpoint's, else Llama 2's for a chat model.
+
+    `choice` is None, "llama2", "none" or a path; `config` is `tokenizer_config.json`; `name` is the model's name.
+    """
+    if choice == "none":
+        return {}
+    if choice == "llama2":
+        return _metadata(LLAMA2)
+    if choice is not None:
+        return _metadata(_read(Path(choice)))
+    found = own_template(folder, config)
+    if found is None and _LLAMA2_CHAT.search(name):
+        found = LLAMA2
+    return _metadata(found)
+
+
+def own_template(folder: Path, config: dict[str, Any]) -> Any:
+    """The checkpoint's template: a string, a list of named ones, or None."""
+    if config.get("chat_template"):
+        return config["chat_template"]
+    jinja, described = folder / "chat_template.jinja", folder / "chat_template.json"
+    if jinja.is_file():
+        others = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+        named = [{"name": path.stem, "template": path.read_text("utf-8")} for path in others]
+        main = jinja.read_text("utf-8")
+        return [{"name": "default", "template": main}, *named] if named else main
+    if described.is_file():
+        return json.loads(described.read_text("utf-8")).get("chat_template")
+    return None
+
+
+def _metadata(template: Any) -> Metadata:
+    if isinstance(template, str):
+        return {"tokenizer.chat_template": string(template)}
+    if not isinstance(template, list):
+        return {}
+    named = {str(entry["name"]): str(entry["template"]) for entry in template}
+    values = {f"tokenizer.chat_template.{name}": string(text) for name, text in named.items() if name != "default"}
+    if values:
+        values["tokenizer.chat_templates"] = strings(name for name in named if name != "default")
+    if "default" in named:
+        values["tokenizer.chat_template"] = string(named["default"])
+    return values
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise UsageError(f"the chat template {path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,116 @@
+"""Measures how far a quantisation is from the original, on a text: perplexity, KL divergence, agreement.
+
+Perplexity is computed as llama.cpp's `llama-perplexity` does it: the text is cut into windows, the first token of each
+is BOS where the model adds one, and only the second half of a window is scored, so that every prediction has context.
+The divergence of a position is sum p log(p / q) over the vocabulary, p the original's probabilities, q the quantised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llama_convert.errors import UsageError
+from llama_convert.worker import llama
+from llama_convert.worker.channel import Channel
+
+_WINDOW = 512
+_LEAST = 32
+
+Probabilities = npt.NDArray[np.float64]
+
+
+def run_evaluate(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """Evaluate `request["path"]` on `request["text"]`.
+
+    Without `compare`, the log probabilities are written to `request["base"]`; with it, they are read from there and
+    compared with. `windows` bounds the work.
+    """
+    keep = llama.listen(lambda piece: None)
+    path, base, compare = Path(request["path"]), Path(request["base"]), bool(request["compare"])
+    with llama.Model(path, context=_WINDOW, threads=request["threads"]) as model:
+        tokens = model.tokenize(request["text"])
+        windows = list(_windows(model, tokens))[: request["windows"]]
+        if not windows:
+            raise UsageError(f"the text for the report has {len(tokens)} tokens; it needs {_LEAST} or more")
+        shape = (len(windows), _scored(len(windows[0])), model.vocab_size)
+        store = np.memmap(base, np.float32, "r" if compare else "w+", shape=shape)
+        measured = _Measured()
+        for index, window in enumerate(windows):
+            found, wanted = _log_probabilities(model, window), window[len(window) // 2 + 1 :]
+            measured.add_loss(found, wanted)
+            if compare:
+                measured.add_divergence(store[index].astype(np.float64), found, wanted)
+            else:
+                store[index] = found
+            channel.progress(index + 1, len(windows))
+    del keep, store
+    return measured.summary()
+
+
+def _windows(model: llama.Model, tokens: list[int]) -> Iterator[list[int]]:
+    size = min(_WINDOW, len(tokens))
+    if size < _LEAST:
+        return
+    for start in range(0, len(tokens) - size + 1, size):
+        window = tokens[start : start + size]
+        yield [model.bos, *window[1:]] if model.adds_bos else window
+
+
+def _scored(size: int) -> int:
+    """How many predictions of a window are scored: those of its second half but the last, whose answer is outside."""
+    return size - size // 2 - 1
+
+
+def _log_probabilities(model: llama.Model, window: list[int]) -> Probabilities:
+    logits = model.logits(window, first=len(window) // 2)[:-1].astype(np.float64)
+    logits -= logits.max(-1, keepdims=True)
+    return np.asarray(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
+
+
+class _Measured:
+    """What is gathered over the windows, one number a position."""
+
+    def __init__(self) -> None:
+        self._losses: list[float] = []
+        self._divergences: list[float] = []
+        self._agreements: list[bool] = []
+        self._shifts: list[float] = []
+
+    def add_loss(self, found: Probabilities, wanted: list[int]) -> None:
+        self._losses += (-found[np.arange(len(wanted)), wanted]).tolist()
+
+    def add_divergence(self, base: Probabilities, found: Probabilities, wanted: list[int]) -> None:
+        self._divergences += (np.exp(base) * (base - found)).sum(-1).tolist()
+        self._agreements += (base.argmax(-1) == found.argmax(-1)).tolist()
+        rows = np.arange(len(wanted))
+        self._shifts += (np.exp(found[rows, wanted]) - np.exp(base[rows, wanted])).tolist()
+
+    def summary(self) -> dict[str, Any]:
+        """Means with their standard errors."""
+        mean, error = _mean(self._losses)
+        summary = {
+            "predictions": len(self._losses),
+            "perplexity": float(np.exp(mean)),
+            "perplexity_error": float(np.exp(mean) * error),
+        }
+        if not self._divergences:
+            return summary
+        divergence, divergence_error = _mean(self._divergences)
+        return summary | {
+            "divergence": divergence,
+            "divergence_error": divergence_error,
+            "divergence_p99": float(np.quantile(self._divergences, 0.99)),
+            "divergence_max": max(self._divergences),
+            "agreement": float(np.mean(self._agreements)),
+            "probability_shift": float(np.sqrt(np.mean(np.square(self._shifts)))),
+        }
+
+
+def _mean(values: list[float]) -> tuple[float, float]:
+    """Mean and standard error."""
+    return float(np.mean(values)), float(np.std(values) / len(values) ** 0.5)

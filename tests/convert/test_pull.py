@@ -1,0 +1,348 @@
+"""`pull`: what is chosen, fetched, checked and installed, and what is refused with which words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llama_convert.convert import ConvertOptions, convert
+from llama_convert.errors import (
+    AccessDenied,
+    CheckFailed,
+    ConvertError,
+    CorruptSource,
+    DiskFull,
+    DownloadFailed,
+    OutputExists,
+    SourceNotFound,
+    UnsupportedModel,
+    UsageError,
+)
+from llama_convert.gguf.reader import read_gguf
+from llama_convert.hub.catalogue import CATALOGUE, CatalogueEntry, parse_target
+from llama_convert.hub.download import Downloader
+from llama_convert.hub.listing import Listing, RemoteFile
+from llama_convert.hub.select import choose_gguf, source_files
+from llama_convert.progress import Silent
+from llama_convert.pull import PullOptions, plan_pull, pull
+from llama_convert.quant.types import parse_quantizations
+from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder, write_meta_folder
+from tests.convert.local_hub import COMMIT, Fault, LocalHub
+from tests.convert.recorder import Recorder
+
+MODEL = TinyLlama(layers=1, inner=512)
+
+
+@pytest.fixture
+def hub() -> Iterator[LocalHub]:
+    made = LocalHub()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def ready_made(tmp_path_factory: pytest.TempPathFactory, spm_model: Path) -> bytes:
+    """A quantised model."""
+    folder = tmp_path_factory.mktemp("ready")
+    write_hf_folder(folder / "tiny", MODEL, random_weights(MODEL, dtype=np.float16))
+    shutil.copy(spm_model, folder / "tiny")
+    options = ConvertOptions(folder / "out", parse_quantizations("Q4_K_M"), threads=1)
+    return convert(folder / "tiny", options, Silent()).products[0].path.read_bytes()
+
+
+@pytest.fixture
+def options(hub: LocalHub, tmp_path: Path) -> PullOptions:
+    return PullOptions(tmp_path / "models", endpoint=hub.endpoint, downloader=Downloader({}, lambda seconds: None))
+
+
+def serve_source(hub: LocalHub, folder: Path, repository: str = "someone/tiny") -> None:
+    hub.repositories[repository] = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def source(hub: LocalHub, tmp_path: Path, spm_model: Path) -> None:
+    """A repository with weights to convert, `someone/tiny`."""
+    folder = write_hf_folder(
+        tmp_path / "tiny", MODEL, random_weights(MODEL, dtype=np.float16), dtype="float16", shards=2
+    )
+    shutil.copy(spm_model, folder)
+    (folder / "LICENSE.txt").write_text("the licence")
+    (folder / "README.md").write_text("---\nlicense: llama2\nlanguage: [en]\n---\n# Tiny\n")
+    serve_source(hub, folder)
+    hub.repositories["someone/tiny"]["original/consolidated.00.pth"] = b"not wanted"
+    hub.cards["someone/tiny"] = {"license": "llama2"}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_ready_made_model_is_installed(hub: LocalHub, options: PullOptions, ready_made: bytes) -> None:
+    hub.repositories["someone/tiny-GGUF"] = {"tiny.Q4_K_M.gguf": ready_made, "tiny.Q8_0.gguf": b"", "LICENSE": b"free"}
+    hub.cards["someone/tiny-GGUF"] = {"license": "mit"}
+    recorder = Recorder()
+    product = pull(parse_target("someone/tiny-GGUF"), options, recorder).products[0]
+    assert product.path.read_bytes() == ready_made
+    assert names(options.models) == ["tiny.Q4_K_M.LICENSE", "tiny.Q4_K_M.gguf", "tiny.Q4_K_M.json"]
+    record = json.loads((options.models / "tiny.Q4_K_M.json").read_text())
+    assert record["source"]["commit"] == COMMIT
+    assert record["license"] == "mit"
+    digest = hashlib.sha256(ready_made).hexdigest()
+    assert record["source"]["files"]["tiny.Q4_K_M.gguf"] == {"size": len(ready_made), "sha256": digest}
+    assert recorder.finished == ["fetch", "check"]
+    again = pull(parse_target("someone/tiny-GGUF:q4_k_m"), options, Silent()).products[0]
+    assert again.reused
+
+
+def test_a_short_name_is_installed_under_it(
+    hub: LocalHub, options: PullOptions, ready_made: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = CatalogueEntry("tiny:1b", "someone/tiny", "someone/tiny-GGUF", "llama2", "the note")
+    monkeypatch.setitem(CATALOGUE, entry.name, entry)
+    hub.repositories["someone/tiny-GGUF"] = {"x-Q4_K_M.gguf": ready_made}
+    recorder = Recorder()
+    product = pull(parse_target("TINY:1b"), options, recorder).products[0]
+    assert product.path.name == "tiny:1b.gguf"
+    assert recorder.warnings == ["the note"]
+
+
+def test_a_split_model_keeps_its_parts(hub: LocalHub, options: PullOptions, ready_made: bytes) -> None:
+    first, second = "a/tiny-Q4_K_M-00001-of-00002.gguf", "a/tiny-Q4_K_M-00002-of-00002.gguf"
+    hub.repositories["someone/tiny-GGUF"] = {first: ready_made, second: b"second"}
+    pull(parse_target("someone/tiny-GGUF"), options, Silent())
+    parts = ["tiny-Q4_K_M-00001-of-00002.gguf", "tiny-Q4_K_M-00001-of-00002.json", "tiny-Q4_K_M-00002-of-00002.gguf"]
+    assert names(options.models) == parts
+
+
+def test_weights_are_converted(hub: LocalHub, options: PullOptions, source: None) -> None:
+    plan = plan_pull(parse_target("someone/tiny"), options)
+    assert not options.models.exists()
+    product = pull(parse_target("someone/tiny"), options, Silent()).products[0]
+    assert product.path.name == "tiny-Q4_K_M.gguf"
+    assert product.nbytes == plan.models[0].nbytes
+    assert plan.fetch_bytes == sum(size for path, size in hub.sent.items() if path.endswith(".safetensors"))
+    assert not hub.stored_requests("consolidated.00.pth")
+    record = json.loads((options.models / "tiny-Q4_K_M.json").read_text())
+    assert record["source"]["repository"] == "someone/tiny"
+    assert len(record["source"]["files"]) == 4
+    assert record["license"] == "llama2"
+    assert read_gguf(product.path).get("general.languages") == ["en"]
+    files = ["tiny-Q4_K_M.gguf", "tiny-Q4_K_M.json", "tiny.LICENSE.txt"]
+    assert names(options.models) == files
+
+
+def test_metas_own_layout_is_converted(hub: LocalHub, options: PullOptions, tmp_path: Path, spm_model: Path) -> None:
+    model = replace(MODEL, kv_heads=8, vocab=1000, inner=768)
+    params = {"multiple_of": 256}
+    folder = write_meta_folder(tmp_path / "meta", model, random_weights(model, dtype=np.float16), 2, **params)
+    shutil.copy(spm_model, folder)
+    serve_source(hub, folder, "someone/meta")
+    plan = plan_pull(parse_target("someone/meta:Q8_0"), options)
+    product = pull(parse_target("someone/meta:Q8_0"), options, Silent()).products[0]
+    assert product.path.name == "meta-Q8_0.gguf"
+    assert product.nbytes == plan.models[0].nbytes
+
+
+def test_an_interrupted_pull_goes_on(hub: LocalHub, options: PullOptions, source: None) -> None:
+    name = "model-00002-of-00002.safetensors"
+    hub.faults[name] = [Fault(cut=100_000), *[Fault(status=500)] * 10]
+    with pytest.raises(DownloadFailed, match=name):
+        pull(parse_target("someone/tiny"), options, Silent())
+    assert not list(options.models.glob("*.gguf"))
+    hub.faults.clear()
+    pull(parse_target("someone/tiny"), options, Silent())
+    total = sum(len(raw) for path, raw in hub.repositories["someone/tiny"].items() if path.endswith(".safetensors"))
+    assert sum(hub.sent[path] for path in hub.sent if path.endswith(".safetensors")) == total
+
+
+def test_the_cache_of_other_programs_is_used(
+    hub: LocalHub, options: PullOptions, source: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "models--someone--tiny"
+    (folder / "blobs").mkdir(parents=True)
+    (folder / "snapshots" / COMMIT).mkdir(parents=True)
+    for path, raw in hub.repositories["someone/tiny"].items():
+        if path.endswith(".safetensors"):
+            blob = folder / "blobs" / hashlib.sha256(raw).hexdigest()
+            blob.write_bytes(raw)
+            (folder / "snapshots" / COMMIT / path).symlink_to(blob)
+    product = pull(parse_target("someone/tiny"), options, Silent()).products[0]
+    assert product.path.is_file()
+    assert not [path for path in hub.sent if path.endswith(".safetensors")]
+    assert len(list((folder / "blobs").iterdir())) == 2, "the cache is left as it was"
+
+
+def test_offline_uses_what_was_fetched(
+    hub: LocalHub, options: PullOptions, source: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pull(parse_target("someone/tiny"), replace(options, keep_source=True), Silent())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub.requests.clear()
+    product = pull(parse_target("someone/tiny:Q8_0"), options, Silent()).products[0]
+    assert product.path.name == "tiny-Q8_0.gguf"
+    assert hub.requests == []
+    assert pull(parse_target("someone/tiny"), options, Silent()).products[0].reused
+    with pytest.raises(DownloadFailed, match="HF_HUB_OFFLINE"):
+        pull(parse_target("someone/other"), options, Silent())
+
+
+@pytest.mark.parametrize(
+    ("closed", "error", "message"),
+    [
+        ((401, "GatedRepo"), AccessDenied, "set HF_TOKEN"),
+        ((403, "GatedRepo"), AccessDenied, "your token has no access"),
+        ((401, ""), AccessDenied, "HF_TOKEN"),
+        ((404, "RepoNotFound"), SourceNotFound, "no such repository"),
+        ((429, ""), DownloadFailed, "slow down"),
+        ((500, ""), DownloadFailed, "500"),
+    ],
+)
+def test_closed_repositories_are_told_apart(
+    hub: LocalHub, options: PullOptions, closed: tuple[int, str], error: type[ConvertError], message: str
+) -> None:
+    hub.closed["someone/tiny"] = closed
+    with pytest.raises(error, match=f"someone/tiny.*{message}"):
+        pull(parse_target("someone/tiny"), options, Silent())
+
+
+def test_a_missing_revision_is_named(hub: LocalHub, options: PullOptions, source: None) -> None:
+    with pytest.raises(SourceNotFound, match="revision"):
+        pull(parse_target("someone/tiny"), replace(options, revision="v9"), Silent())
+
+
+def test_an_unreachable_hub_is_named(hub: LocalHub, options: PullOptions) -> None:
+    hub.close()
+    with pytest.raises(DownloadFailed, match=r"127\.0\.0\.1"):
+        pull(parse_target("someone/tiny"), options, Silent())
+
+
+def test_junk_is_not_installed(hub: LocalHub, options: PullOptions) -> None:
+    hub.repositories["someone/tiny-GGUF"] = {"tiny.Q4_K_M.gguf": b"GGUF junk"}
+    with pytest.raises(CorruptSource, match=r"tiny\.Q4_K_M\.gguf"):
+        pull(parse_target("someone/tiny-GGUF"), options, Silent())
+    assert names(options.models) == []
+
+
+def test_a_model_that_does_not_load_is_not_installed(hub: LocalHub, options: PullOptions, ready_made: bytes) -> None:
+    broken = ready_made.replace(b"llama.block_count", b"llama.block_cnt__")
+    hub.repositories["someone/tiny-GGUF"] = {"tiny.Q4_K_M.gguf": broken}
+    with pytest.raises(CheckFailed, match="does not load"):
+        pull(parse_target("someone/tiny-GGUF"), options, Silent())
+    assert not list(options.models.glob("*.gguf"))
+
+
+def test_a_small_file_that_is_not_the_listed_one_is_refused(
+    hub: LocalHub, options: PullOptions, source: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = hub.repositories["someone/tiny"]["config.json"]
+    monkeypatch.setattr("tests.convert.local_hub.sibling", _wrong_blob)
+    with pytest.raises(CorruptSource, match="not the file that the hub lists"):
+        pull(parse_target("someone/tiny"), options, Silent())
+    assert real
+
+
+def _wrong_blob(path: str, raw: bytes) -> dict[str, object]:
+    entry: dict[str, object] = {"rfilename": path, "size": len(raw), "blobId": "0" * 40}
+    if path.endswith(".safetensors"):
+        entry["lfs"] = {"sha256": "0" * 64, "size": len(raw), "pointerSize": 134}
+    return entry
+
+
+def test_a_small_disk_is_refused_before_the_weights(
+    hub: LocalHub, options: PullOptions, source: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llama_convert.pull.free_bytes", lambda path: 1_000_000)
+    with pytest.raises(DiskFull, match="are free"):
+        pull(parse_target("someone/tiny"), options, Silent())
+    assert not [path for path in hub.sent if path.endswith(".safetensors")]
+
+
+def test_a_file_in_the_way_is_kept(hub: LocalHub, options: PullOptions, ready_made: bytes) -> None:
+    hub.repositories["someone/tiny-GGUF"] = {"tiny.Q4_K_M.gguf": ready_made}
+    options.models.mkdir()
+    (options.models / "tiny.Q4_K_M.gguf").write_text("precious")
+    with pytest.raises(OutputExists):
+        pull(parse_target("someone/tiny-GGUF"), options, Silent())
+    assert (options.models / "tiny.Q4_K_M.gguf").read_text() == "precious"
+    assert pull(parse_target("someone/tiny-GGUF"), replace(options, force=True), Silent())
+    assert (options.models / "tiny.Q4_K_M.gguf").read_bytes() == ready_made
+
+
+def listing(*paths: str) -> Listing:
+    return Listing("someone/tiny", COMMIT, [RemoteFile(path, 1_000_000_000) for path in paths])
+
+
+FILES = listing(
+    "tiny-Q4_K_S.gguf",
+    "tiny-Q4_K_M.gguf",
+    "tiny-Q8_0.gguf",
+    "mmproj-tiny-Q4_K_M.gguf",
+    "big.Q6_K-00001-of-00002.gguf",
+    "big.Q6_K-00002-of-00002.gguf",
+)
+
+
+@pytest.mark.parametrize(
+    ("tag", "path"),
+    [
+        (None, "tiny-Q4_K_M.gguf"),
+        ("q4_k_s", "tiny-Q4_K_S.gguf"),
+        ("Q8_0", "tiny-Q8_0.gguf"),
+        ("Q6_K", "big.Q6_K-00001-of-00002.gguf"),
+    ],
+)
+def test_the_whole_tag_is_matched(tag: str | None, path: str) -> None:
+    choice = choose_gguf(FILES, tag)
+    assert choice is not None
+    assert choice.files[0].path == path
+    assert len(choice.files) == (2 if tag == "Q6_K" else 1)
+
+
+@pytest.mark.parametrize("tag", ["Q4_K", "Q4", "Q5_K_M"])
+def test_a_tag_that_is_not_there_is_answered_with_those_that_are(tag: str) -> None:
+    with pytest.raises(UsageError, match=rf"has no {tag}; it has .*Q4_K_M \(1\.0 GB\)"):
+        choose_gguf(FILES, tag)
+
+
+def test_a_missing_part_is_named() -> None:
+    with pytest.raises(SourceNotFound, match="1 of the 2 parts"):
+        choose_gguf(listing("big.Q6_K-00001-of-00002.gguf"), "Q6_K")
+
+
+def test_what_is_fetched_of_a_source() -> None:
+    both = listing(
+        "config.json",
+        "model.safetensors",
+        "pytorch_model.bin",
+        "consolidated.safetensors",
+        "original/consolidated.00.pth",
+        "original/params.json",
+        "tokenizer.model",
+        "picture.png",
+    )
+    small, weights = source_files(both)
+    assert [file.path for file in small] == ["config.json", "tokenizer.model"]
+    assert [file.path for file in weights] == ["model.safetensors"]
+    assert [file.path for file in source_files(listing("pytorch_model.bin"))[1]] == ["pytorch_model.bin"]
+    with pytest.raises(UnsupportedModel, match="adapter"):
+        source_files(listing("adapter_config.json", "adapter_model.bin"))
+    with pytest.raises(SourceNotFound, match="neither"):
+        source_files(listing("README.md"))
+
+
+def test_targets() -> None:
+    assert parse_target("llama2:7b-chat").repository == "TheBloke/Llama-2-7B-Chat-GGUF"
+    assert parse_target("llama2:70b", official=True).repository == "meta-llama/Llama-2-70b-hf"
+    target = parse_target("owner/repo.name:Q5_K_M")
+    assert (target.repository, target.quantization) == ("owner/repo.name", "Q5_K_M")
+    for text in ("llama3", "a/b/c", "", "owner/", "../x"):
+        with pytest.raises(UsageError, match="owner/repo"):
+            parse_target(text)

@@ -1,0 +1,137 @@
+"""The supervisor in this process, over real children that run the fake engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from llama_backend.api import SamplingParams
+from llama_backend.errors import EngineDied, ModelUnreadable, Unavailable
+from llama_backend.ipc import Counted, EngineConfig
+from llama_backend.server import supervisor as module
+from llama_backend.server.child import EngineChild, resident_bytes
+from llama_backend.server.supervisor import Supervisor
+from tests.server.fake_engine import MODULE, FakeModel
+from tests.server.harness import python_path, runs, write_model
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineConfig:
+    monkeypatch.setenv("PYTHONPATH", python_path())
+    return EngineConfig(path=str(write_model(tmp_path / "fake.json")), module=MODULE)
+
+
+@pytest.fixture
+async def supervisor(config: EngineConfig) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(config)
+    supervisor.start()
+    yield supervisor
+    await supervisor.stop()
+
+
+async def text_of(supervisor: Supervisor, prompt: str) -> str:
+    ticket = supervisor.submit(SamplingParams(), None, prompt)
+    try:
+        return "".join([piece.text async for piece in ticket.pieces()])
+    finally:
+        supervisor.release(ticket)
+
+
+async def test_a_request_from_start_to_end(supervisor: Supervisor) -> None:
+    assert supervisor.state == "loading"
+    await supervisor.wait_ready(10)
+    assert (supervisor.state, supervisor.was_ready, supervisor.progress) == ("ready", True, 1.0)
+    assert await text_of(supervisor, "a b") == "a b"
+    assert supervisor.active == 0
+    assert supervisor.pid is not None
+    assert resident_bytes(supervisor.pid) > 1_000_000
+
+
+async def test_release_cancels_what_has_not_ended(supervisor: Supervisor) -> None:
+    await supervisor.wait_ready(10)
+    ticket = supervisor.submit(SamplingParams(), None, "words=100 delay=0.05")
+    await ticket.accepted()
+    async with asyncio.timeout(2):
+        await anext(ticket.pieces())
+        assert supervisor.running == 1
+        supervisor.release(ticket)
+        while await supervisor.count(None, "a", False) and supervisor.running:
+            pass
+    assert supervisor.active == 0
+    supervisor.release(ticket)
+
+
+async def test_a_count_whose_asker_went_away_harms_nobody(supervisor: Supervisor) -> None:
+    await supervisor.wait_ready(10)
+    asker = asyncio.create_task(supervisor.count(None, "a b", False))
+    await asyncio.sleep(0)
+    number = next(iter(supervisor._counts))
+    supervisor._counts[number].cancel()
+    supervisor._take(Counted(id=number, count=2, context=9))
+    with pytest.raises(asyncio.CancelledError):
+        await asker
+    assert (await supervisor.count(None, "a b", True)).tokens == [0, 1]
+
+
+async def test_stop_fails_those_who_wait(config: EngineConfig) -> None:
+    supervisor = Supervisor(config)
+    supervisor.start()
+    await supervisor.wait_ready(10)
+    pid = supervisor.pid
+    ticket = supervisor.submit(SamplingParams(), None, "words=100 delay=0.1")
+    await ticket.accepted()
+    await supervisor.stop()
+    with pytest.raises(Unavailable, match="shutting down"):
+        [piece async for piece in ticket.pieces()]
+    assert pid is not None
+    assert not runs(pid)
+    await supervisor.stop()
+
+
+async def test_stop_at_once_after_the_start(config: EngineConfig) -> None:
+    write_model(Path(config.path), FakeModel(load=30))
+    supervisor = Supervisor(config, EngineChild(config))
+    pid = supervisor.pid
+    begin = monotonic()
+    await supervisor.stop()
+    assert monotonic() - begin < 2
+    assert pid is not None
+    assert not runs(pid)
+
+
+async def test_an_engine_that_cannot_be_started_is_tried_again(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await supervisor.wait_ready(10)
+    ticket = supervisor.submit(SamplingParams(), None, "words=9 die=2")
+
+    def no_memory(_: EngineConfig) -> EngineChild:
+        raise OSError(12, "Cannot allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "EngineChild", no_memory)
+        with pytest.raises(EngineDied):
+            [piece async for piece in ticket.pieces()]
+        supervisor.release(ticket)
+        with pytest.raises(ModelUnreadable, match="Cannot allocate memory"):
+            await supervisor.wait_ready(5)
+    monkeypatch.setattr(module, "_RELOAD_SECONDS", 0.0)
+    await supervisor.wait_ready(10)
+    assert await text_of(supervisor, "a b") == "a b"
+
+
+async def test_a_request_to_an_engine_that_has_just_died_does_not_hang(supervisor: Supervisor) -> None:
+    await supervisor.wait_ready(10)
+    child = supervisor._child
+    assert child is not None
+    child._process.kill()
+    ticket = supervisor.submit(SamplingParams(), None, "a")
+    async with asyncio.timeout(5):
+        with pytest.raises(EngineDied):
+            await ticket.accepted()
+    supervisor.release(ticket)
+    assert supervisor.active == 0

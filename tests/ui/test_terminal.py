@@ -1,0 +1,176 @@
+"""The chat in a real terminal: bytes in, bytes out, signals, and the state that the terminal is left in."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from llama_chat.history import History
+
+LEFT = b"\x1b[?1049l"
+"""What ends the alternate screen."""
+
+
+class Terminal:
+    """A pseudo-terminal with the chat in it."""
+
+    def __init__(self, history: Path, **environment: str) -> None:
+        self.output = b""
+        self.status: int | None = None
+        self.pid, self._file = pty.fork()
+        if self.pid == 0:
+            path = os.pathsep.join(filter(None, sys.path))
+            variables = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": path} | environment
+            command = [sys.executable, "-m", "tests.ui.terminal_chat", str(history)]
+            os.execve(sys.executable, command, variables)
+        fcntl.ioctl(self._file, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.modes = termios.tcgetattr(self._file)
+
+    def write(self, data: bytes) -> None:
+        os.write(self._file, data)
+
+    def read_until(self, text: bytes, seconds: float = 20.0) -> None:
+        """Reads until `text` was written since the last call."""
+        deadline = time.monotonic() + seconds
+        while text not in self.output:
+            assert time.monotonic() < deadline, f"{text!r} did not come, but {self.output[-2000:]!r}"
+            if select.select([self._file], [], [], 0.1)[0]:
+                try:
+                    self.output += os.read(self._file, 65536)
+                except OSError:
+                    time.sleep(0.05)
+        self.output = self.output.split(text, 1)[1]
+
+    def end(self, seconds: float = 10.0) -> int:
+        """The exit status."""
+        deadline = time.monotonic() + seconds
+        while self.status is None and time.monotonic() < deadline:
+            if select.select([self._file], [], [], 0.02)[0]:
+                with suppress(OSError):
+                    self.output += os.read(self._file, 65536)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+        assert self.status is not None, "the chat did not end"
+        return self.status
+
+    def wait_stopped(self, seconds: float = 10.0) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
+            if pid and os.WIFSTOPPED(status):
+                return
+            time.sleep(0.02)
+        raise AssertionError("the chat did not stop")
+
+    def close(self) -> None:
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self._file)
+
+    @property
+    def is_as_before(self) -> bool:
+        """Whether the terminal echoes and edits lines again."""
+        return bool(termios.tcgetattr(self._file)[3] == self.modes[3])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "history.db"
+
+
+@pytest.fixture
+def terminal(path: Path) -> Iterator[Terminal]:
+    found = Terminal(path)
+    found.read_until(b"rite a message")
+    yield found
+    found.close()
+
+
+def test_leaving_restores_the_terminal(terminal: Terminal) -> None:
+    terminal.write(b"\x04")
+    terminal.read_until(LEFT)
+    assert terminal.end() == 0
+    assert terminal.is_as_before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_in_good_order(terminal: Terminal, path: Path, number: signal.Signals) -> None:
+    terminal.write(b"tell me\r")
+    terminal.read_until(b"slow")
+    os.kill(terminal.pid, number)
+    terminal.read_until(LEFT)
+    assert terminal.end() == 0
+    assert terminal.is_as_before
+    history = History(path)
+    saved = history.latest()
+    assert saved
+    question, answer = history.messages(saved.id)
+    assert question.text == "tell me"
+    assert answer.text.startswith("slow")
+    assert answer.finish_reason == "cancelled"
+
+
+def test_a_killed_chat_loses_half_a_second(terminal: Terminal, path: Path) -> None:
+    terminal.write(b"tell me\r")
+    terminal.read_until(b"slow")
+    time.sleep(1.5)
+    os.kill(terminal.pid, signal.SIGKILL)
+    assert terminal.end() == -signal.SIGKILL
+    history = History(path)
+    saved = history.latest()
+    assert saved
+    question, answer = history.messages(saved.id)
+    assert question.text == "tell me"
+    assert answer.text.startswith("slow slow")
+
+
+def test_suspending_gives_the_terminal_back_and_takes_it_again(terminal: Terminal) -> None:
+    terminal.write(b"\x1a")
+    terminal.wait_stopped()
+    terminal.read_until(LEFT)
+    assert terminal.is_as_before
+    os.kill(terminal.pid, signal.SIGCONT)
+    terminal.read_until(b"rite a message")
+    terminal.write(b"\x04")
+    assert terminal.end() == 0
+
+
+def test_a_bracketed_paste_is_a_draft(terminal: Terminal, path: Path) -> None:
+    terminal.write(b"\x1b[200~first\rsecond\rthird\r\x1b[201~")
+    terminal.read_until(b"third")
+    time.sleep(0.2)
+    assert History(path).latest() is None
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\x1b[13;2u", b"\x1b[13;3u"])
+def test_keys_for_a_new_line(terminal: Terminal, path: Path, newline: bytes) -> None:
+    terminal.write(b"first" + newline + b"second")
+    terminal.read_until(b"second")
+    time.sleep(0.1)
+    terminal.write(b"\r")
+    terminal.read_until(b"slow")
+    saved = History(path).latest()
+    assert saved
+    assert History(path).messages(saved.id)[0].text == "first\nsecond"
+
+
+def test_no_color_is_honoured(path: Path) -> None:
+    terminal = Terminal(path, NO_COLOR="1", COLORTERM="truecolor")
+    terminal.read_until(b"rite a message")
+    terminal.write(b"hello\r")
+    terminal.read_until(b"slow")
+    assert not any(code in terminal.output for code in (b"38;2", b"38;5", b"48;2", b"48;5"))
+    terminal.close()

@@ -1,0 +1,108 @@
+"""The command line as click has it: commands are imported when they are called, and errors become one line."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from llama_backend.errors import BackendError
+from llama_chat.cli import output
+from llama_chat.errors import ChatError, ExitCode, exit_code
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is called, and reads a command line without one as `chat`.
+
+    `lines` has the names of the modules with the commands, and their help.
+    """
+
+    def __init__(self, lines: Mapping[str, str], **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self._lines = lines
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self._lines)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._lines:
+            return None
+        module = importlib.import_module(f"llama_chat.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(self._lines.items()))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {"--help", "-h", "--version"}
+        names_none = not args or (args[0].startswith("-") and args[0] not in own)
+        if names_none and not ctx.resilient_parsing:
+            args = ["chat", *args]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Interrupts and closed pipes end a command here, where click has not yet written anything about them."""
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(ExitCode.INTERRUPTED) from None
+        except BrokenPipeError:
+            raise click.exceptions.Exit(ExitCode.CLOSED_PIPE) from None
+
+
+def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        click.echo(f"llama-chat {version('llama-chat')}")
+        ctx.exit()
+
+
+def make_group(lines: Mapping[str, str]) -> LazyGroup:
+    """The whole command line."""
+    version = click.Option(
+        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show the version."
+    )
+    return LazyGroup(
+        lines,
+        params=[version],
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Chat with Llama 2 and its kin, on this machine.\n\n"
+        "Without a command, `llama-chat` opens the chat in the terminal.",
+    )
+
+
+def run(lines: Mapping[str, str], args: list[str]) -> int:
+    """Runs a command line; its exit code."""
+    output.prepare_streams()
+    try:
+        result = make_group(lines).main(args, prog_name="llama-chat", standalone_mode=False)
+    except click.ClickException as error:
+        output.complain(error.format_message())
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
+    except (ChatError, BackendError) as error:
+        output.complain(str(error))
+        return exit_code(error)
+    except Exception as error:  # noqa: BLE001 - the outermost edge: a person gets a line, not a traceback
+        return _fault(error)
+    return result if isinstance(result, int) else ExitCode.ANSWER
+
+
+def _fault(error: Exception) -> int:
+    if os.environ.get("LLAMA_CHAT_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+    detail = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    output.complain(f"something went wrong inside ({detail}); LLAMA_CHAT_DEBUG=1 shows where")
+    return ExitCode.FAILURE

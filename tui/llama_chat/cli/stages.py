@@ -1,0 +1,156 @@
+"""Shows the stages of a long task on standard error: bars on a terminal, lines elsewhere, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from llama_chat.cli import output
+from llama_chat.cli.units import duration_text, size_text
+
+_INTERVAL = 0.1
+"""Seconds between two looks of a bar, so that a terminal far away keeps up."""
+_BAR = 24
+
+
+class Clock:
+    """How far the open stage is, and how fast it goes."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self.stage = ""
+        self.total = self.done = 0
+        self._first = 0
+        self._start = self._shown = 0.0
+
+    def start(self, stage: str, total: int) -> None:
+        self.stage, self.total, self.done = stage, total, 0
+        self._first = -1
+        self._start, self._shown = self._now(), float("-inf")
+
+    def advance(self, done: int) -> None:
+        """What is there at the first call was there before: it does not count for the rate."""
+        if self._first < 0:
+            self._first = done
+        self.done = done
+
+    @property
+    def seconds(self) -> float:
+        return self._now() - self._start
+
+    @property
+    def rate(self) -> float:
+        """Bytes in a second."""
+        return (self.done - max(self._first, 0)) / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        return (self.total - self.done) / self.rate if self.total and self.rate > 0 else None
+
+    def due(self) -> bool:
+        """Whether the last look is old enough for another."""
+        if self._now() - self._shown < _INTERVAL:
+            return False
+        self._shown = self._now()
+        return True
+
+
+class BarStages:
+    """One line a stage, drawn again and again on a terminal."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or Clock()
+        self._live = sys.stderr.isatty()
+        self._open = False
+
+    def start(self, stage: str, total: int) -> None:
+        self._clock.start(stage, total)
+        self._open = True
+        self._draw()
+
+    def advance(self, done: int) -> None:
+        self._clock.advance(done)
+        if self._clock.due():
+            self._draw()
+
+    def finish(self) -> None:
+        self._clear()
+        self._open = False
+        clock = self._clock
+        size = f"{size_text(clock.total)}, " if _is_size(clock) else ""
+        output.note(f"{clock.stage}: {size}{duration_text(clock.seconds)}")
+
+    def warn(self, text: str) -> None:
+        self._clear()
+        output.note(f"note: {text}")
+
+    def close(self) -> None:
+        """Leave no half a bar behind."""
+        if self._open:
+            self._clear()
+
+    def _draw(self) -> None:
+        if self._live:
+            width = shutil.get_terminal_size().columns - 1
+            output.put("\r" + bar(self._clock)[:width] + "\x1b[K")
+
+    def _clear(self) -> None:
+        if self._live:
+            output.put("\r\x1b[K")
+
+
+class JsonStages:
+    """One JSON object a line: `stage`, `progress`, `done` and `warning`."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or Clock()
+
+    def start(self, stage: str, total: int) -> None:
+        self._clock.start(stage, total)
+        _send(event="stage", stage=stage, total=total)
+
+    def advance(self, done: int) -> None:
+        clock = self._clock
+        clock.advance(done)
+        if clock.due():
+            left = clock.seconds_left
+            rest = {"rate": round(clock.rate), "seconds_left": None if left is None else round(left, 1)}
+            _send(event="progress", stage=clock.stage, done=done, total=clock.total, **rest)
+
+    def finish(self) -> None:
+        _send(event="done", stage=self._clock.stage, seconds=round(self._clock.seconds, 2))
+
+    def warn(self, text: str) -> None:
+        _send(event="warning", text=text)
+
+    def close(self) -> None: ...
+
+
+Stages = BarStages | JsonStages
+
+
+def bar(clock: Clock) -> str:
+    """The stage as one line: how much is done, how fast, how long it takes yet."""
+    if not clock.total:
+        return f"{clock.stage} …"
+    share = min(clock.done / clock.total, 1.0)
+    filled = round(share * _BAR)
+    line = f"{clock.stage} {'█' * filled}{'░' * (_BAR - filled)} {share:4.0%}"
+    if not _is_size(clock):
+        return f"{line}  {clock.done}/{clock.total}"
+    line += f"  {size_text(clock.done)} of {size_text(clock.total)}  {size_text(clock.rate)}/s"
+    left = clock.seconds_left
+    return line if left is None else f"{line}  {duration_text(left)} left"
+
+
+def _is_size(clock: Clock) -> bool:
+    """Measuring counts windows of text; everything else counts bytes."""
+    return bool(clock.total) and not clock.stage.startswith("measure")
+
+
+def _send(**event: Any) -> None:
+    output.put(json.dumps(event, ensure_ascii=False) + "\n")
