@@ -164,7 +164,7 @@ async def test_a_backend_that_cannot_be_started(sockets: list[Path], monkeypatch
 
 def test_the_settings_describe_the_background_backend() -> None:
     settings = Settings(ctx_size=512, parallel=2, threads=1, gpu_layers=-1, idle_exit=5)
-    config = server_config(settings, InstalledModel("name", Path("/m.gguf")))
+    config = server_config(settings, user_paths(), InstalledModel("name", Path("/m.gguf")))
     engine = config.engine
     assert (config.model, engine.path, config.idle_exit, config.host) == ("name", "/m.gguf", 5, None)
     assert (engine.context, engine.slots, engine.threads, engine.gpu_layers) == (512, 2, 1, -1)
@@ -172,7 +172,7 @@ def test_the_settings_describe_the_background_backend() -> None:
 
 @pytest.mark.parametrize(("setting", "seconds"), [(None, 600.0), (0.0, None), (5.0, 5.0)])
 def test_when_a_background_backend_ends(setting: float | None, seconds: float | None) -> None:
-    config = server_config(Settings(idle_exit=setting), InstalledModel("name", Path("/m.gguf")))
+    config = server_config(Settings(idle_exit=setting), user_paths(), InstalledModel("name", Path("/m.gguf")))
     assert config.idle_exit == seconds
 
 

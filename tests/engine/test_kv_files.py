@@ -10,7 +10,8 @@ from random import Random
 
 import pytest
 
-from llama_backend.engine.kv_files import DamagedState, StateFolder, StoredAnswer, clear_states
+from llama_backend.engine.kv_files import DamagedState, StateFolder, StoredAnswer
+from llama_backend.kv_folder import clear_states
 
 STAMP, OTHER = "0" * 32, "1" * 32
 TOKENS = bytes(range(40))

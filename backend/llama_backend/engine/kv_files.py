@@ -9,7 +9,6 @@ grows over its limit.
 from __future__ import annotations
 
 import os
-import re
 import struct
 import time
 from collections.abc import Iterator
@@ -22,12 +21,11 @@ from zlib import crc32
 import msgspec
 from msgspec import Struct
 
+from llama_backend.kv_folder import ENDING, PART, files, folders, last_used, size_of
+
 _MAGIC = b"LCKV0001"
 _PREAMBLE = struct.Struct("<8sII")
 _MAX_HEADER = 64 * 1024 * 1024
-_ENDING = ".kvstate"
-_STAMP = re.compile(r"[0-9a-f]{32}")
-_PART = ".part"
 _STALE_PART_SECONDS = 600.0
 """A half-written file that is older was left by a process that was killed."""
 _LEAST_FREE = 1 << 30
@@ -77,7 +75,7 @@ class StateFolder:
     def scan(self) -> list[StateFile]:
         """All states that are whole as far as their headers tell, least recently used first; others are removed."""
         found = []
-        for path in sorted(_files(self._folder), key=_last_used):
+        for path in sorted(files(self._folder), key=last_used):
             try:
                 found.append(_read_header(path))
             except (OSError, DamagedState):
@@ -90,8 +88,8 @@ class StateFolder:
         self._make()
         view = memoryview(data).cast("B")
         header = msgspec.msgpack.encode(_Header(tokens, answers, len(view), crc32(view)))
-        path = self._folder / f"{blake2b(tokens, digest_size=16).hexdigest()}{_ENDING}"
-        part = path.with_suffix(f".{os.getpid()}{_PART}")
+        path = self._folder / f"{blake2b(tokens, digest_size=16).hexdigest()}{ENDING}"
+        part = path.with_suffix(f".{os.getpid()}{PART}")
         try:
             number = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(number, "wb", buffering=0) as file:
@@ -120,7 +118,7 @@ class StateFolder:
 
     def shrink(self) -> set[Path]:
         """Removes the least recently used files, of whatever stamp, until the limit is kept; returns which."""
-        sizes = {path: (_last_used(path), _size(path)) for path in self._all()}
+        sizes = {path: (last_used(path), size_of(path)) for path in self._all()}
         excess = sum(size for _, size in sizes.values()) - self.limit
         removed: set[Path] = set()
         for path in sorted(sizes, key=lambda path: sizes[path]):
@@ -134,7 +132,7 @@ class StateFolder:
     @property
     def used(self) -> int:
         """Bytes of all files, of whatever stamp."""
-        return sum(map(_size, self._all()))
+        return sum(map(size_of, self._all()))
 
     def _make(self) -> None:
         """The folder, for this user alone; OSError where it cannot be had or the disk is nearly full."""
@@ -145,48 +143,12 @@ class StateFolder:
             raise OSError(f"less than {_LEAST_FREE >> 20} MiB are free in {self.root}")
 
     def _all(self) -> Iterator[Path]:
-        return (path for folder in _folders(self.root) for path in _files(folder))
+        return (path for folder in folders(self.root) for path in files(folder))
 
     def _remove_parts(self) -> None:
-        for part in _files(self._folder, _PART):
-            if time.time() - _last_used(part) > _STALE_PART_SECONDS:
+        for part in files(self._folder, PART):
+            if time.time() - last_used(part) > _STALE_PART_SECONDS:
                 self.remove(part)
-
-
-def clear_states(root: Path) -> int:
-    """Removes every state below `root`; returns how many bytes those were."""
-    freed = 0
-    for folder in list(_folders(root)):
-        for path in [*_files(folder), *_files(folder, _PART)]:
-            freed += _size(path)
-            path.unlink(missing_ok=True)
-        with suppress(OSError):
-            folder.rmdir()
-    return freed
-
-
-def _folders(root: Path) -> Iterator[Path]:
-    with suppress(OSError):
-        yield from [path for path in root.iterdir() if _STAMP.fullmatch(path.name)]
-
-
-def _files(folder: Path, ending: str = _ENDING) -> Iterator[Path]:
-    with suppress(OSError):
-        yield from [path for path in folder.iterdir() if path.suffix == ending]
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _last_used(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _read_header(path: Path) -> StateFile:

@@ -70,6 +70,11 @@ class Model:
         return not (lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle))
 
     @property
+    def has_whole_states(self) -> bool:
+        """Whether a saved state has the cells of all tokens: with a sliding window it has the last ones only."""
+        return int(lib.llama_model_n_swa(self.handle)) == 0
+
+    @property
     def template(self) -> str | None:
         """The chat template that the file carries."""
         text = lib.llama_model_chat_template(self.handle, None)

@@ -17,7 +17,7 @@ from llama_backend.engine.engine import LLMEngine
 from llama_backend.engine.hardware import available_memory, default_threads
 from llama_backend.engine.kv_cache import LEAST_KEPT, KVCache
 from llama_backend.engine.kv_files import StateFolder
-from llama_backend.engine.kv_plan import plan_kv
+from llama_backend.engine.kv_plan import KVPlan, plan_kv
 from llama_backend.engine.kv_stamp import stamp_of
 from llama_backend.engine.kv_store import KVStore
 from llama_backend.engine.model import Model
@@ -196,7 +196,7 @@ def _load(config: EngineConfig, channel: Channel, log: LlamaLog) -> Loaded:
     threads = config.threads or default_threads()
     vocab, inbox = model.vocab, Inbox()
     prompts = PromptBuilder(vocab, model.template)
-    store = _open_store(config, plan.context, prompts, whole=not model.can_cut)
+    store = _open_store(config, model, plan, prompts)
     Reader(channel, inbox, prompts, store, plan.context).start()
     runner = ModelRunner(model, plan, threads)
     runner.warm_up(vocab.bos or 0)
@@ -217,13 +217,16 @@ def _load(config: EngineConfig, channel: Channel, log: LlamaLog) -> Loaded:
     return Loaded(engine, channel, inbox, prompts, store)
 
 
-def _open_store(config: EngineConfig, context: int, prompts: PromptBuilder, whole: bool) -> KVStore:
-    """The store of KV states, with those of earlier processes and the ids of their answers."""
-    folder = None
-    if config.kv_folder and config.kv_disk:
-        stamp = stamp_of(Path(config.path), LIBRARY, context)
+def _open_store(config: EngineConfig, model: Model, plan: KVPlan, prompts: PromptBuilder) -> KVStore:
+    """The store of KV states, with those of earlier processes and the ids of their answers.
+
+    It keeps nothing where the model's states cannot be cut to a prefix and do not say so.
+    """
+    folder, ram = None, config.kv_ram if model.has_whole_states else 0
+    if config.kv_folder and config.kv_disk and model.has_whole_states:
+        stamp = stamp_of(Path(config.path), LIBRARY, plan)
         folder = StateFolder(Path(config.kv_folder), stamp, config.kv_disk)
-    store = KVStore(folder, config.kv_ram, prompts.answers_in, whole)
+    store = KVStore(folder, ram, prompts.answers_in, whole=not model.can_cut)
     for file in store.open():
         prompts.recall(file.answers)
     return store
