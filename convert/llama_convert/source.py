@@ -75,9 +75,11 @@ def open_checkpoint(folder: Path, options: SourceOptions | None = None) -> Check
     options = options or SourceOptions()
     if not folder.is_dir():
         raise SourceNotFound(f"{folder}: no such folder")
-    if shard_files(folder) and not (folder / "config.json").is_file():
-        return _open_meta(folder, options)
-    return _open_hf(folder, options)
+    open_layout = _open_meta if shard_files(folder) and not (folder / "config.json").is_file() else _open_hf
+    try:
+        return open_layout(folder, options)
+    except OSError as error:
+        raise SourceNotFound(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
 
 
 def _open_hf(folder: Path, options: SourceOptions) -> Checkpoint:

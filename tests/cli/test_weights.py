@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.conftest import Terminal, run
+from tests.cli.conftest import Terminal, run, start
 from tests.convert.conftest import spm_model
 from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder
 from tests.convert.local_hub import COMMIT, LocalHub
@@ -121,6 +122,21 @@ def test_events_as_json_lines(folder: Path) -> None:
     assert result["report"]["models"][1]["divergence"] > 0
 
 
+def test_ctrl_c_while_llama_cpp_works(tmp_path: Path, spm_model: Path, models: Path) -> None:
+    model = TinyLlama(layers=3, width=1024, heads=16, kv_heads=16, head_dim=64, inner=4096)
+    folder = write_hf_folder(tmp_path / "slow", model, random_weights(model, dtype=np.float16))
+    shutil.copy(spm_model, folder)
+    with start("convert", str(folder), "--quant", "iq4_xs", "--json") as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if json.loads(line).get("stage") == "quantise IQ4_XS":
+                process.send_signal(signal.SIGINT)
+                break
+        assert process.wait(20) == 130
+    left = [path.name for path in models.rglob("*") if path.is_file()]
+    assert sorted(left) == ["original.gguf", "slow.lock"], "the next run goes on from the unquantised file"
+
+
 def test_pull_converts_what_a_repository_holds(hub: LocalHub, models: Path) -> None:
     plan = json.loads(run("pull", "someone/tiny", "--plan", "--json").out)
     assert plan["fetch_bytes"] > 0
@@ -161,7 +177,8 @@ def test_errors_are_one_line_with_a_code(
 
 def test_help_loads_neither_numpy_nor_the_hub_client() -> None:
     script = (
-        "import sys; from llama_chat.cli.main import run; run(sys.argv[1:])\n"
+        "import sys; from llama_chat.cli.main import COMMANDS; from llama_chat.cli.group import run\n"
+        "run(COMMANDS, sys.argv[1:])\n"
         "print(sorted({'numpy', 'huggingface_hub', 'llama_cpp'} & set(sys.modules)), file=sys.stderr)"
     )
     for command in ("pull", "convert", "models"):

@@ -64,12 +64,15 @@ SHARD = "model-00002-of-00002.safetensors"
         (_config(quantization_config={"quant_method": "bitsandbytes"}), UnsupportedModel, "bitsandbytes"),
         (_config(quantization_config={"quant_method": "fp8"}), UnsupportedModel, "fp8"),
         (_config(rope_scaling={"type": "dynamic", "factor": 2}), UnsupportedModel, "dynamic"),
+        (_config(rope_scaling={"type": "linear"}), CorruptSource, "'factor'"),
+        (_config(rope_scaling="linear"), CorruptSource, "config.json"),
         (_config(num_attention_heads=7), CorruptSource, "7 heads"),
         (_config(hidden_size=None), CorruptSource, "config.json"),
         (_config(intermediate_size=999), CorruptSource, r"gate_proj.*\[352, 256\].*\[999, 256\]"),
         (_config(num_hidden_layers=2), CorruptSource, r"lack model\.layers\.1"),
         (_config(num_hidden_layers=0), CorruptSource, "zero"),
         (_config(hidden_act="gelu"), UnsupportedModel, "gelu"),
+        (lambda folder: (folder / "added_tokens.json").write_text('{"a": []}'), CorruptSource, "added tokens"),
         (_remove("config.json"), SourceNotFound, "config.json"),
         (_remove("tokenizer.model"), SourceNotFound, r"tokenizer\.model"),
         (_remove(SHARD), SourceNotFound, SHARD),
@@ -209,6 +212,17 @@ def test_a_pytorch_file_cut_short_is_refused(tmp_path: Path) -> None:
     write_torch_file(path, {"a": np.zeros((400, 4), np.float16)})
     os.truncate(path, 1000)
     with pytest.raises(CorruptSource, match="cut short"):
+        read_torch_file(path)
+
+
+def test_a_broken_zip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    write_torch_file(path, {"a": np.zeros((4, 4), np.float16)})
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"torch")
+    raw[at : at + 5] = b"xorch"
+    path.write_bytes(raw)
+    with pytest.raises(CorruptSource, match=r"model\.bin: the zip is broken"):
         read_torch_file(path)
 
 

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from llama_convert.checkpoint.tensor import DType, Rows, SourceTensor, StoredTensor
 from llama_convert.checkpoint.unpickler import PickledTensor, Storage, unpickle_tensors
-from llama_convert.errors import CorruptSource, UnsupportedModel
+from llama_convert.errors import ConvertError, CorruptSource, UnsupportedModel
 
 _MOST_PICKLE = 50 << 20
 _LOCAL_HEADER = 30
@@ -22,11 +22,21 @@ def read_torch_file(path: Path) -> dict[str, SourceTensor]:
     """The tensors of `path` by name; those that a model does not need (rope tables, masks) are left out.
 
     Raises:
-        CorruptSource: the file is cut short, inconsistent, or its pickle holds more than tensors.
-        UnsupportedModel: it is of the format before PyTorch 1.6, or of another element type.
+        CorruptSource: the file is cut short, broken, of before PyTorch 1.6, or its pickle holds more than tensors.
+        UnsupportedModel: a tensor is of another element type.
     """
     if not zipfile.is_zipfile(path):
         raise CorruptSource(f"{path}: no zip file: cut short, or saved before PyTorch 1.6 (load and save it again)")
+    try:
+        return _read(path)
+    except ConvertError:
+        raise
+    except Exception as error:
+        # A zip that was tampered with makes the library raise nearly anything.
+        raise CorruptSource(f"{path}: the zip is broken ({error})") from error
+
+
+def _read(path: Path) -> dict[str, SourceTensor]:
     with zipfile.ZipFile(path) as archive:
         members = _members(path, archive)
         pickles = [name for name in members if name.endswith("/data.pkl")]

@@ -64,7 +64,7 @@ def from_hf(config: dict[str, Any], path: Path) -> LlamaConfig:
             explicit_head_dim=head_dim is not None,
             tied_embeddings=bool(config.get("tie_word_embeddings", False)),
         )
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise CorruptSource(f"{path}: a number is missing or makes no sense ({error})") from error
     return _checked(found, path)
 
@@ -89,7 +89,7 @@ def from_meta(params: dict[str, Any], path: Path, *, vocab_size: int, feed_forwa
             rms_epsilon=float(params["norm_eps"]),
             rope=Rope(theta=float(params.get("rope_theta") or 10000.0)),
         )
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise CorruptSource(f"{path}: a number is missing or makes no sense ({error})") from error
     return _checked(found, path)
 

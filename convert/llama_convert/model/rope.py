@@ -12,6 +12,8 @@ import numpy.typing as npt
 from llama_convert.errors import UnsupportedModel
 from llama_convert.gguf.values import Metadata, f32, string, u32
 
+_NEEDED = {"linear": ("factor",), "yarn": ("factor", "original_max_position_embeddings")}
+
 
 @dataclass(frozen=True, slots=True)
 class Rope:
@@ -29,6 +31,8 @@ class Rope:
         kind = str(scaling.get("rope_type") or scaling.get("type") or "default").lower()
         if kind not in ("default", "linear", "yarn", "llama3"):
             raise UnsupportedModel(f"rope scaling of type {kind!r} cannot be expressed in a GGUF file")
+        for name in _NEEDED.get(kind, ()):
+            float(scaling[name])
         return cls(float(theta), kind, dict(scaling))
 
     def metadata(self) -> Metadata:

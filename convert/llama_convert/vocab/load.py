@@ -34,7 +34,7 @@ def load_hf_vocabulary(folder: Path, model_config: dict[str, Any]) -> tuple[Voca
     try:
         add_tokens(vocabulary, tokenizer, config, added)
         set_special(vocabulary, tokenizer, config, model_config)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptSource(f"{folder}: the added tokens are broken ({error})") from error
     return vocabulary, [folder / name for name in _FILES if (folder / name).is_file()]
 

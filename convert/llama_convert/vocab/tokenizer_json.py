@@ -27,7 +27,7 @@ def read_tokenizer(tokenizer: dict[str, Any], path: Path) -> Vocabulary:
         raise UnsupportedModel(f"{path}: the tokenizer is of type {model.get('type')!r}, and only BPE can be converted")
     try:
         vocabulary = _sentencepiece(tokenizer) if model.get("byte_fallback") else _byte_level(tokenizer, path)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptSource(f"{path}: a part is missing or broken ({error})") from error
     return vocabulary
 
