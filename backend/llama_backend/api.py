@@ -6,21 +6,20 @@ ignored; those that we know and cannot honour are refused, since ignoring them w
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from llama_backend.errors import InvalidRequest
+from llama_backend.sampling import SamplingParams as SamplingParams
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
-_INT32 = 2**31 - 1
-TokenLimit = Annotated[int, Meta(ge=1, le=_INT32)]
-TokenId = Annotated[int, Meta(ge=0, le=_INT32)]
-_TOKEN_ID = re.compile(r"[0-9]{1,9}")
+MOST_CHOICES = 128
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 
 
 class TextPart(Struct, frozen=True):
@@ -44,49 +43,32 @@ class ChatMessage(Struct, frozen=True):
         return self.content or ""
 
 
-class SamplingParams(Struct, frozen=True, kw_only=True):
-    """How the next token is chosen. The defaults are llama.cpp's own."""
-
-    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
-    top_k: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
-    repeat_last_n: Annotated[int, Meta(ge=0, le=65_536)] | None = None
-    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
-    stop: str | Annotated[list[str], Meta(max_length=16)] | None = None
-    max_tokens: TokenLimit | None = None
-    max_completion_tokens: TokenLimit | None = None
-    ignore_eos: bool = False
-
-    @property
-    def limit(self) -> int | None:
-        """The most tokens that the answer may have, or None for as many as fit."""
-        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-
-    @property
-    def stops(self) -> list[str]:
-        """The stop strings; empty ones are left out, since they would stop at once."""
-        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return [stop for stop in stops if stop]
-
-    def sampling(self) -> SamplingParams:
-        """Only these fields, of a request that has more."""
-        names = SamplingParams.__struct_fields__
-        return SamplingParams(**{name: getattr(self, name) for name in names})
-
-    def validate(self) -> None:
-        """Raises InvalidRequest for what the types alone do not catch."""
-        for token in self.logit_bias or {}:
-            if not _TOKEN_ID.fullmatch(token):
-                raise InvalidRequest(f"logit_bias: {token[:20]!r} is not a token id", param="logit_bias")
-
-
 class StreamOptions(Struct, frozen=True):
     include_usage: bool = False
+
+
+class SchemaFormat(Struct, frozen=True, kw_only=True):
+    """The schema of a `response_format`; `name` and `strict` change nothing here."""
+
+    name: str = ""
+    schema: dict[str, Any] | bool = {}
+    strict: bool | None = None
+
+
+class ResponseFormat(Struct, frozen=True, kw_only=True):
+    """What kind of text an answer is."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: SchemaFormat | None = None
+    schema: dict[str, Any] | None = None
+    """The schema of a `json_object`, as llama-server takes it."""
+
+    @property
+    def wanted(self) -> dict[str, Any] | bool | None:
+        """The schema that the answer must satisfy, or None for plain text."""
+        if self.type == "json_schema" and self.json_schema is not None:
+            return self.json_schema.schema
+        return (self.schema or {"type": "object"}) if self.type == "json_object" else None
 
 
 class _Request(SamplingParams, frozen=True, kw_only=True):
@@ -95,9 +77,9 @@ class _Request(SamplingParams, frozen=True, kw_only=True):
     model: str = ""
     stream: bool = False
     stream_options: StreamOptions | None = None
-    n: int | None = None
-    logprobs: bool | int | None = None
-    response_format: dict[str, Any] | None = None
+    n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
+    """Answers to one prompt, which is computed once; their seeds follow one another."""
+    response_format: ResponseFormat | None = None
     store: bool | None = None
     """False keeps nothing of this request beyond its slot: its KV state goes neither to disk nor to RAM."""
 
@@ -105,24 +87,46 @@ class _Request(SamplingParams, frozen=True, kw_only=True):
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
+    def sampling(self) -> SamplingParams:
+        """See SamplingParams; the schema of `response_format` is among them."""
+        found = super().sampling()
+        wanted = self.response_format.wanted if self.response_format else None
+        return found if wanted is None else msgspec.structs.replace(found, json_schema=wanted)
+
+    @property
+    def choices(self) -> int:
+        """How many answers are asked for."""
+        return self.n or 1
+
     def validate(self) -> None:
         super().validate()
-        text_only = self.response_format in (None, {"type": "text"})
-        refused = {"n": self.n not in (None, 1), "logprobs": self.logprobs, "response_format": not text_only}
-        for name, wrong in refused.items():
-            if wrong:
-                raise InvalidRequest(f"{name}: this value is not supported by this backend", param=name)
+        wanted = self.response_format
+        if wanted is None or wanted.type == "text":
+            return
+        if wanted.type == "json_schema" and wanted.json_schema is None:
+            raise InvalidRequest("response_format.json_schema: it is missing", param="response_format.json_schema")
+        if self.grammar is not None or self.json_schema is not None:
+            raise InvalidRequest("response_format: it goes with no grammar or json_schema", param="response_format")
 
 
 class ChatRequest(_Request, frozen=True, kw_only=True):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    logprobs: bool | None = None
+    top_logprobs: TopLogprobs | None = None
     tools: list[Any] | None = None
     functions: list[Any] | None = None
 
+    @property
+    def alternatives(self) -> int | None:
+        """How many alternatives each token is to come with; None is without log probabilities."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
     def validate(self) -> None:
         super().validate()
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidRequest("top_logprobs: it needs logprobs to be true", param="top_logprobs")
         for name in ("tools", "functions"):
             if getattr(self, name):
                 raise InvalidRequest(f"{name}: tools are not supported by this backend", param=name)
@@ -132,11 +136,20 @@ class CompletionRequest(_Request, frozen=True, kw_only=True):
     """`POST /v1/completions`: plain continuation of a text or of token ids."""
 
     prompt: str | list[TokenId | str]
+    logprobs: TopLogprobs | None = None
     echo: bool = False
     suffix: str | None = None
+    best_of: int | None = None
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many alternatives each token is to come with; None is without log probabilities."""
+        return self.logprobs
 
     def validate(self) -> None:
         super().validate()
+        if self.best_of not in (None, self.choices):
+            raise InvalidRequest("best_of: it can be no other number than n", param="best_of")
         for name in ("echo", "suffix"):
             if getattr(self, name):
                 raise InvalidRequest(f"{name}: this value is not supported by this backend", param=name)

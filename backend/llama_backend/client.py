@@ -168,10 +168,13 @@ def _silence(extra: float) -> httpx2.Timeout:
 
 
 def _streaming(request: ChatRequest) -> dict[str, Any]:
-    """The request as a streamed one, without the fields that are not set."""
+    """The request as a streamed one, without the fields that are not set; a schema as every server knows it."""
     fields = msgspec.to_builtins(request)
     unset = {field.name: field.default for field in msgspec.structs.fields(request)}
     chosen = {name: value for name, value in fields.items() if value != unset[name]}
+    if "json_schema" in chosen:
+        schema = {"name": "answer", "schema": chosen.pop("json_schema")}
+        chosen["response_format"] = {"type": "json_schema", "json_schema": schema}
     return chosen | {"stream": True, "stream_options": {"include_usage": True}}
 
 

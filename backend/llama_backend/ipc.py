@@ -46,6 +46,10 @@ class Submit(Struct, frozen=True, kw_only=True, tag=True):
     sampling: SamplingParams
     messages: list[ChatMessage] | None = None
     prompt: str | list[int] | None = None
+    n: int = 1
+    """How many answers; their ids are those from `id` on, and their seeds those from the seed on."""
+    top_logprobs: int | None = None
+    """Alternatives that the log probabilities of each token come with; None is without them."""
     store: bool = True
     """Whether its KV state may be kept in RAM and on disk."""
 
@@ -125,6 +129,15 @@ class Counted(Struct, frozen=True, kw_only=True, tag=True):
     tokens: list[int] | None = None
 
 
+class TokenLogprob(Struct, frozen=True, array_like=True):
+    """How likely a token of an answer was, in natural logarithms, and which others were."""
+
+    token: bytes
+    """Its bytes; they need not be whole characters."""
+    logprob: float
+    top: list[tuple[bytes, float]]
+
+
 class Piece(Struct, frozen=True, array_like=True):
     """What one step brought for one sequence."""
 
@@ -135,6 +148,8 @@ class Piece(Struct, frozen=True, array_like=True):
     timings: Timings | None = None
     message: str | None = None
     """What went wrong, where the finish reason is `error`."""
+    logprobs: list[TokenLogprob] | None = None
+    """Those of the text's tokens, where they were asked for."""
 
 
 class StepDone(Struct, frozen=True, kw_only=True, tag=True):

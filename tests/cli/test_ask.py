@@ -11,7 +11,7 @@ import pytest
 
 from llama_chat.history import History
 from tests.cli.conftest import Outcome, run, start
-from tests.scripted import ScriptedBackend
+from tests.scripted import Script, ScriptedBackend
 
 
 def test_standard_output_is_the_answer_and_nothing_else(backend: ScriptedBackend) -> None:
@@ -182,3 +182,23 @@ def test_the_local_backend_is_found(local_backend: ScriptedBackend, monkeypatch:
     monkeypatch.setenv("LLAMA_CHAT_API_KEY", "secret")
     assert run("ask", "hi") == Outcome(0, b"Hello, world!\n", "")
     assert local_backend.keys == [None]
+
+
+@pytest.mark.parametrize("how", ["text", "file"])
+def test_a_schema_is_sent_as_every_server_knows_it(backend: ScriptedBackend, tmp_path: Path, how: str) -> None:
+    backend.scripts.append(Script(pieces=('{"a"', ": 1}")))
+    schema = '{"type": "object"}'
+    file = tmp_path / "schema.json"
+    file.write_text(schema)
+    done = run("ask", "--schema", schema if how == "text" else str(file), "hi")
+    assert (done.code, done.out) == (0, b'{"a": 1}\n')
+    sent = backend.requests[0]["response_format"]
+    assert sent == {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}}}
+    assert "json_schema" not in backend.requests[0]
+
+
+def test_samplers_and_a_grammar_are_options(backend: ScriptedBackend) -> None:
+    pairs = {"dry_multiplier": "0.8", "mirostat": "2", "grammar": "root ::= [a]", "dry_sequence_breakers": '["x"]'}
+    run("ask", *(word for pair in pairs.items() for word in ("-o", *pair)), "hi")
+    sent = {name: backend.requests[0][name] for name in pairs}
+    assert sent == {"dry_multiplier": 0.8, "mirostat": 2, "grammar": "root ::= [a]", "dry_sequence_breakers": ["x"]}

@@ -173,3 +173,20 @@ def test_a_removed_working_directory(backend: ScriptedBackend, tmp_path: Path) -
     line = 'mkdir "$0/gone" && cd "$0/gone" && rmdir "$0/gone" && exec "$@"'
     done = subprocess.run(["sh", "-c", line, str(tmp_path), *PROGRAM, "ask", "hi"], capture_output=True, input=b"")
     assert (done.returncode, done.stdout) == (0, b"Hello, world!\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "pattern"),
+    [
+        ("nowhere.json", "--schema: nowhere.json: No such file"),
+        ("{", "--schema: expected"),
+        (".", "--schema: .: Is a directory"),
+    ],
+)
+def test_a_schema_that_is_none_is_named(backend: ScriptedBackend, given: str, pattern: str) -> None:
+    fails(run("ask", "--schema", given, "hi"), 2, pattern)
+    assert backend.requests == []
+
+
+def test_an_answer_that_is_no_json_has_an_exit_code_of_its_own(backend: ScriptedBackend) -> None:
+    fails(run("ask", "--schema", '{"type": "object"}', "hi"), 6, "does not satisfy the schema", b"Hello, world!\n")

@@ -179,7 +179,7 @@ class FakeRunner:
         assert all(item.count > 0 for item in batch.items)
         assert sum(item.count for item in batch.items) == batch.prefill + batch.decode <= self.n_batch
 
-    def new_sampler(self, chain: SamplerChain) -> SamplerChain:
+    def new_sampler(self, chain: SamplerChain, prompt: list[int], grammar: str | None = None) -> SamplerChain:
         self.samplers += 1
         return chain
 
@@ -190,6 +190,10 @@ class FakeRunner:
     def sample(self, sampler: SamplerChain, row: int) -> int:
         assert isinstance(sampler, SamplerChain)
         return self._rows[row]
+
+    def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
+        assert self._rows[row] == token
+        return -0.5, [(token - index, -0.5 - index) for index in range(top)]
 
 
 class SlowModelCache(KVCache):

@@ -47,6 +47,28 @@ def test_one_token_can_be_asked_for() -> None:
     assert bench.answers[1].reason == "length"
 
 
+@pytest.mark.parametrize(("unified", "length", "computed"), [(True, 5, 5 + 3), (True, 90, 93), (False, 90, 93)])
+def test_a_prompt_that_is_to_be_answered_several_times_is_computed_once(
+    unified: bool, length: int, computed: int
+) -> None:
+    bench = Bench(unified=unified)
+    prompt = [LONG[0]] * length
+    for number in range(4):
+        bench.submit(number, prompt, max_tokens=3)
+    bench.run()
+    assert sum(batch.prefill for batch in bench.runner.batches) == computed
+    assert {bench.answers[number].text for number in range(4)} == {lone_answer(prompt, 3, 1000)[0]}
+
+
+def test_more_answers_than_slots_find_the_prompt_computed() -> None:
+    bench = Bench(slots=2)
+    for number in range(6):
+        bench.submit(number, LONG, max_tokens=3)
+    bench.run()
+    assert sum(batch.prefill for batch in bench.runner.batches) == len(LONG) + 5
+    assert [bench.answers[number].reason for number in range(6)] == ["length"] * 6
+
+
 def test_the_next_turn_computes_only_what_is_new() -> None:
     bench = Bench()
     bench.submit(1, LONG, max_tokens=20)

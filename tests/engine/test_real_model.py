@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from llama_backend.api import ChatMessage, SamplingParams, Usage
 from llama_backend.engine.binding import lib
 from llama_backend.engine.detokenizer import Detokenizer
 from llama_backend.engine.engine import LLMEngine
+from llama_backend.engine.json_schema import grammar_of
 from llama_backend.engine.kv_cache import KVCache
 from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.model import Model
@@ -22,6 +25,7 @@ from llama_backend.engine.runner import ModelRunner
 from llama_backend.engine.sampler import chain_of
 from llama_backend.engine.scheduler import Batch, BatchItem
 from llama_backend.engine.sequence import Sequence
+from llama_backend.errors import InvalidRequest
 
 COUNT = "Count from 1 to 100, with a comma between the numbers."
 SERIES = [", ".join(str(number) for number in range(start, start + 12)) + "," for start in (1, 20, 40, 60)]
@@ -122,8 +126,9 @@ def test_the_most_likely_token_is_what_a_greedy_chain_of_llama_cpp_takes(model: 
         sequence = Sequence(1, tokens, Detokenizer(model.vocab.piece), slot=cache.acquire(tokens))
         rows = runner.decode(Batch([BatchItem(sequence, 0, len(tokens))], prefill=len(tokens)))
         assert rows == [len(tokens) - 1]
-        fast = runner.new_sampler(chain_of(SamplingParams(temperature=0), model.vocab.size))
-        slow = runner.new_sampler(chain_of(SamplingParams(temperature=0, logit_bias={"5": 0}), model.vocab.size))
+        fast = runner.new_sampler(chain_of(SamplingParams(temperature=0), model.vocab.size), [])
+        biased = SamplingParams(temperature=0, logit_bias={"5": 0})
+        slow = runner.new_sampler(chain_of(biased, model.vocab.size), [])
         token = runner.sample(fast, rows[0])
         assert model.vocab.piece(token) == b" Paris"
         assert runner.sample(slow, rows[0]) == token
@@ -259,6 +264,22 @@ def test_penalties_change_an_answer(bench: RealBench, model: Model) -> None:
         {"temperature": 1.0, "min_p": 1.0},
         {"temperature": 1.0, "logit_bias": {str(token): -100.0 for token in range(49152)}},
         {"temperature": 0.0, "logit_bias": {str(token): -100.0 for token in range(49152)}},
+        {"mirostat": 1, "mirostat_tau": 0.0},
+        {"mirostat": 1, "mirostat_tau": 100.0, "mirostat_eta": 1.0},
+        {"mirostat": 1, "logit_bias": {str(token): -100.0 for token in range(49152)}},
+        {"mirostat": 2, "logit_bias": {str(token): -100.0 for token in range(49152)}},
+        {"adaptive_target": 0.0, "adaptive_decay": 0.0, "top_k": 1},
+        {"adaptive_target": 0.5, "logit_bias": {str(token): -100.0 for token in range(49152)}},
+        {"typical_p": 1e-9},
+        {"typical_p": 0.5, "logit_bias": {str(token): -100.0 for token in range(49152)}},
+        {"top_n_sigma": 1e-9},
+        {"top_n_sigma": 1.0, "logit_bias": {str(token): -100.0 for token in range(49152)}},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.0},
+        {"dynatemp_range": 100.0, "dynatemp_exponent": 0.0},
+        {"dry_multiplier": 100.0, "dry_base": 100.0, "dry_allowed_length": 0, "dry_penalty_last_n": 65536},
+        {"dry_multiplier": 1.0, "dry_sequence_breakers": []},
+        {"dry_multiplier": 1.0, "dry_sequence_breakers": ["é" * 40, "a\u0000b"]},
+        {"min_keep": 1_000_000, "top_p": 0.1, "min_p": 0.9, "typical_p": 0.1, "xtc_probability": 1.0},
         {"temperature": 1.0, "repeat_last_n": 65536, "repeat_penalty": 1.1},
     ],
 )
@@ -266,6 +287,118 @@ def test_extreme_parameters_end_no_engine(bench: RealBench, sampling: dict[str, 
     bench.ask(1, "Hi", **sampling, max_tokens=3)
     bench.run()
     assert bench.reasons[1] in ("stop", "length")
+
+
+LOOPING = "a b c d e a b c d e a b c d e a b c d e a b c d"
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [({}, True), ({"dry_multiplier": 5.0}, False), ({"repeat_penalty": 2.0, "temperature": 0.01}, False)],
+)
+def test_the_prompt_counts_for_repetition(bench: RealBench, sampling: dict[str, Any], expected: bool) -> None:
+    bench.submit(1, LOOPING, **sampling, max_tokens=1)
+    bench.run()
+    assert (bench.texts[1] == " e") is expected
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"mirostat": 1},
+        {"mirostat": 2, "mirostat_tau": 3.0},
+        {"adaptive_target": 0.3},
+        {"typical_p": 0.5},
+        {"top_n_sigma": 1.0},
+        {"xtc_probability": 0.9, "xtc_threshold": 0.05},
+        {"dynatemp_range": 0.5},
+        {"dry_multiplier": 0.8},
+    ],
+)
+def test_a_seed_makes_the_answer_of_each_sampler_again(bench: RealBench, sampling: dict[str, Any]) -> None:
+    params = {"temperature": 1.0, "seed": 11} | sampling
+    first, second = (bench.answer("Tell me a story.", **params) for _ in range(2))
+    assert first == second
+
+
+def test_log_probabilities_are_those_of_the_model(bench: RealBench, model: Model) -> None:
+    tokens = model.vocab.encode("The capital of France is")
+    bench.engine.submit(1, tokens, SamplingParams(temperature=0, max_tokens=4), False, top_logprobs=5)
+    entries = []
+    while bench.engine.busy:
+        entries += [entry for piece in bench.engine.step().pieces for entry in piece.logprobs or []]
+    assert len(entries) == 4
+    assert entries[0].token == b" Paris"
+    for entry in entries:
+        assert entry.top[0] == (entry.token, entry.logprob)
+        values = [value for _, value in entry.top]
+        assert len(values) == 5
+        assert values == sorted(values, reverse=True)
+        assert 0 < sum(np.exp(values)) <= 1
+
+
+def test_several_answers_share_their_prompt_and_differ_by_their_seeds(bench: RealBench) -> None:
+    for number in range(3):
+        bench.ask(number, "Tell me a story.", temperature=1.5, seed=number + 1)
+    bench.run()
+    assert len(set(bench.texts.values())) == 3
+    prompt = bench.usages[0].prompt_tokens
+    assert [bench.cached(number) for number in range(3)] == [0, prompt - 1, prompt - 1]
+    alone = bench.answer("Tell me a story.", temperature=1.5, seed=2)
+    assert alone[:10] == bench.texts[1][:10]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8, 2.0])
+def test_an_answer_follows_its_grammar(bench: RealBench, temperature: float) -> None:
+    grammar = 'root ::= ("red" | "green" | "blue") ", " [0-9]{3} "."'
+    for seed in range(4):
+        text = bench.answer("Tell me of the sea.", grammar=grammar, temperature=temperature, seed=seed)
+        assert re.fullmatch(r"(red|green|blue), [0-9]{3}\.", text)
+    assert set(bench.reasons.values()) == {"stop"}
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 20}, "big": {"type": "boolean"}, "age": {"type": "integer"}},
+    "required": ["city", "big"],
+}
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.5, "top_k": 0}, {"mirostat": 2, "temperature": 1.0}])
+def test_an_answer_satisfies_its_schema(bench: RealBench, sampling: dict[str, Any]) -> None:
+    limits = {"grammar": grammar_of(SCHEMA), "max_tokens": 100}
+    found = json.loads(bench.answer("Describe Paris in JSON.", **limits, **sampling))
+    assert isinstance(found["city"], str)
+    assert isinstance(found["big"], bool)
+
+
+def test_a_grammar_beside_others_changes_no_answer_but_its_own(bench: RealBench) -> None:
+    bench.submit(9, SERIES[0])
+    bench.run()
+    alone = bench.texts[9]
+    for number in range(3):
+        bench.submit(number, SERIES[0], grammar="root ::= [a-z]{3}" if number == 1 else None)
+    bench.run()
+    assert bench.texts[0] == bench.texts[2] == alone
+    assert re.fullmatch("[a-z]{3}", bench.texts[1])
+
+
+def test_a_grammar_that_is_none_is_refused_and_leaves_nothing(bench: RealBench) -> None:
+    with pytest.raises(InvalidRequest, match="grammar"):
+        bench.ask(1, "Hi", grammar="root ::= (")
+    assert not bench.engine.busy
+
+
+def test_a_dead_end_ends_one_answer_with_an_error(bench: RealBench, model: Model) -> None:
+    bias = {str(token): -100.0 for token in range(model.vocab.size) if b"b" in model.vocab.piece(token)}
+    bench.ask(1, "Hi", grammar='root ::= "a" "b"', logit_bias=bias)
+    bench.ask(2, COUNT)
+    bench.run()
+    assert (bench.reasons[1], bench.reasons[2]) == ("error", "length")
+
+
+def test_the_end_is_allowed_where_the_grammar_ends_whatever_was_suppressed(bench: RealBench) -> None:
+    assert bench.answer("Hi", grammar='root ::= "abc"', ignore_eos=True) == "abc"
 
 
 def test_cancelling_in_the_middle_keeps_what_came(bench: RealBench) -> None:

@@ -40,10 +40,72 @@ def chain(**params: Any) -> list[str]:
         ({"frequency_penalty": 0.5}, ["penalties 100 64 1 0.5 0", *DEFAULT]),
         ({"presence_penalty": -0.5}, ["penalties 100 64 1 0 -0.5", *DEFAULT]),
         ({"temperature": 0, "repeat_penalty": 1.2}, ["penalties 100 64 1.2 0 0", "greedy"]),
+        ({"temperature": 0, "mirostat": 2}, ["greedy"]),
+        ({"typical_p": 0.7}, [DEFAULT[0], "typical 0.7 1", *DEFAULT[1:]]),
+        ({"typical_p": 1}, DEFAULT),
+        ({"top_n_sigma": 1.5}, ["top_n_sigma 1.5", *DEFAULT]),
+        ({"top_n_sigma": 0}, DEFAULT),
+        ({"xtc_probability": 0.5, "seed": 9}, [*DEFAULT[:3], "xtc 0.5 0.1 1 9", "temp 0.8", "dist 9"]),
+        ({"xtc_probability": 0.5, "xtc_threshold": 0.2}, [*DEFAULT[:3], "xtc 0.5 0.2 1 0", *DEFAULT[3:]]),
+        ({"xtc_probability": 0}, DEFAULT),
+        ({"min_keep": 3}, ["top_k 40", "top_p 0.95 3", "min_p 0.05 3", *DEFAULT[3:]]),
+        ({"dynatemp_range": 0.3}, [*DEFAULT[:3], "temp_ext 0.8 0.3 1", "dist 0"]),
+        ({"dynatemp_range": 0.3, "dynatemp_exponent": 2}, [*DEFAULT[:3], "temp_ext 0.8 0.3 2", "dist 0"]),
+        ({"dynatemp_range": 0}, DEFAULT),
+        ({"dry_multiplier": 0.8}, ["dry 0.8 1.75 2 64", *DEFAULT]),
+        ({"dry_multiplier": 0.8, "dry_penalty_last_n": 0}, DEFAULT),
+        ({"dry_multiplier": 0}, DEFAULT),
+        (
+            {"dry_multiplier": 1, "dry_base": 2, "dry_allowed_length": 3, "dry_penalty_last_n": 9, "temperature": 0},
+            ["dry 1 2 3 9", "greedy"],
+        ),
+        ({"mirostat": 1, "seed": 4}, ["temp 0.8", "mirostat 100 4 5 0.1 100"]),
+        ({"mirostat": 2, "mirostat_tau": 3, "mirostat_eta": 0.2}, ["temp 0.8", "mirostat_v2 0 3 0.2"]),
+        ({"mirostat": 2, "repeat_penalty": 1.1, "top_k": 5}, ["temp 0.8", "mirostat_v2 0 5 0.1"]),
+        ({"mirostat": 0}, DEFAULT),
+        ({"adaptive_target": 0.4, "seed": 3}, [*DEFAULT[:4], "adaptive_p 0.4 0.9 3"]),
+        ({"adaptive_target": -1}, DEFAULT),
+        (
+            dict.fromkeys(("dry_multiplier", "top_n_sigma", "xtc_probability", "dynatemp_range"), 1)
+            | {"typical_p": 0.5, "repeat_penalty": 2},
+            [
+                "penalties 100 64 2 0 0",
+                "dry 1 1.75 2 64",
+                "top_n_sigma 1",
+                "top_k 40",
+                "typical 0.5 1",
+                "top_p 0.95 1",
+                "min_p 0.05 1",
+                "xtc 1 0.1 1 0",
+                "temp_ext 0.8 1 1",
+                "dist 0",
+            ],
+        ),
     ],
 )
 def test_chains(params: dict[str, Any], expected: list[str]) -> None:
     assert chain(**params) == expected
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({}, 0),
+        ({"repeat_penalty": 1.1}, 64),
+        ({"repeat_penalty": 1.1, "repeat_last_n": 7}, 7),
+        ({"dry_multiplier": 1, "dry_penalty_last_n": 300, "repeat_penalty": 1.1}, 300),
+        ({"mirostat": 1, "repeat_penalty": 1.1}, 0),
+    ],
+)
+def test_as_much_of_the_prompt_is_looked_at_as_the_longest_window_holds(params: dict[str, Any], expected: int) -> None:
+    assert chain_of(SamplingParams(**params), N_VOCAB).history == expected
+
+
+def test_the_sequences_of_dry_end_at_its_breakers() -> None:
+    specs = [
+        chain_of(SamplingParams(dry_multiplier=1, dry_sequence_breakers=given), 9).specs for given in (None, ["x"])
+    ]
+    assert [spec[0].texts for spec in specs] == [("\n", ":", '"', "*"), ("x",)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 A prompt is echoed word by word. Settings in it change that: `words=5` answers with five words, `delay=0.1` waits
 that many seconds before each, `die=2` ends the process by SIGKILL before the third, and `error` fails in the end.
+With `blame` beside `die` it is as if llama.cpp had ended on the request's grammar.
+The prompt `grammar` is answered with the grammar that came with it.
 The model's file is JSON and says how the loading goes, see FakeModel.
 """
 
@@ -13,13 +15,14 @@ import signal
 import socket
 import sys
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic, sleep
 
 import msgspec
 
 from llama_backend.api import FinishReason, KVStoreStatus, StepTimes, Timings, Usage
+from llama_backend.guard import Guard
 from llama_backend.ipc import (
     HEADER,
     Accepted,
@@ -39,6 +42,7 @@ from llama_backend.ipc import (
     Stop,
     StoreChanged,
     Submit,
+    TokenLogprob,
     decode_command,
     frame,
 )
@@ -70,6 +74,8 @@ class Job:
     delay: float
     die_at: int
     reason: FinishReason
+    top_logprobs: int | None = None
+    blamed: bool = False
     due: float = 0.0
     done: int = 0
     queued: float = field(default_factory=monotonic)
@@ -79,15 +85,25 @@ class Job:
         return Usage(self.n_prompt, self.done, self.n_prompt + self.done, {"cached_tokens": 0})
 
     def piece(self, text: str, reason: FinishReason | None) -> Piece:
+        logprobs = None if self.top_logprobs is None else self._logprobs(text, self.top_logprobs)
         if reason is None:
-            return Piece(self.id, text)
+            return Piece(self.id, text, logprobs=logprobs)
         message = "the fake was told to fail" if reason == "error" else None
-        return Piece(self.id, text, reason, self.usage, Timings(predicted_n=self.done), message)
+        return Piece(self.id, text, reason, self.usage, Timings(predicted_n=self.done), message, logprobs)
+
+    @staticmethod
+    def _logprobs(text: str, top: int) -> list[TokenLogprob]:
+        """The first byte of a text is a token, and what follows another."""
+        data = text.encode()
+        others = [(b"other%d" % index, -1.0 - index) for index in range(top)]
+        return [TokenLogprob(token, -0.5, others) for token in (data[:1], data[1:]) if token]
 
 
 def job_of(command: Submit) -> Job:
     """The job that the words of a prompt ask for."""
     words = words_of(command)
+    if words == ["grammar"]:
+        words = [command.sampling.grammar or "none"]
     settings = dict(word.split("=", 1) for word in words if "=" in word)
     answer = [f"w{number}" for number in range(int(settings["words"]))] if "words" in settings else words
     limit = command.sampling.limit
@@ -96,7 +112,8 @@ def job_of(command: Submit) -> Job:
         answer, reason = answer[:limit], "length"
     spaced = [word if number == 0 else f" {word}" for number, word in enumerate(answer)]
     die_at = int(settings.get("die", -1))
-    return Job(command.id, spaced, len(words), float(settings.get("delay", 0)), die_at, reason)
+    delay = float(settings.get("delay", 0))
+    return Job(command.id, spaced, len(words), delay, die_at, reason, command.top_logprobs, "blame" in words)
 
 
 def words_of(command: Submit | Count) -> list[str]:
@@ -111,7 +128,8 @@ def words_of(command: Submit | Count) -> list[str]:
 class FakeEngine:
     """Requests in slots and in a queue, as the real engine has them."""
 
-    def __init__(self, sock: socket.socket, config: EngineConfig) -> None:
+    def __init__(self, sock: socket.socket, config: EngineConfig, guard: Guard) -> None:
+        self._guard = guard
         self._sock = sock
         self._buffer = b""
         self._slots = config.slots or SLOTS
@@ -181,7 +199,7 @@ class FakeEngine:
             self.send(Refused(id=job.id, code=code, message=text, param="messages", **facts))
             return
         self.send(Accepted(job.id, job.n_prompt))
-        self._waiting.append(job)
+        self._waiting += [replace(job, id=job.id + index) for index in range(command.n)]
 
     def _cancel(self, number: int) -> None:
         for jobs in (self._running, self._waiting):
@@ -195,6 +213,7 @@ class FakeEngine:
             job = self._waiting.popleft()
             job.due = monotonic() + job.delay
             self._running.append(job)
+        self._guard.batch([job.id for job in self._running])
         for job in [job for job in self._running if job.due <= monotonic()]:
             self._advance(job)
         after = len(self._running), len(self._waiting)
@@ -205,6 +224,9 @@ class FakeEngine:
             self._pieces = []
 
     def _advance(self, job: Job) -> None:
+        if job.done == job.die_at and job.blamed:
+            with self._guard.grammar(job.id):
+                die()
         if job.done == job.die_at:
             die()
         text = job.words[job.done]
@@ -242,7 +264,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = msgspec.json.decode(sys.argv[1], type=EngineConfig)
     with socket.socket(fileno=int(sys.argv[2])) as sock:
-        engine = FakeEngine(sock, config)
+        engine = FakeEngine(sock, config, Guard(int(sys.argv[3])))
         model = load(engine, config.path)
         if model is None:
             return 1

@@ -14,6 +14,8 @@ from tests.server.harness import CHAT, ServerProcess, chat
 
 MIB = 1024 * 1024
 MESSAGES = '"messages": [{"role": "user", "content": "a"}]'
+EXPONENTIAL = "\n".join(f"a{n} ::= a{n + 1} a{n + 1} | a{n + 1}" for n in range(1, 24)) + '\na24 ::= "x"?'
+"""With these rules llama.cpp would work for years."""
 WRONG_FIELDS: list[tuple[str, dict[str, Any]]] = [
     ("messages", {"messages": []}),
     ("messages", {"messages": None}),
@@ -49,12 +51,37 @@ WRONG_FIELDS: list[tuple[str, dict[str, Any]]] = [
     ("stream", {"stream": "yes"}),
     ("stream_options", {"stream_options": True}),
     ("model", {"model": 5}),
-    ("n", {"n": 2}),
+    ("n", {"n": 0}),
+    ("n", {"n": 129}),
     ("n", {"n": 10**30}),
-    ("logprobs", {"logprobs": True}),
+    ("logprobs", {"logprobs": 5}),
+    ("top_logprobs", {"logprobs": True, "top_logprobs": 21}),
+    ("top_logprobs", {"logprobs": True, "top_logprobs": -1}),
+    ("top_logprobs", {"top_logprobs": 2}),
+    ("mirostat", {"mirostat": 3}),
+    ("typical_p", {"typical_p": 0}),
+    ("dry_sequence_breakers[0]", {"dry_sequence_breakers": [""]}),
+    ("dry_base", {"dry_base": 0.5}),
+    ("xtc_probability", {"xtc_probability": 2}),
+    ("adaptive_decay", {"adaptive_decay": 1}),
     ("tools", {"tools": [{"type": "function", "function": {"name": "f"}}]}),
     ("functions", {"functions": [{"name": "f"}]}),
-    ("response_format", {"response_format": {"type": "json_object"}}),
+    ("response_format.type", {"response_format": {"type": "xml"}}),
+    ("response_format.json_schema", {"response_format": {"type": "json_schema"}}),
+    ("response_format", {"response_format": {"type": "json_object"}, "grammar": "root ::= [a]"}),
+    ("grammar", {"json_schema": {}, "grammar": "root ::= [a]"}),
+    ("grammar", {"grammar": 'root ::= "a'}),
+    ("grammar", {"grammar": "rot ::= [a]"}),
+    ("grammar", {"grammar": "root ::= root [a]"}),
+    ("grammar", {"grammar": ""}),
+    ("grammar", {"grammar": "root ::= [a]\0"}),
+    ("grammar", {"grammar": "a" * 65_537}),
+    ("grammar", {"grammar": "root ::= " + "(" * 30_000}),
+    ("grammar", {"grammar": f"root ::= a1\n{EXPONENTIAL}"}),
+    ("json_schema", {"json_schema": {"type": "frog"}}),
+    ("json_schema", {"json_schema": {"type": "string", "pattern": "a"}}),
+    ("json_schema", {"json_schema": False}),
+    ("json_schema", {"response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}}),
 ]
 WRONG_PROMPTS: list[tuple[str, dict[str, Any]]] = [
     ("prompt", {}),

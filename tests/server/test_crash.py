@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from time import monotonic, sleep
+from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -81,17 +84,60 @@ def test_requests_that_come_while_there_is_no_engine_wait_or_get_503(serve: Serv
         assert client.post(CHAT, json=chat(), headers={"Prefer": "wait=5"}).status_code == 200
 
 
-def test_those_in_the_queue_are_told_too(serve: Serve) -> None:
+def test_those_in_the_queue_are_answered_by_the_next_engine(serve: Serve) -> None:
     server = serve(slots=1)
     socks = [server.raw() for _ in range(3)]
-    for sock in socks:
-        send(sock, "words=50 delay=0.1")
+    for sock, text in zip(socks, ("words=50 delay=0.1", "second", "third"), strict=True):
+        send(sock, text)
+        until(lambda: server.status().running == 1, 5, "a start")
     until(lambda: server.status().waiting == 2, 5, "a queue")
+    sleep(0.3)
     kill_engine(server)
+    texts = [read_all(sock) for sock in socks]
     for sock in socks:
-        with sock:
-            assert b"engine_died" in read_all(sock)
+        sock.close()
+    assert b"engine_died" in texts[0]
+    assert b"second" in texts[1]
+    assert b"third" in texts[2]
+    assert all(text.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n") for text in texts[1:])
     server.wait_idle()
+
+
+def test_an_answer_of_which_nothing_was_read_is_computed_again(serve: Serve) -> None:
+    server = serve()
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(post, server, chat("words=6 delay=0.1", n=2))
+        until(lambda: server.status().running == 2, 5, "the start")
+        sleep(0.25)
+        kill_engine(server)
+        body = answer.result(10).json()
+    assert [choice["message"]["content"] for choice in body["choices"]] == ["w0 w1 w2 w3 w4 w5"] * 2
+    assert server.status().restarts == 1
+
+
+def test_who_was_in_the_batch_twice_is_not_run_again(serve: Serve) -> None:
+    server = serve()
+    assert post(server, chat("words=3 die=0")).status_code == 503
+    assert server.status().restarts == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_whose_grammar_ended_the_engine_is_not_run_again_and_the_others_are(serve: Serve, stream: bool) -> None:
+    server = serve()
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(post, server, chat("words=8 delay=0.1"))
+        until(lambda: server.status().running == 1, 5, "the start")
+        answer = post(server, chat("words=2 die=1 blame", stream=stream))
+        assert other.result(10).status_code == 200
+    assert "llama.cpp ended on it" in answer.text
+    assert stream or answer.status_code == 400
+    assert server.status().restarts == 1
+    assert post(server, chat("a")).status_code == 200
+
+
+def post(server: ServerProcess, body: dict[str, Any]) -> httpx2.Response:
+    with server.http() as client:
+        return client.post(CHAT, json=body, headers={"Prefer": "wait=10"})
 
 
 def test_an_engine_that_keeps_dying_is_started_less_and_less_often(serve: Serve) -> None:

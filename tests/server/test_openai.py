@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from tests.server.fake_engine import CONTEXT
-from tests.server.harness import MODEL, ServerProcess
+from tests.server.harness import MODEL, ServerProcess, chat
 
 
 @pytest.fixture(params=["socket", "tcp"])
@@ -150,3 +150,123 @@ async def test_the_asynchronous_client(shared: ServerProcess) -> None:
         )
         texts = [chunk.choices[0].delta.content or "" async for chunk in stream]
     assert "".join(texts) == "w0 w1 w2"
+
+
+def test_logprobs_of_a_chat(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "é one"}], logprobs=True, top_logprobs=2
+    )
+    found = answer.choices[0].logprobs
+    assert found is not None
+    assert found.content is not None
+    assert bytes(byte for entry in found.content for byte in entry.bytes or []).decode() == "é one"
+    assert [len(entry.top_logprobs) for entry in found.content] == [2] * 4
+
+
+def test_logprobs_of_a_streamed_chat(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "é one"}], logprobs=True, stream=True
+    )
+    found = [chunk.choices[0].logprobs for chunk in stream]
+    entries = [entry for part in found if part for entry in part.content or []]
+    assert bytes(byte for entry in entries for byte in entry.bytes or []).decode() == "é one"
+    assert all(entry.top_logprobs == [] for entry in entries)
+
+
+def test_no_logprobs_unless_they_are_asked_for(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "a"}])
+    assert answer.choices[0].logprobs is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_logprobs_of_a_text(client: openai.OpenAI, stream: bool) -> None:
+    if stream:
+        chunks = client.completions.create(model=MODEL, prompt="é one", logprobs=3, stream=True)
+        parts = [chunk.choices[0].logprobs for chunk in chunks]
+    else:
+        parts = [client.completions.create(model=MODEL, prompt="é one", logprobs=3).choices[0].logprobs]
+    tokens = [token for part in parts if part for token in part.tokens or []]
+    assert tokens == ["bytes:\\xc3", "bytes:\\xa9", " ", "one"]
+    assert [at for part in parts if part for at in part.text_offset or []] == [0, 0, 1, 2]
+    assert [len(top) for part in parts if part for top in part.top_logprobs or []] == [3] * 4
+
+
+def test_several_answers(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "a b"}], n=3)
+    assert [(choice.index, choice.message.content, choice.finish_reason) for choice in answer.choices] == [
+        (index, "a b", "stop") for index in range(3)
+    ]
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (2, 6, 8)
+
+
+def test_several_answers_come_side_by_side(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "words=4 delay=0.02"}],
+        n=2,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    *chunks, last = list(stream)
+    texts, order = ["", ""], []
+    for chunk in chunks:
+        (choice,) = chunk.choices
+        texts[choice.index] += choice.delta.content or ""
+        order.append(choice.index)
+    assert texts == ["w0 w1 w2 w3"] * 2
+    assert order[2:] not in (sorted(order[2:]), sorted(order[2:], reverse=True))
+    assert [chunk.choices[0].index for chunk in chunks if chunk.choices[0].finish_reason] in ([0, 1], [1, 0])
+    assert last.usage is not None
+    assert last.usage.completion_tokens == 8
+
+
+def test_going_away_frees_all_answers(shared: ServerProcess) -> None:
+    with shared.openai() as client:
+        stream = client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": "words=200 delay=0.05"}], n=4, stream=True
+        )
+        next(iter(stream))
+        assert shared.status().active == 4
+        stream.close()
+    shared.wait_idle(2)
+
+
+def test_a_grammar_reaches_the_engine(shared: ServerProcess) -> None:
+    text = 'root ::= "yes" | "no"'
+    with shared.http() as client:
+        body = client.post("/v1/chat/completions", json=chat("grammar", grammar=text)).json()
+    assert body["choices"][0]["message"]["content"] == text
+
+
+def test_a_schema_reaches_the_engine_as_a_grammar(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "grammar"}],
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "colour", "schema": {"enum": ["red", "blue"]}, "strict": True},
+        },
+    )
+    assert (answer.choices[0].message.content or "").startswith('root ::= ws ("\\"red\\"" | "\\"blue\\"") ws')
+
+
+def test_a_grammar_that_is_none_is_refused_with_the_reason(client: openai.OpenAI) -> None:
+    for text, reason in (("root ::= foo", "Undefined rule identifier 'foo'"), ("root ::= root", "left recursion")):
+        with pytest.raises(openai.BadRequestError, match=reason) as caught:
+            client.completions.create(model=MODEL, prompt="a", extra_body={"grammar": text})
+        assert caught.value.param == "grammar"
+
+
+def test_any_object(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "grammar"}], response_format={"type": "json_object"}
+    )
+    assert (answer.choices[0].message.content or "").startswith("root ::= ws")
+
+
+def test_any_text(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "grammar"}], response_format={"type": "text"}
+    )
+    assert answer.choices[0].message.content == "none"

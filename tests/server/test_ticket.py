@@ -6,7 +6,7 @@ import pytest
 
 from llama_backend.api import Timings, Usage
 from llama_backend.errors import EngineDied, InternalError, PromptTooLong
-from llama_backend.ipc import Piece
+from llama_backend.ipc import Piece, TokenLogprob
 from llama_backend.server.ticket import Ticket, merged
 
 USAGE = Usage(1, 2, 3)
@@ -89,3 +89,20 @@ async def test_an_error_of_the_engine_is_raised_with_its_message() -> None:
     with pytest.raises(InternalError, match="no memory"):
         await anext(ticket.pieces())
     assert ticket.finished
+
+
+async def test_a_ticket_for_several_answers_ends_with_the_last_of_them() -> None:
+    ticket = Ticket(5, n=2)
+    for piece in (Piece(5, "a"), Piece(6, "x"), Piece(5, "b", "stop"), Piece(6, "y")):
+        ticket.deliver(piece)
+    assert ticket.unfinished == {6}
+    pieces = ticket.pieces()
+    assert [await anext(pieces), await anext(pieces)] == [Piece(5, "ab", "stop"), Piece(6, "xy")]
+    ticket.deliver(Piece(6, "z", "length"))
+    assert [piece async for piece in pieces] == [Piece(6, "z", "length")]
+
+
+def test_merged_has_all_logprobs() -> None:
+    one, two = TokenLogprob(b"a", -1.0, []), TokenLogprob(b"b", -2.0, [])
+    pieces = [Piece(1, "a", logprobs=[one]), Piece(1, "b", logprobs=[two])]
+    assert merged(pieces) == [Piece(1, "ab", logprobs=[one, two])]

@@ -3,6 +3,7 @@
     ChatError                 1
     ├─ UsageError             2  the command line, standard input or a setting is wrong
     │  └─ ConfigError         2  names the file or variable, the key and what is allowed
+    ├─ SchemaError            6  the answer is not what the schema asks for
     └─ HistoryError           1  the conversations on disk cannot be read or written
        └─ ConversationNotFound
 
@@ -53,6 +54,10 @@ class ConfigError(UsageError):
     pass
 
 
+class SchemaError(ChatError):
+    pass
+
+
 class HistoryError(ChatError):
     pass
 
@@ -63,6 +68,7 @@ class ConversationNotFound(HistoryError):
 
 _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (UsageError, ExitCode.USAGE),
+    (SchemaError, ExitCode.SCHEMA),
     (PromptTooLong, ExitCode.TOO_LONG),
     (BodyTooLarge, ExitCode.TOO_LONG),
     (InvalidRequest, ExitCode.USAGE),

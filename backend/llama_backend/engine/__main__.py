@@ -1,4 +1,7 @@
-"""`python -m llama_backend.engine CONFIG FD`: started by the server, with a JSON EngineConfig and a socket."""
+"""`python -m llama_backend.engine CONFIG SOCKET [GUARD]`: started by the server, with a JSON EngineConfig.
+
+SOCKET and GUARD are numbers of files that are open: a socket, and where Guard makes its notes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import sys
 
 import msgspec
 
+from llama_backend.guard import Guard
 from llama_backend.ipc import EngineConfig
 
 
@@ -20,7 +24,8 @@ def main() -> int:
     config = msgspec.json.decode(sys.argv[1], type=EngineConfig)
     from llama_backend.engine.process import run
 
-    return run(config, socket.socket(fileno=int(sys.argv[2])))
+    guard = Guard(int(sys.argv[3]) if len(sys.argv) > 3 else None)
+    return run(config, socket.socket(fileno=int(sys.argv[2])), guard)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -10,11 +11,13 @@ from llama_backend.api import FinishReason, SamplingParams, StepTimes, Timings, 
 from llama_backend.engine.budget import PrefillBudget
 from llama_backend.engine.detokenizer import Detokenizer
 from llama_backend.engine.kv_cache import KVCache
+from llama_backend.engine.logprobs import LogprobTrail
 from llama_backend.engine.sampler import SamplerChain, chain_of
 from llama_backend.engine.scheduler import Batch, Scheduler
 from llama_backend.engine.sequence import Sequence, SequenceStatus
 from llama_backend.engine.vocab import Vocab
-from llama_backend.ipc import Piece, StepDone
+from llama_backend.guard import Guard
+from llama_backend.ipc import Piece, StepDone, TokenLogprob
 
 OnAnswer = Callable[[str, list[int], bool], None]
 """Called with the text, the token ids and whether a leading space was left out, of a finished answer."""
@@ -22,6 +25,10 @@ OnAnswer = Callable[[str, list[int], bool], None]
 
 class NoRoom(Exception):
     """llama.cpp found no KV cells for a batch; the cells are as before."""
+
+
+class DeadEnd(Exception):
+    """No token of the vocabulary can come next in what a grammar describes."""
 
 
 class Runner(Protocol):
@@ -36,21 +43,38 @@ class Runner(Protocol):
         """Computes a batch; returns the row of each item's last token. Raises NoRoom."""
         ...
 
-    def new_sampler(self, chain: SamplerChain) -> Any: ...
+    def new_sampler(self, chain: SamplerChain, prompt: list[int], grammar: str | None = None) -> Any:
+        """Raises InvalidRequest for a text that is no grammar."""
+        ...
 
     def free_sampler(self, sampler: Any) -> None: ...
 
-    def sample(self, sampler: Any, row: int) -> int: ...
+    def sample(self, sampler: Any, row: int) -> int:
+        """The next token. Raises DeadEnd."""
+        ...
+
+    def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
+        """Log probability of a token that was sampled from `row`, and ids and those of the `top` likeliest."""
+        ...
 
 
 class LLMEngine:
     """All sequences of one model, a `llama_decode` a step. Not thread-safe: one thread owns it."""
 
-    def __init__(self, runner: Runner, cache: KVCache, vocab: Vocab, context: int, on_answer: OnAnswer) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        cache: KVCache,
+        vocab: Vocab,
+        context: int,
+        on_answer: OnAnswer,
+        guard: Guard | None = None,
+    ) -> None:
         self._runner = runner
         self._vocab = vocab
         self._context = context
         self._on_answer = on_answer
+        self._guard = guard or Guard()
         self._budget = PrefillBudget(runner.n_batch)
         self._cache = cache
         self.scheduler = Scheduler(cache, self._budget)
@@ -63,18 +87,34 @@ class LLMEngine:
         return self.scheduler.busy
 
     def submit(
-        self, number: int, tokens: list[int], sampling: SamplingParams, is_chat: bool, store: bool = True
+        self,
+        number: int,
+        tokens: list[int],
+        sampling: SamplingParams,
+        is_chat: bool,
+        *,
+        top_logprobs: int | None = None,
+        store: bool = True,
     ) -> None:
-        """Queues a prompt that is known to fit the context; `store` is whether its KV state may be kept."""
+        """Queues a prompt that is known to fit the context; `store` is whether its KV state may be kept.
+
+        Raises InvalidRequest for what is no grammar.
+        """
         suppressed = self._vocab.eog if sampling.ignore_eos else frozenset()
+        chain = chain_of(sampling, self._vocab.size, suppressed)
+        with self._guard.grammar(number) if sampling.grammar else nullcontext():
+            sampler = self._runner.new_sampler(chain, tokens, sampling.grammar)
         sequence = Sequence(
             id=number,
             tokens=list(tokens),
             max_tokens=sampling.limit,
             private=not store,
-            sampler=self._runner.new_sampler(chain_of(sampling, self._vocab.size, suppressed)),
+            sampler=sampler,
+            has_grammar=sampling.grammar is not None,
             detokenizer=Detokenizer(self._vocab.piece, sampling.stops, is_chat and self._vocab.space_prefix),
         )
+        if top_logprobs is not None:
+            sequence.logprobs = LogprobTrail(top_logprobs)
         sequence.clock.accepted = perf_counter()
         self._sequences[number] = sequence
         self.scheduler.add(sequence)
@@ -115,6 +155,7 @@ class LLMEngine:
         return StepTimes(self._steps, self._total, self._decoding, self._sampling)
 
     def _run(self, batch: Batch, begin: float) -> None:
+        self._guard.batch([item.sequence.id for item in batch.items])
         decode_begin = perf_counter()
         try:
             rows = self._runner.decode(batch)
@@ -136,7 +177,11 @@ class LLMEngine:
     def _advance(self, sequence: Sequence, row: int) -> None:
         """Samples the next token of a sequence and delivers the text that it makes certain."""
         begin = perf_counter()
-        token = self._runner.sample(sequence.sampler, row)
+        try:
+            token = self._sample(sequence, row)
+        except DeadEnd:
+            self._finish(sequence, "error", message="no token of this model can go on with what the grammar describes")
+            return
         now = perf_counter()
         self._sampling += now - begin
         if not sequence.clock.first_token:
@@ -146,13 +191,28 @@ class LLMEngine:
         if self._vocab.is_eog(token):
             self._finish(sequence, "stop")
             return
+        if sequence.logprobs is not None:
+            sequence.logprobs.add(self._logprob(row, token, sequence.logprobs.top))
         sequence.tokens.append(token)
         text = sequence.detokenizer.push(token)
         reason = self._reason(sequence)
         if reason is not None:
             self._finish(sequence, reason, text)
-        elif text:
+        elif text and sequence.logprobs is None:
             self._pieces.append(Piece(sequence.id, text))
+        elif text:
+            self._pieces.append(Piece(sequence.id, text, logprobs=_taken(sequence, text)))
+
+    def _sample(self, sequence: Sequence, row: int) -> int:
+        if not sequence.has_grammar:
+            return self._runner.sample(sequence.sampler, row)
+        with self._guard.grammar(sequence.id):
+            return self._runner.sample(sequence.sampler, row)
+
+    def _logprob(self, row: int, token: int, top: int) -> TokenLogprob:
+        piece = self._vocab.piece
+        logprob, best = self._runner.logprobs(row, token, top)
+        return TokenLogprob(piece(token), logprob, [(piece(other), value) for other, value in best])
 
     def _reason(self, sequence: Sequence) -> FinishReason | None:
         if sequence.detokenizer.stopped:
@@ -160,13 +220,14 @@ class LLMEngine:
         is_full = len(sequence.tokens) >= self._context
         return "length" if is_full or sequence.remaining == 0 else None
 
-    def _finish(self, sequence: Sequence, reason: FinishReason, text: str = "") -> None:
+    def _finish(self, sequence: Sequence, reason: FinishReason, text: str = "", message: str | None = None) -> None:
         text += sequence.detokenizer.flush()
         self.scheduler.finish(sequence)
         self._runner.free_sampler(sequence.sampler)
         del self._sequences[sequence.id]
         self._remember(sequence)
-        self._pieces.append(Piece(sequence.id, text, reason, _usage(sequence), _timings(sequence)))
+        logprobs = _taken(sequence, text, is_end=not sequence.detokenizer.stopped)
+        self._pieces.append(Piece(sequence.id, text, reason, _usage(sequence), _timings(sequence), message, logprobs))
 
     def _remember(self, sequence: Sequence) -> None:
         tokens = sequence.tokens[sequence.n_prompt :]
@@ -174,6 +235,10 @@ class LLMEngine:
         text = sequence.detokenizer.text
         if whole in (text, f" {text}"):
             self._on_answer(text, tokens, whole != text)
+
+
+def _taken(sequence: Sequence, text: str, is_end: bool = False) -> list[TokenLogprob] | None:
+    return None if sequence.logprobs is None else sequence.logprobs.take(text, is_end)
 
 
 def _usage(sequence: Sequence) -> Usage:

@@ -38,7 +38,7 @@ class KVMemory(Protocol):
 
 
 LEAST_SHARED = 32
-"""Tokens that taking over a prefix must save; fewer are computed as quickly as a stream is copied."""
+"""Tokens that taking over a part of a prompt must save: fewer are computed as quickly as a stream is copied."""
 LEAST_KEPT = 64
 """Tokens that keeping or loading a state must save."""
 _TOKEN_SECONDS = 1e-3
@@ -144,6 +144,10 @@ class KVCache:
         busy = [slot for slot in self._slots if slot.busy and self.can_share]
         return max((common_prefix(slot.tokens, tokens, len(tokens) - 1) for slot in busy), default=0)
 
+    def least_shared(self, is_whole: bool) -> int:
+        """Tokens that taking over a prefix must save, where it is the whole prompt or a part of it."""
+        return 1 if is_whole and self._unified else LEAST_SHARED
+
     def adopt_prefix(self, slot: Slot, tokens: Tokens[int]) -> None:
         """Takes over for `slot` the longest prefix of `tokens` that another slot holds, where that saves enough."""
         if not self.can_share:
@@ -151,7 +155,7 @@ class KVCache:
         limit = len(tokens) - 1
         donor = max(self._slots, key=lambda other: common_prefix(other.tokens, tokens, limit))
         length = common_prefix(donor.tokens, tokens, limit)
-        if length - len(slot.tokens) < LEAST_SHARED:
+        if length - len(slot.tokens) < self.least_shared(length == limit):
             return
         self._drop(slot, 0)
         self._memory.share(donor.seq_id, slot.seq_id, length)

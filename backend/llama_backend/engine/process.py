@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
+import msgspec
+
 from llama_backend.engine.binding import LIBRARY, LlamaLog
 from llama_backend.engine.engine import LLMEngine
 from llama_backend.engine.hardware import available_memory, default_threads
@@ -23,6 +25,7 @@ from llama_backend.engine.kv_store import KVStore
 from llama_backend.engine.model import Model
 from llama_backend.engine.prompt import PromptBuilder
 from llama_backend.errors import BackendError, InvalidRequest, PromptTooLong
+from llama_backend.guard import Guard
 from llama_backend.ipc import (
     HEADER,
     MAX_FRAME,
@@ -167,13 +170,13 @@ def _refusal(number: int, error: BackendError) -> Refused:
     )
 
 
-def run(config: EngineConfig, sock: socket.socket) -> int:
+def run(config: EngineConfig, sock: socket.socket, guard: Guard) -> int:
     """Serves one model until the other side says stop or goes away; returns the exit code."""
     channel = Channel(sock)
     log = LlamaLog(lambda line: print(line, file=sys.stderr, flush=True))
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
-        loaded = _load(config, channel, log)
+        loaded = _load(config, channel, log, guard)
     except BackendError as error:
         channel.send(Failed(error.message))
         return 1
@@ -184,7 +187,7 @@ def run(config: EngineConfig, sock: socket.socket) -> int:
     return 0
 
 
-def _load(config: EngineConfig, channel: Channel, log: LlamaLog) -> Loaded:
+def _load(config: EngineConfig, channel: Channel, log: LlamaLog, guard: Guard) -> Loaded:
     # The engine's numpy takes as long to import as a small model to load: both at once.
     importer = threading.Thread(target=lambda: __import__("llama_backend.engine.runner"))
     importer.start()
@@ -213,7 +216,7 @@ def _load(config: EngineConfig, channel: Channel, log: LlamaLog) -> Loaded:
         size=model.size,
     )
     channel.send(ready)
-    engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember)
+    engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard)
     return Loaded(engine, channel, inbox, prompts, store)
 
 
@@ -289,7 +292,18 @@ class Loaded:
             self._store.clear()
         else:
             command, tokens = job
-            self._engine.submit(command.id, tokens, command.sampling, command.messages is not None, command.store)
+            try:
+                self._submit(command, tokens)
+            except InvalidRequest as error:
+                self._channel.send(_refusal(command.id, error))
+
+    def _submit(self, command: Submit, tokens: list[int]) -> None:
+        seed = command.sampling.seed or 0
+        for index in range(command.n):
+            sampling = msgspec.structs.replace(command.sampling, seed=seed + index)
+            is_chat, top = command.messages is not None, command.top_logprobs
+            number = command.id + index
+            self._engine.submit(number, tokens, sampling, is_chat, top_logprobs=top, store=command.store)
 
     def _tell(self) -> None:
         """Reports what the store holds, where that has changed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,13 @@ import numpy.typing as npt
 
 from llama_backend.engine.binding import lib, quick
 from llama_backend.engine.engine import NoRoom
+from llama_backend.engine.grammar import Candidates
 from llama_backend.engine.kv_files import Bytes
 from llama_backend.engine.kv_plan import KVPlan
+from llama_backend.engine.llama_sampler import LlamaSampler
+from llama_backend.engine.logprobs import log_softmax_of
 from llama_backend.engine.model import Model
-from llama_backend.engine.sampler import SamplerChain, SamplerSpec
+from llama_backend.engine.sampler import SamplerChain
 from llama_backend.engine.scheduler import Batch
 from llama_backend.errors import ModelUnreadable
 
@@ -67,14 +69,6 @@ class BatchArrays:
         return rows
 
 
-@dataclass(slots=True)
-class Sampler:
-    """A sampler chain of llama.cpp for one sequence."""
-
-    handle: Any
-    is_argmax: bool
-
-
 class ModelRunner:
     """A context over a Model; it is the KVMemory of the cache."""
 
@@ -92,6 +86,9 @@ class ModelRunner:
         self._memory = lib.llama_get_memory(self._context)
         self._unified = plan.unified
         self._n_vocab = model.vocab.size
+        self._end = min(model.vocab.eog, default=None) if model.vocab.eos is None else model.vocab.eos
+        self._candidates = Candidates(self._n_vocab)
+        self._vocab = lib.llama_model_get_vocab(model.handle)
         self.n_batch = int(lib.llama_n_batch(self._context))
         self.can_share = model.can_cut
         self._arrays = BatchArrays(self.n_batch)
@@ -145,33 +142,26 @@ class ModelRunner:
             raise ModelUnreadable("the model does not decode")
         self.remove(0, 0)
 
-    def new_sampler(self, chain: SamplerChain) -> Sampler:
-        handle = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        if chain.bias:
-            lib.llama_sampler_chain_add(handle, self._bias_sampler(chain))
-        for spec in chain.specs:
-            lib.llama_sampler_chain_add(handle, _new_sampler(spec))
-        return Sampler(handle, chain.is_argmax)
+    def new_sampler(self, chain: SamplerChain, prompt: list[int], grammar: str | None = None) -> LlamaSampler:
+        return LlamaSampler(chain, self._vocab, prompt, grammar, self._end)
 
-    def free_sampler(self, sampler: Sampler) -> None:
-        lib.llama_sampler_free(sampler.handle)
+    def free_sampler(self, sampler: LlamaSampler) -> None:
+        sampler.free()
 
-    def sample(self, sampler: Sampler, row: int) -> int:
-        """The next token of the sequence whose logits are in `row` of the last batch."""
+    def sample(self, sampler: LlamaSampler, row: int) -> int:
+        """The next token of the sequence whose logits are in `row` of the last batch. Raises DeadEnd."""
+        if sampler.grammar is not None:
+            return sampler.constrained(self._row(row), self._candidates)
         if sampler.is_argmax:
             return int(self._row(row).argmax())
         return int(self._sample(sampler.handle, self._context, row))
 
+    def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
+        """See `log_softmax_of`."""
+        return log_softmax_of(self._row(row), token, top)
+
     def _row(self, row: int) -> npt.NDArray[np.float32]:
         return np.ctypeslib.as_array(self._logits(self._context, row), (self._n_vocab,))
-
-    def _bias_sampler(self, chain: SamplerChain) -> Any:
-        biases = (lib.llama_logit_bias * len(chain.bias))(*chain.bias)
-        return lib.llama_sampler_init_logit_bias(self._n_vocab, len(chain.bias), biases)
-
-
-def _new_sampler(spec: SamplerSpec) -> Any:
-    return getattr(lib, f"llama_sampler_init_{spec.name}")(*spec.args)
 
 
 def _bytes_of(array: npt.NDArray[np.uint8]) -> Any:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llama_backend.api import SamplingParams
+from llama_backend.sampling import SamplingParams
 
-_TEMPERATURE, _TOP_K, _TOP_P, _MIN_P, _REPEAT_LAST_N = 0.8, 40, 0.95, 0.05, 64
+_TEMPERATURE, _TOP_K, _TOP_P, _MIN_P = 0.8, 40, 0.95, 0.05
+_LAST_N, _DRY_BASE, _DRY_ALLOWED, _DRY_BREAKERS = 64, 1.75, 2, ("\n", ":", '"', "*")
+_XTC_THRESHOLD, _TAU, _ETA, _DECAY = 0.1, 5.0, 0.1, 0.9
 """llama.cpp's defaults (common/common.h, common_params_sampling)."""
+_MIROSTAT_M = 100
+"""Tokens by which mirostat 1 estimates (common/sampling.cpp)."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +21,8 @@ class SamplerSpec:
 
     name: str
     args: tuple[float, ...] = ()
+    texts: tuple[str, ...] = ()
+    """The strings at which DRY's sequences end."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,8 @@ class SamplerChain:
 
     specs: tuple[SamplerSpec, ...]
     bias: tuple[tuple[int, float], ...] = ()
+    history: int = 0
+    """How many of the last tokens of a prompt the samplers look back at."""
 
     @property
     def is_argmax(self) -> bool:
@@ -34,14 +43,21 @@ class SamplerChain:
 def chain_of(params: SamplingParams, n_vocab: int, suppressed: frozenset[int] = frozenset()) -> SamplerChain:
     """The chain for `params`; `suppressed` tokens are never chosen.
 
-    The order is llama.cpp's: bias, penalties, top-k, top-p, min-p, temperature, then the choice.
+    The order is llama.cpp's: bias, penalties, DRY, top-n-sigma, top-k, typical, top-p, min-p, XTC, temperature, then
+    the choice; or bias, temperature, mirostat. Samplers that would change nothing are left out. As in llama-server
+    the end of the prompt counts for penalties and DRY.
     """
     bias = {int(token): value for token, value in (params.logit_bias or {}).items()}
     bias = {token: value if value > -100 else float("-inf") for token, value in bias.items() if token < n_vocab}
     bias |= dict.fromkeys(suppressed, float("-inf"))
-    temperature = _TEMPERATURE if params.temperature is None else params.temperature
-    choice = _choice(params, temperature) if temperature > 0 else [SamplerSpec("greedy")]
-    return SamplerChain(tuple(_penalties(params, n_vocab) + choice), tuple(bias.items()))
+    temperature = _or(params.temperature, _TEMPERATURE)
+    if temperature == 0:
+        specs = [*_penalties(params, n_vocab), SamplerSpec("greedy")]
+    elif params.mirostat:
+        specs = [SamplerSpec("temp", (temperature,)), _mirostat(params, n_vocab)]
+    else:
+        specs = [*_penalties(params, n_vocab), *_filters(params), _temperature(params, temperature), _choice(params)]
+    return SamplerChain(tuple(specs), tuple(bias.items()), _history(specs))
 
 
 def seed_of(seed: int) -> int:
@@ -49,26 +65,61 @@ def seed_of(seed: int) -> int:
     return (seed & 0xFFFF_FFFF) % 0xFFFF_FFFF
 
 
-def _penalties(params: SamplingParams, n_vocab: int) -> list[SamplerSpec]:
-    repeat = 1.0 if params.repeat_penalty is None else params.repeat_penalty
-    frequency, presence = params.frequency_penalty or 0.0, params.presence_penalty or 0.0
-    last_n = _REPEAT_LAST_N if params.repeat_last_n is None else params.repeat_last_n
-    if last_n == 0 or (repeat, frequency, presence) == (1.0, 0.0, 0.0):
-        return []
-    return [SamplerSpec("penalties", (n_vocab, last_n, repeat, frequency, presence))]
+def _penalties(params: SamplingParams, n_vocab: int) -> Iterator[SamplerSpec]:
+    repeat = _or(params.repeat_penalty, 1.0)
+    frequency, presence = _or(params.frequency_penalty, 0.0), _or(params.presence_penalty, 0.0)
+    last_n = int(_or(params.repeat_last_n, _LAST_N))
+    if last_n and (repeat, frequency, presence) != (1.0, 0.0, 0.0):
+        yield SamplerSpec("penalties", (n_vocab, last_n, repeat, frequency, presence))
+    dry_last_n = int(_or(params.dry_penalty_last_n, _LAST_N))
+    if dry_last_n and params.dry_multiplier:
+        base, allowed = _or(params.dry_base, _DRY_BASE), int(_or(params.dry_allowed_length, _DRY_ALLOWED))
+        breakers = _DRY_BREAKERS if params.dry_sequence_breakers is None else tuple(params.dry_sequence_breakers)
+        yield SamplerSpec("dry", (params.dry_multiplier, base, allowed, dry_last_n), breakers)
 
 
-def _choice(params: SamplingParams, temperature: float) -> list[SamplerSpec]:
-    top_k = _TOP_K if params.top_k is None else params.top_k
-    top_p = _TOP_P if params.top_p is None else params.top_p
-    min_p = _MIN_P if params.min_p is None else params.min_p
-    specs = []
-    if top_k > 0:
-        specs.append(SamplerSpec("top_k", (top_k,)))
-    if top_p < 1:
-        specs.append(SamplerSpec("top_p", (top_p, 1)))
-    if min_p > 0:
-        specs.append(SamplerSpec("min_p", (min_p, 1)))
-    specs.append(SamplerSpec("temp", (temperature,)))
-    specs.append(SamplerSpec("dist", (seed_of(params.seed or 0),)))
-    return specs
+def _history(specs: list[SamplerSpec]) -> int:
+    """The longest window of penalties and DRY."""
+    windows = {"penalties": 1, "dry": 3}
+    return max((int(spec.args[windows[spec.name]]) for spec in specs if spec.name in windows), default=0)
+
+
+def _filters(params: SamplingParams) -> Iterator[SamplerSpec]:
+    """Those that leave out unlikely tokens, or with XTC the likeliest."""
+    keep = max(params.min_keep or 1, 1)
+    if (sigma := _or(params.top_n_sigma, -1.0)) > 0:
+        yield SamplerSpec("top_n_sigma", (sigma,))
+    if (top_k := _or(params.top_k, _TOP_K)) > 0:
+        yield SamplerSpec("top_k", (top_k,))
+    if (typical := _or(params.typical_p, 1.0)) < 1:
+        yield SamplerSpec("typical", (typical, keep))
+    if (top_p := _or(params.top_p, _TOP_P)) < 1:
+        yield SamplerSpec("top_p", (top_p, keep))
+    if (min_p := _or(params.min_p, _MIN_P)) > 0:
+        yield SamplerSpec("min_p", (min_p, keep))
+    if (xtc := _or(params.xtc_probability, 0.0)) > 0:
+        yield SamplerSpec("xtc", (xtc, _or(params.xtc_threshold, _XTC_THRESHOLD), keep, seed_of(params.seed or 0)))
+
+
+def _temperature(params: SamplingParams, temperature: float) -> SamplerSpec:
+    if not params.dynatemp_range:
+        return SamplerSpec("temp", (temperature,))
+    return SamplerSpec("temp_ext", (temperature, params.dynatemp_range, _or(params.dynatemp_exponent, 1.0)))
+
+
+def _mirostat(params: SamplingParams, n_vocab: int) -> SamplerSpec:
+    seed, tau, eta = seed_of(params.seed or 0), _or(params.mirostat_tau, _TAU), _or(params.mirostat_eta, _ETA)
+    if params.mirostat == 1:
+        return SamplerSpec("mirostat", (n_vocab, seed, tau, eta, _MIROSTAT_M))
+    return SamplerSpec("mirostat_v2", (seed, tau, eta))
+
+
+def _choice(params: SamplingParams) -> SamplerSpec:
+    seed, target = seed_of(params.seed or 0), _or(params.adaptive_target, -1.0)
+    if target >= 0:
+        return SamplerSpec("adaptive_p", (target, _or(params.adaptive_decay, _DECAY), seed))
+    return SamplerSpec("dist", (seed,))
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value

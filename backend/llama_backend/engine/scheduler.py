@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from llama_backend.engine.budget import PrefillBudget
-from llama_backend.engine.kv_cache import LEAST_SHARED, KVCache, common_prefix
+from llama_backend.engine.kv_cache import KVCache, common_prefix
 from llama_backend.engine.sequence import Sequence, SequenceStatus
 
 _RESERVE = 64
@@ -117,11 +117,13 @@ class Scheduler:
 
     def _follow(self, sequence: Sequence) -> None:
         """Finds a sequence in prefill that computes a prefix of this one, longer than what is there already."""
-        sequence.leader, sequence.led = None, sequence.computed + LEAST_SHARED
+        sequence.leader, sequence.led = None, sequence.computed
+        limit = len(sequence.tokens) - 1
         for other in self.running if self._cache.can_share else []:
             if other.status is SequenceStatus.PREFILL and other.leader is None:
-                shared = common_prefix(other.tokens, sequence.tokens, len(sequence.tokens) - 1)
-                if shared > max(other.computed, sequence.led):
+                shared = common_prefix(other.tokens, sequence.tokens, limit)
+                saved = shared - sequence.computed
+                if shared > max(other.computed, sequence.led) and saved >= self._cache.least_shared(shared == limit):
                     sequence.leader, sequence.led = other, shared
 
     def _waits_for_leader(self, sequence: Sequence) -> bool:

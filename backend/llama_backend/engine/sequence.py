@@ -8,6 +8,7 @@ from typing import Any
 
 from llama_backend.engine.detokenizer import Detokenizer
 from llama_backend.engine.kv_cache import Slot
+from llama_backend.engine.logprobs import LogprobTrail
 
 
 class SequenceStatus(Enum):
@@ -37,6 +38,9 @@ class Sequence:
     detokenizer: Detokenizer
     sampler: Any = None
     """The sampler chain; opaque here, made and used by the runner."""
+    has_grammar: bool = False
+    logprobs: LogprobTrail | None = None
+    """Where log probabilities were asked for."""
     max_tokens: int | None = None
     """The most tokens that the completion may have."""
     status: SequenceStatus = SequenceStatus.WAITING

@@ -30,20 +30,23 @@ class Admission:
         return self._inside
 
     @contextmanager
-    def enter(self, slots: int) -> Iterator[None]:
-        """Holds a place for a request; raises QueueFull with `retry_after` where `max_queue` wait already."""
+    def enter(self, slots: int, places: int = 1) -> Iterator[None]:
+        """Holds a place for each answer of a request; raises QueueFull where `max_queue` wait already.
+
+        The error carries `retry_after`.
+        """
         waiting = self._inside - slots
         if waiting >= self._max_queue:
             wait = ceil(self._duration * (waiting + 1) / max(slots, 1))
             text = f"{waiting} requests are waiting and no more than {self._max_queue} may; try again in {wait} s"
             raise QueueFull(text, retry_after=wait)
-        self._inside += 1
+        self._inside += places
         self._empty.clear()
         begin = monotonic()
         try:
             yield
         finally:
-            self._inside -= 1
+            self._inside -= places
             if self._inside == 0:
                 self._empty.set()
             self.last_activity = monotonic()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections import defaultdict
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
-from llama_backend.api import Timings, Usage, encode
-from llama_backend.ipc import Piece
+from llama_backend.api import Usage, encode
+from llama_backend.ipc import Piece, TokenLogprob
+from llama_backend.server.logprobs import TextLogprobs, chat_logprobs
 
 DONE = b"data: [DONE]\n\n"
 HEARTBEAT = b": heartbeat\n\n"
@@ -16,15 +18,21 @@ HEARTBEAT = b": heartbeat\n\n"
 
 @dataclass
 class Shape:
-    """How one answer is written; `chat` or plain text. `model`, `created` and `id` stand in each event."""
+    """How the answers to one request are written; `chat` or plain text.
+
+    `model`, `created` and `id` stand in each event. `seed` is that of the first answer; of the others it follows.
+    """
 
     model: str
     chat: bool
     seed: int
     include_usage: bool = False
+    choices: int = 1
     id: str = ""
     created: int = field(default_factory=lambda: int(time()))
     _head: bytes = b""
+    _usages: dict[int, Usage | None] = field(default_factory=dict)
+    _text_logprobs: defaultdict[int, TextLogprobs] = field(default_factory=lambda: defaultdict(TextLogprobs))
 
     def __post_init__(self) -> None:
         self.id = f"{'chatcmpl' if self.chat else 'cmpl'}-{secrets.token_hex(12)}"
@@ -33,36 +41,66 @@ class Shape:
         self._head = b"data: " + head[:-1]
 
     def opening(self) -> bytes:
-        """The first event: the role of a chat's answer."""
-        return self._event({"role": "assistant", "content": ""}, None) if self.chat else b""
+        """The first events: the role of each answer of a chat."""
+        role = {"role": "assistant", "content": ""}
+        return b"".join(self._event(index, role) for index in range(self.choices)) if self.chat else b""
 
-    def event(self, piece: Piece) -> bytes:
-        """The events for one piece; the last piece brings finish reason and, if asked for, usage."""
-        text = self._event({"content": piece.text} if self.chat else {"text": piece.text}, None)
+    def event(self, piece: Piece, index: int = 0) -> bytes:
+        """The events for one piece of the answer `index`; its last piece brings the finish reason."""
+        text = b""
+        if piece.text or piece.logprobs or piece.finish_reason is None:
+            logprobs = self._logprobs(index, piece.logprobs)
+            text = self._event(index, {"content" if self.chat else "text": piece.text}, logprobs)
         if piece.finish_reason is None:
             return text
-        last = self._event({} if self.chat else {"text": ""}, piece.finish_reason, self._facts(piece))
-        usage = self._usage_event(piece.usage) if self.include_usage else b""
-        return (text if piece.text else b"") + last + usage + DONE
+        self._usages[index] = piece.usage
+        facts = {"timings": piece.timings, "seed": self.seed + index}
+        return text + self._event(index, {} if self.chat else {"text": ""}, None, piece.finish_reason, facts)
 
-    def whole(self, text: str, last: Piece) -> bytes:
-        """The whole answer as one object."""
-        content: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-        choice = {"index": 0, **content, "logprobs": None, "finish_reason": last.finish_reason}
+    def closing(self) -> bytes:
+        """What comes when all answers have ended: usage, if it was asked for, and the end of the stream."""
+        if not self.include_usage:
+            return DONE
+        usage = encode({"choices": [], "usage": summed(self._usages)})
+        return self._head + b"," + usage[1:] + b"\n\n" + DONE
+
+    def whole(self, pieces: list[Piece]) -> bytes:
+        """The answers as one object, from one piece for each."""
+        choices = [self._choice(index, piece) for index, piece in enumerate(pieces)]
         head = {"id": self.id, "object": "chat.completion" if self.chat else "text_completion"}
-        body = {"created": self.created, "model": self.model, "choices": [choice], "usage": last.usage}
-        return encode(head | body | self._facts(last))
+        usage = summed({index: piece.usage for index, piece in enumerate(pieces)})
+        body = {"created": self.created, "model": self.model, "choices": choices, "usage": usage}
+        return encode(head | body | {"timings": pieces[0].timings, "seed": self.seed})
 
-    def _event(self, content: dict[str, str], reason: str | None, facts: dict[str, Any] | None = None) -> bytes:
+    def _choice(self, index: int, piece: Piece) -> dict[str, Any]:
+        message = {"role": "assistant", "content": piece.text}
+        content = {"message": message} if self.chat else {"text": piece.text}
+        logprobs = self._logprobs(index, piece.logprobs)
+        return {"index": index, **content, "logprobs": logprobs, "finish_reason": piece.finish_reason}
+
+    def _event(
+        self,
+        index: int,
+        content: dict[str, str],
+        logprobs: dict[str, Any] | None = None,
+        reason: str | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> bytes:
         body = {"delta": content} if self.chat else content
-        choice = {"index": 0, **body, "logprobs": None, "finish_reason": reason}
+        choice = {"index": index, **body, "logprobs": logprobs, "finish_reason": reason}
         return self._head + b"," + encode({"choices": [choice]} | (facts or {}))[1:] + b"\n\n"
 
-    def _usage_event(self, usage: Usage | None) -> bytes:
-        return self._head + b"," + encode({"choices": [], "usage": usage})[1:] + b"\n\n"
+    def _logprobs(self, index: int, entries: list[TokenLogprob] | None) -> dict[str, Any] | None:
+        return chat_logprobs(entries) if self.chat else self._text_logprobs[index].write(entries)
 
-    def _facts(self, piece: Piece) -> dict[str, Timings | int | None]:
-        return {"timings": piece.timings, "seed": self.seed}
+
+def summed(usages: dict[int, Usage | None]) -> Usage | None:
+    """The usage of all answers to one prompt, which counts once."""
+    first = usages.get(0)
+    if first is None or len(usages) < 2:
+        return first
+    completion = sum(usage.completion_tokens for usage in usages.values() if usage)
+    return Usage(first.prompt_tokens, completion, first.prompt_tokens + completion, first.prompt_tokens_details)
 
 
 def error_event(error: dict[str, Any]) -> bytes:

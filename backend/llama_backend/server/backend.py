@@ -13,6 +13,7 @@ from llama_backend.errors import ModelNotFound, Unavailable
 from llama_backend.server.admission import Admission
 from llama_backend.server.auth import Gate
 from llama_backend.server.child import resident_bytes
+from llama_backend.server.grammars import Grammars
 from llama_backend.server.supervisor import Supervisor
 
 _UNKNOWN_SLOTS = 4
@@ -26,6 +27,7 @@ class Server:
     supervisor: Supervisor
     gate: Gate
     admission: Admission
+    grammars: Grammars
     version: str = ""
     draining: bool = False
     started: float = field(default_factory=monotonic)

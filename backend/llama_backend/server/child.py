@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from llama_backend.guard import GuardPage, Suspects
 from llama_backend.ipc import HEADER, Command, EngineConfig, Event, decode_event, frame
 
 _log = logging.getLogger("llama_backend.engine")
@@ -25,15 +26,16 @@ class EngineChild:
     """One engine process. `events` ends when the process has ended or closed its side."""
 
     def __init__(self, config: EngineConfig) -> None:
+        self._guard = GuardPage()
         self._sock, theirs = socket.socketpair()
-        with theirs:
-            arguments = [msgspec.json.encode(config).decode(), str(theirs.fileno())]
+        with theirs, self._guard as notes:
+            arguments = [msgspec.json.encode(config).decode(), str(theirs.fileno()), str(notes)]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", config.module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), notes],
             )
         self._writer: asyncio.StreamWriter | None = None
         self.last_lines: deque[str] = deque(maxlen=_LINES_KEPT)
@@ -48,6 +50,10 @@ class EngineChild:
         """How the process ended, for a person."""
         code = self._process.poll()
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+    def suspects(self) -> Suspects:
+        """Who was being computed when the process ended."""
+        return self._guard.suspects()
 
     async def events(self) -> AsyncIterator[Event]:
         reader, self._writer = await asyncio.open_connection(sock=self._sock)

@@ -88,6 +88,7 @@ def _make_server(config: ServerConfig, child: EngineChild) -> Server:
     from llama_backend.server.admission import Admission
     from llama_backend.server.auth import Gate, KeyFile
     from llama_backend.server.backend import Server
+    from llama_backend.server.grammars import Grammars
     from llama_backend.server.supervisor import Supervisor
 
     keys = KeyFile(Path(config.api_key_file)) if config.api_key_file else None
@@ -96,6 +97,7 @@ def _make_server(config: ServerConfig, child: EngineChild) -> Server:
         supervisor=Supervisor(config.engine, child),
         gate=Gate(keys),
         admission=Admission(config.max_queue),
+        grammars=Grammars(config.engine.path),
         version=importlib.metadata.version("llama-chat"),
     )
 

@@ -158,26 +158,28 @@ class _Run:
         seed = new_seed() if body.seed is None else body.seed
         is_chat = isinstance(body, ChatRequest)
         self._sampling = msgspec.structs.replace(body.sampling(), seed=seed)
-        self.shape = Shape(server.config.model, is_chat, seed, body.include_usage)
+        self.choices = body.choices
+        self.shape = Shape(server.config.model, is_chat, seed, body.include_usage, body.choices)
 
     @asynccontextmanager
     async def ticket(self) -> AsyncIterator[Ticket]:
         """From admission to the end, with an accepted request; leaving early cancels the work."""
         server = self._server
-        with server.admission.enter(server.slots):
+        with server.admission.enter(server.slots, self.choices):
+            sampling = await server.grammars.resolve(self._sampling)
             await server.supervisor.wait_ready(self._patience)
-            ticket = self._submit()
+            ticket = self._submit(sampling)
             try:
                 await ticket.accepted()
                 yield ticket
             finally:
                 server.supervisor.release(ticket)
 
-    def _submit(self) -> Ticket:
-        body, store = self._body, self._body.store is not False
-        if isinstance(body, ChatRequest):
-            return self._server.supervisor.submit(self._sampling, body.messages, None, store)
-        return self._server.supervisor.submit(self._sampling, None, body.single, store)
+    def _submit(self, sampling: SamplingParams) -> Ticket:
+        body = self._body
+        messages, prompt = (body.messages, None) if isinstance(body, ChatRequest) else (None, body.single)
+        store, choices, top = body.store is not False, body.choices, body.alternatives
+        return self._server.supervisor.submit(sampling, messages, prompt, n=choices, top_logprobs=top, store=store)
 
 
 async def _whole(run: _Run, request: Request) -> Response:
@@ -197,13 +199,8 @@ async def _whole(run: _Run, request: Request) -> Response:
 
 
 async def _collect(run: _Run) -> bytes:
-    text, last = [], None
     async with run.ticket() as ticket:
-        async for piece in ticket.pieces():
-            text.append(piece.text)
-            last = piece
-    assert last is not None
-    return run.shape.whole("".join(text), last)
+        return run.shape.whole(await ticket.whole())
 
 
 async def _stream(run: _Run, request: Request) -> ASGIApp:
@@ -229,4 +226,5 @@ async def _events(run: _Run) -> AsyncGenerator[bytes, None]:
     async with run.ticket() as ticket:
         yield run.shape.opening()
         async for piece in ticket.pieces():
-            yield run.shape.event(piece)
+            yield run.shape.event(piece, piece.id - ticket.number)
+        yield run.shape.closing()

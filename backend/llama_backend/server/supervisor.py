@@ -10,7 +10,8 @@ from time import monotonic
 from typing import Any
 
 from llama_backend.api import ChatMessage, KVStoreStatus, SamplingParams, State, StepTimes, TokenCount
-from llama_backend.errors import BackendError, EngineDied, ModelUnreadable, Unavailable, from_wire
+from llama_backend.errors import BackendError, EngineDied, InvalidRequest, ModelUnreadable, Unavailable, from_wire
+from llama_backend.guard import Suspects
 from llama_backend.ipc import (
     Accepted,
     Cancel,
@@ -35,6 +36,8 @@ _RELOAD_SECONDS = 1.0
 """A model that could not be loaded is tried again for a request that comes this long after."""
 _STOP_SECONDS = 5.0
 """An engine ends after the step that it is in; one that loads may be killed."""
+_MOST_DEATHS = 2
+"""A request that was in the batch when so many engines died is not given to another."""
 _STABLE_SECONDS = 10.0
 _BACKOFF_SECONDS = (0.0, 0.5, 2.0, 5.0, 10.0)
 """Pauses before restarts of an engine that keeps dying young."""
@@ -49,6 +52,7 @@ class Supervisor:
         self._task: asyncio.Task[None] | None = None
         self._numbers = count(1)
         self._tickets: dict[int, Ticket] = {}
+        self._requests: dict[int, Submit] = {}
         self._counts: dict[int, asyncio.Future[Counted]] = {}
         self._changed = asyncio.Event()
         self._load_error: str | None = None
@@ -104,18 +108,34 @@ class Supervisor:
         sampling: SamplingParams,
         messages: list[ChatMessage] | None,
         prompt: str | list[int] | None,
+        *,
+        n: int = 1,
+        top_logprobs: int | None = None,
         store: bool = True,
     ) -> Ticket:
-        """Hands a request to the engine; its ticket must be given to `release` in the end."""
-        ticket = Ticket(next(self._numbers))
-        self._tickets[ticket.number] = ticket
-        self._send(Submit(id=ticket.number, sampling=sampling, messages=messages, prompt=prompt, store=store))
+        """Hands a request for `n` answers to the engine; its ticket must be given to `release` in the end."""
+        numbers = [next(self._numbers) for _ in range(n)]
+        ticket = Ticket(numbers[0], n)
+        self._tickets |= dict.fromkeys(numbers, ticket)
+        request = Submit(
+            id=ticket.number,
+            sampling=sampling,
+            messages=messages,
+            prompt=prompt,
+            n=n,
+            top_logprobs=top_logprobs,
+            store=store,
+        )
+        self._requests[ticket.number] = request
+        self._send(request)
         return ticket
 
     def release(self, ticket: Ticket) -> None:
-        """Forgets a request; one that has not ended is cancelled."""
-        if self._tickets.pop(ticket.number, None) is not None and not ticket.finished:
-            self._send(Cancel(ticket.number))
+        """Forgets a request; answers that have not ended are cancelled."""
+        self._requests.pop(ticket.number, None)
+        for number in ticket.numbers:
+            if self._tickets.pop(number, None) is not None and number in ticket.unfinished:
+                self._send(Cancel(number))
 
     def forget(self) -> None:
         """Drops all KV states, in slots that are idle, in RAM and on disk."""
@@ -161,6 +181,7 @@ class Supervisor:
                 self._child = self._child or EngineChild(self._config)
             except OSError as error:
                 self._set_failed(f"the engine cannot be started: {error.strerror or error}")
+                self._fail_all(EngineDied(self.reason or "", retry_after=2))
                 return
             if not await self._follow(self._child):
                 return
@@ -180,10 +201,28 @@ class Supervisor:
             self.restarts += 1
             self.progress = 0.0
             self._set_state("restarting", reason)
+            self._fail_some(child.suspects(), EngineDied(reason, retry_after=2))
         else:
             self._set_failed(self._load_error or reason)
-        self._fail_all(EngineDied(reason, retry_after=2))
+            self._fail_all(EngineDied(reason, retry_after=2))
         return loaded
+
+    def _fail_some(self, suspects: Suspects, error: EngineDied) -> None:
+        """After the death of an engine: fails those whom no other engine may or can answer, and keeps the rest.
+
+        Those are the one whose grammar was at work, those who have read a part, and those in the batch for the second
+        time. `_take` hands the others to the next engine.
+        """
+        for number in self._counts:
+            self._fail(number, error)
+        for ticket in set(self._tickets.values()):
+            ticket.deaths += not suspects.batch.isdisjoint(ticket.numbers)
+            if suspects.grammar in ticket.numbers:
+                ticket.fail(InvalidRequest("grammar: llama.cpp ended on it", param="grammar"))
+            elif ticket.is_read or ticket.deaths >= _MOST_DEATHS:
+                ticket.fail(error)
+            elif not ticket.finished:
+                ticket.restart()
 
     @staticmethod
     def _death(child: EngineChild) -> str:
@@ -210,10 +249,17 @@ class Supervisor:
             case Ready():
                 self.ready, self.was_ready, self.progress = event, True, 1.0
                 self._set_state("ready")
+                self._send_again()
             case StoreChanged(status):
                 self.kv_store = status
             case Failed(reason):
                 self._load_error = reason
+
+    def _send_again(self) -> None:
+        """Hands the requests that another engine left unanswered to this one."""
+        for number, request in self._requests.items():
+            if number in self._tickets and not self._tickets[number].finished:
+                self._send(request)
 
     def _refuse(self, refused: Refused) -> None:
         error: dict[str, Any] = {"message": refused.message, "code": refused.code, "param": refused.param}

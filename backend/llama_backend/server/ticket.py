@@ -12,17 +12,28 @@ from llama_backend.ipc import Piece
 class Ticket:
     """Gathers what the engine sends for one request until a handler takes it.
 
-    Nothing waits for a slow reader: pieces are kept, and the reader gets all that came since last time at once.
+    A request for several answers has as many numbers, from `number` on. Nothing waits for a slow reader: pieces are
+    kept, and the reader gets all that came since last time at once.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, n: int = 1) -> None:
         self.number = number
+        self.numbers = range(number, number + n)
+        self.unfinished = set(self.numbers)
+        """The numbers of the answers that have not ended."""
         self.prompt_tokens: int | None = None
         """Known from acceptance on."""
-        self.finished = False
+        self.is_read = False
+        """Somebody has seen a part of the answers, so that they cannot be computed again from their start."""
+        self.deaths = 0
+        """How many engines ended while they computed this request."""
         self._pieces: list[Piece] = []
         self._error: BackendError | None = None
         self._changed = asyncio.Event()
+
+    @property
+    def finished(self) -> bool:
+        return not self.unfinished
 
     def accept(self, prompt_tokens: int) -> None:
         self.prompt_tokens = prompt_tokens
@@ -30,12 +41,18 @@ class Ticket:
 
     def deliver(self, piece: Piece) -> None:
         self._pieces.append(piece)
-        self.finished = self.finished or piece.finish_reason is not None
+        if piece.finish_reason is not None:
+            self.unfinished.discard(piece.id)
         self._changed.set()
+
+    def restart(self) -> None:
+        """Forgets what came, since the answers are computed again."""
+        self._pieces.clear()
+        self.unfinished = set(self.numbers)
 
     def fail(self, error: BackendError) -> None:
         self._error = error
-        self.finished = True
+        self.unfinished.clear()
         self._changed.set()
 
     async def accepted(self) -> None:
@@ -46,30 +63,54 @@ class Ticket:
             await self._wait()
 
     async def pieces(self) -> AsyncGenerator[Piece, None]:
-        """What comes, until the piece with a finish reason; raises where the request fails."""
+        """What comes, until each answer has had its piece with a finish reason; raises where the request fails."""
         while True:
             pieces, self._pieces = self._pieces, []
             for piece in merged(pieces):
-                if piece.finish_reason == "error":
-                    raise InternalError(piece.message or "the engine could not finish the answer")
-                yield piece
-                if piece.finish_reason is not None:
-                    return
+                self.is_read = True
+                yield _checked(piece)
             if self._pieces:
                 continue
             if self._error is not None:
                 raise self._error
+            if self.finished:
+                return
             await self._wait()
+
+    async def whole(self) -> list[Piece]:
+        """One piece for each answer, once all have ended; raises where the request fails."""
+        while not self.finished:
+            await self._wait()
+        if self._error is not None:
+            raise self._error
+        pieces = sorted(merged(self._pieces), key=lambda piece: piece.id)
+        return [_checked(piece) for piece in pieces]
 
     async def _wait(self) -> None:
         await self._changed.wait()
         self._changed.clear()
 
 
+def _checked(piece: Piece) -> Piece:
+    if piece.finish_reason == "error":
+        raise InternalError(piece.message or "the engine could not finish the answer")
+    return piece
+
+
 def merged(pieces: list[Piece]) -> list[Piece]:
-    """The same text in at most one piece, which has what the last one has besides."""
+    """The same text in at most one piece for each answer, which has what the last one has besides."""
     if len(pieces) < 2:
         return pieces
+    answers: dict[int, list[Piece]] = {}
+    for piece in pieces:
+        answers.setdefault(piece.id, []).append(piece)
+    return [_joined(parts) for parts in answers.values()]
+
+
+def _joined(pieces: list[Piece]) -> Piece:
     last = pieces[-1]
     text = "".join(piece.text for piece in pieces)
-    return [Piece(last.id, text, last.finish_reason, last.usage, last.timings, last.message)]
+    logprobs = None
+    if last.logprobs is not None:
+        logprobs = [entry for piece in pieces for entry in piece.logprobs or []]
+    return Piece(last.id, text, last.finish_reason, last.usage, last.timings, last.message, logprobs)

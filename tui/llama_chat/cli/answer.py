@@ -6,9 +6,12 @@ import asyncio
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
+
 from llama_chat.cli import output
 from llama_chat.cli.conversation import Choice
 from llama_chat.cli.waiting import Waiting
+from llama_chat.errors import SchemaError
 from llama_chat.turn import Turn
 
 
@@ -34,6 +37,15 @@ class Answer:
         asyncio.run(self._answer(text))
         if self._turn.finish_reason == "length":
             output.hint("llama-chat: the answer ended at its limit of tokens")
+
+    def check(self) -> None:
+        """Raises SchemaError where a schema was asked for and the answer is no whole JSON text."""
+        if self._sampling.json_schema is None:
+            return
+        try:
+            msgspec.json.decode(self._turn.text)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise SchemaError(f"the answer does not satisfy the schema: {error}") from error
 
     def facts(self) -> dict[str, Any]:
         """What `--json` shows."""

@@ -15,6 +15,7 @@ from llama_chat.cli.prompt import check_text, read_prompt
 @click.command("ask")
 @click.argument("prompt", nargs=-1)
 @options.conversation
+@options.json_schema
 @options.switch("stream", "--stream/--no-stream", help="Whether to write the answer as it comes.")
 @options.as_json
 def command(prompt: tuple[str, ...], **params: Any) -> None:
@@ -43,3 +44,4 @@ def answer_one(setup: options.Setup, text: str, params: dict[str, Any]) -> None:
     answer.run(text)
     if json:
         output.write_json(answer.facts())
+    answer.check()

@@ -50,6 +50,21 @@ def sampling(_: click.Context, __: click.Parameter, pairs: tuple[tuple[str, str]
     return values
 
 
+def schema(_: click.Context, __: click.Parameter, given: str | None) -> Any:
+    """The JSON schema of `--schema`: JSON, or a file with it."""
+    if given is None:
+        return None
+    text = given if given.lstrip().startswith("{") else _read_file(given, "--schema")
+    return config.parse("json_schema", text, "--schema")
+
+
+def _read_file(path: str, where: str) -> str:
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{where}: {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
 model = setting("model", "-m", "--model", metavar="NAME|PATH", help="Installed model, or a GGUF file.")
 url = setting("url", "--url", metavar="URL", help="Backend elsewhere, instead of the local one.")
 system = setting("system", "-s", "--system", help="System prompt of a new conversation.")
@@ -64,6 +79,13 @@ option = click.option(
     metavar="KEY VALUE",
     callback=sampling,
     help="How tokens are chosen: `-o temperature 0.2`.  [LLAMA_CHAT_TEMPERATURE and so on]",
+)
+json_schema = click.option(
+    "json_schema",
+    "--schema",
+    metavar="FILE|JSON",
+    callback=schema,
+    help="JSON schema that the answer must satisfy; exit 6 where it does not.  [LLAMA_CHAT_JSON_SCHEMA]",
 )
 resume = flag("resume", "-c", "--continue", help="Go on with the conversation that was written to last.")
 conversation_id = click.option(

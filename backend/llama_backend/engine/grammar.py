@@ -1,0 +1,77 @@
+"""A grammar of llama.cpp that an answer must follow.
+
+llama.cpp ends the process where a grammar is given a token that it does not allow, so every token is tried before it
+is accepted.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from llama_backend.engine.binding import lib
+from llama_backend.errors import InvalidRequest
+
+
+class Candidates:
+    """All tokens with their logits, as samplers and grammars take them."""
+
+    def __init__(self, n_vocab: int) -> None:
+        kind = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+        self._array = np.zeros(n_vocab, kind)
+        self._ids = np.arange(n_vocab, dtype=np.int32)
+        self._struct = lib.llama_token_data_array()
+        self._pointer = ctypes.cast(self._array.ctypes.data, type(self._struct.data))
+        self.reference = ctypes.byref(self._struct)
+
+    def fill(self, logits: Any) -> None:
+        """Starts anew with the logits of all tokens."""
+        self._array["id"], self._array["logit"], self._array["p"] = self._ids, logits, 0
+        self._struct.data, self._struct.size = self._pointer, len(self._array)
+        self._struct.selected, self._struct.sorted = -1, False
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is possible any more."""
+        return bool(np.isneginf(self._array["logit"].max()))
+
+    @property
+    def allowed(self) -> Any:
+        """The ids of the tokens that are possible, before a chain has sorted them."""
+        return self._ids[~np.isneginf(self._array["logit"])]
+
+    @property
+    def selected(self) -> int:
+        """The token that a chain chose."""
+        return int(self._struct.data[self._struct.selected].id)
+
+
+class Grammar:
+    """What is allowed next in one answer. Raises InvalidRequest for a text that is no grammar."""
+
+    def __init__(self, vocab: Any, text: str) -> None:
+        self._handle = lib.llama_sampler_init_grammar(vocab, text.encode(), b"root")
+        if not self._handle:
+            raise InvalidRequest("grammar: llama.cpp does not understand it", param="grammar")
+        self._one = lib.llama_token_data()
+        self._array = lib.llama_token_data_array()
+        self._array.data, self._array.size = ctypes.pointer(self._one), 1
+
+    def allows(self, token: int) -> bool:
+        self._one.id, self._one.logit = token, 1.0
+        self._array.selected, self._array.sorted = -1, False
+        lib.llama_sampler_apply(self._handle, ctypes.byref(self._array))
+        return bool(self._one.logit == 1.0)
+
+    def mask(self, candidates: Candidates) -> None:
+        """Makes impossible what is not allowed."""
+        lib.llama_sampler_apply(self._handle, candidates.reference)
+
+    def accept(self, token: int) -> None:
+        """Goes on behind a token, which must be allowed."""
+        lib.llama_sampler_accept(self._handle, token)
+
+    def free(self) -> None:
+        lib.llama_sampler_free(self._handle)

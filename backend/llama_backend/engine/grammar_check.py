@@ -1,0 +1,97 @@
+"""`python -m llama_backend.engine.grammar_check MODEL`: whether llama.cpp can work with a grammar.
+
+It reads a Question as JSON from standard input and writes a Verdict to standard output. It is run in a process of its
+own for each grammar, since llama.cpp may crash, hang or take all memory on one; that this process dies is an answer.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import sys
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryFile
+from typing import Any
+
+import msgspec
+
+from llama_backend.engine.binding import LlamaLog, lib
+from llama_backend.engine.grammar import Candidates, Grammar
+from llama_backend.engine.json_schema import grammar_of
+from llama_backend.errors import InvalidRequest
+from llama_backend.grammar import MOST_CHARACTERS, Question, Verdict
+
+_CPU_SECONDS = 5
+_MEMORY = 2 << 30
+_STEPS = 16
+_REASON = re.compile("^parse: error parsing grammar: (.*)", re.MULTILINE)
+"""What llama.cpp's parser writes to standard error, past the log."""
+_MOST_REASON = 200
+
+
+def check(question: Question, vocab: Any) -> Verdict:
+    """The grammar that is asked for, in llama.cpp's notation, or why it cannot be used."""
+    try:
+        text = grammar_of(question.json_schema) if question.grammar is None else question.grammar
+        if len(text) > MOST_CHARACTERS:
+            raise InvalidRequest(f"grammar: it has more than {MOST_CHARACTERS} characters", param="grammar")
+        _rehearse(text, vocab)
+    except InvalidRequest as error:
+        return Verdict(error=error.message)
+    except RecursionError:
+        return Verdict(error="json_schema: it is nested too deeply")
+    return Verdict(grammar=text)
+
+
+def _vocab(model: str) -> Any:
+    """llama.cpp's vocabulary of a model's file, or None where it cannot be read."""
+    params = lib.llama_model_default_params()
+    params.vocab_only = True
+    handle = lib.llama_model_load_from_file(model.encode(), params) if Path(model).is_file() else None
+    return lib.llama_model_get_vocab(handle) if handle else None
+
+
+def _rehearse(text: str, vocab: Any) -> None:
+    """Writes a few tokens at random, which shows most of the grammars that grow without end."""
+    grammar = Grammar(vocab, text)
+    if vocab is None:
+        return
+    n_vocab, random = lib.llama_vocab_n_tokens(vocab), Random(0)
+    candidates = Candidates(n_vocab)
+    for step in range(_STEPS):
+        candidates.fill(0)
+        grammar.mask(candidates)
+        allowed = candidates.allowed
+        if not len(allowed):
+            if step:
+                return
+            raise InvalidRequest("grammar: no token of this model can begin what it describes", param="grammar")
+        token = int(random.choice(allowed))
+        if lib.llama_vocab_is_eog(vocab, token):
+            return
+        grammar.accept(token)
+
+
+def main() -> int:
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    log = LlamaLog(lambda line: None)
+    question = msgspec.json.decode(sys.stdin.buffer.read(), type=Question)
+    with TemporaryFile() as said:
+        os.dup2(said.fileno(), sys.stderr.fileno())
+        vocab = _vocab(sys.argv[1])
+        log.lines.clear()
+        verdict = check(question, vocab)
+        said.seek(0)
+        match = _REASON.search(said.read().decode("utf-8", "replace"))
+    if verdict.error is not None and (reason := match[1] if match else log.reason):
+        verdict = Verdict(error=f"{verdict.error}: {reason[:_MOST_REASON]}")
+    sys.stdout.buffer.write(msgspec.json.encode(verdict))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

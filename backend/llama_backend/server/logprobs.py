@@ -1,0 +1,56 @@
+"""Log probabilities as OpenAI writes them, in chats and in text completions."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Any
+
+from llama_backend.ipc import TokenLogprob
+
+
+def chat_logprobs(entries: list[TokenLogprob] | None) -> dict[str, Any] | None:
+    """The `logprobs` of a choice of a chat; None where none were asked for."""
+    if entries is None:
+        return None
+    return {"content": [_chat_entry(entry) for entry in entries], "refusal": None}
+
+
+def _chat_entry(entry: TokenLogprob) -> dict[str, Any]:
+    top = [_chat_token(token, logprob) for token, logprob in entry.top]
+    return _chat_token(entry.token, entry.logprob) | {"top_logprobs": top}
+
+
+def _chat_token(token: bytes, logprob: float) -> dict[str, Any]:
+    return {"token": _name(token, ""), "logprob": logprob, "bytes": list(token)}
+
+
+class TextLogprobs:
+    """Writes the `logprobs` of one text completion, whose entries tell at which character each token begins."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._offset = 0
+
+    def write(self, entries: list[TokenLogprob] | None) -> dict[str, Any] | None:
+        """What stands with the text of these tokens; None where none were asked for."""
+        if entries is None:
+            return None
+        return {
+            "tokens": [_name(entry.token, "bytes:") for entry in entries],
+            "token_logprobs": [entry.logprob for entry in entries],
+            "top_logprobs": [{_name(token, "bytes:"): value for token, value in entry.top} for entry in entries],
+            "text_offset": [self._advance(entry.token) for entry in entries],
+        }
+
+    def _advance(self, token: bytes) -> int:
+        offset = self._offset
+        self._offset += len(self._decoder.decode(token))
+        return offset
+
+
+def _name(token: bytes, prefix: str) -> str:
+    """A token's text; where it is not whole characters, its bytes in hexadecimal."""
+    try:
+        return token.decode()
+    except UnicodeDecodeError:
+        return prefix + "".join(f"\\x{byte:02x}" for byte in token)
