@@ -56,6 +56,8 @@ class ScriptedBackend:
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     broken_off: int = 0
+    forgotten: int = 0
+    """How often it was told to drop KV states."""
     url: str = ""
 
     def enqueue(self, *pieces: str, **how: Any) -> None:
@@ -68,6 +70,7 @@ class ScriptedBackend:
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/tokenize", self._tokenize, methods=["POST"]),
             Route("/v1/models", self._models),
+            Route("/v1/kv-states", self._forget, methods=["DELETE"]),
         ]
         if self.has_status:
             routes.append(Route("/v1/status", self._status))
@@ -132,10 +135,16 @@ class ScriptedBackend:
         meta = {"context": CONTEXT, "size": 92_000_000, "quantization": "Q4_1", "architecture": "llama"}
         return JSONResponse({"object": "list", "data": [{"id": self.model, "meta": meta}]})
 
+    async def _forget(self, _: Request) -> Response:
+        self.forgotten += 1
+        return Response(status_code=204)
+
     async def _status(self, _: Request) -> Response:
         facts = {"pid": 1, "uptime": 61.0, "log": "/nowhere/backend.log", "context": CONTEXT, "slots": 4}
         more = {"rss": 250_000_000, "threads": 2, "active": self.active}
-        return JSONResponse({"state": "ready", "model": self.model, **facts, **more})
+        kept = {"states": 2, "ram_bytes": 0, "ram_limit": 1000, "disk_bytes": 46_100_000, "disk_limit": 2_000_000_000}
+        store = {"kv_store": {**kept, "folder": "/nowhere/kv-states"}}
+        return JSONResponse({"state": "ready", "model": self.model, **facts, **more, **store})
 
 
 def _choice(delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:

@@ -162,9 +162,25 @@ async def test_a_backend_that_cannot_be_started(sockets: list[Path], monkeypatch
         await answer(local())
 
 
+@pytest.mark.parametrize(("log", "store"), [(True, None), (False, False)])
+async def test_what_is_not_logged_is_not_stored_either(log: bool, store: bool | None) -> None:
+    with ScriptedBackend() as backend:
+        await answer(Connection(Settings(url=backend.url, log=log), user_paths(), None, None))
+        assert backend.requests[0].get("store") is store
+
+
+def test_where_states_are_kept() -> None:
+    model, paths = InstalledModel("name", Path("/m.gguf")), user_paths()
+    usual = server_config(Settings(), paths, model).engine
+    assert (usual.kv_folder, usual.kv_disk, usual.kv_ram) == (str(paths.kv_states), 2 << 30, 256 << 20)
+    settings = Settings(kv_cache_dir="/x", kv_cache_size=0, kv_cache_ram=1)
+    other = server_config(settings, paths, model).engine
+    assert (other.kv_folder, other.kv_disk, other.kv_ram) == ("/x", 0, 1 << 20)
+
+
 def test_the_settings_describe_the_background_backend() -> None:
     settings = Settings(ctx_size=512, parallel=2, threads=1, gpu_layers=-1, idle_exit=5)
-    config = server_config(settings, InstalledModel("name", Path("/m.gguf")))
+    config = server_config(settings, user_paths(), InstalledModel("name", Path("/m.gguf")))
     engine = config.engine
     assert (config.model, engine.path, config.idle_exit, config.host) == ("name", "/m.gguf", 5, None)
     assert (engine.context, engine.slots, engine.threads, engine.gpu_layers) == (512, 2, 1, -1)
@@ -172,7 +188,7 @@ def test_the_settings_describe_the_background_backend() -> None:
 
 @pytest.mark.parametrize(("setting", "seconds"), [(None, 600.0), (0.0, None), (5.0, 5.0)])
 def test_when_a_background_backend_ends(setting: float | None, seconds: float | None) -> None:
-    config = server_config(Settings(idle_exit=setting), InstalledModel("name", Path("/m.gguf")))
+    config = server_config(Settings(idle_exit=setting), user_paths(), InstalledModel("name", Path("/m.gguf")))
     assert config.idle_exit == seconds
 
 

@@ -18,6 +18,7 @@ def test_they_follow_the_system(isolated_home: Path) -> None:
     assert paths.history == isolated_home / "data" / "llama-chat" / "history.db"
     assert paths.models == isolated_home / "data" / "llama-chat" / "models"
     assert paths.log == isolated_home / "state" / "llama-chat" / "backend.log"
+    assert paths.kv_states == isolated_home / "cache" / "llama-chat" / "kv-states"
     assert paths.socket == isolated_home / "runtime" / "llama-chat" / "backend.sock"
     assert not paths.data.exists()
 

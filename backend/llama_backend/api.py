@@ -80,6 +80,8 @@ class _Request(SamplingParams, frozen=True, kw_only=True):
     n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
     """Answers to one prompt, which is computed once; their seeds follow one another."""
     response_format: ResponseFormat | None = None
+    store: bool | None = None
+    """False keeps nothing of this request beyond its slot: its KV state goes neither to disk nor to RAM."""
 
     @property
     def include_usage(self) -> bool:
@@ -283,6 +285,22 @@ class StepTimes(Struct, frozen=True):
     """Inside llama.cpp's samplers."""
 
 
+class KVStoreStatus(Struct, frozen=True, kw_only=True):
+    """KV states that no slot holds: conversations that can go on without being computed again. Sizes in bytes."""
+
+    states: int = 0
+    ram_bytes: int = 0
+    ram_limit: int = 0
+    disk_bytes: int = 0
+    disk_limit: int = 0
+    folder: str | None = None
+    """Where the states on disk are; None is nowhere."""
+    hits: int = 0
+    """Prompts that found a state."""
+    hit_tokens: int = 0
+    """Tokens that were not computed because of that."""
+
+
 class BackendStatus(Struct, frozen=True, kw_only=True):
     """`GET /v1/status`."""
 
@@ -314,6 +332,7 @@ class BackendStatus(Struct, frozen=True, kw_only=True):
     rss: int | None = None
     """Resident bytes of server and engine."""
     step_times: StepTimes | None = None
+    kv_store: KVStoreStatus | None = None
 
 
 decode_chunk = msgspec.json.Decoder(ChatChunk).decode

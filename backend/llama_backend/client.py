@@ -123,6 +123,13 @@ class Client:
     async def status(self) -> BackendStatus:
         return await self._call("GET", "/v1/status", BackendStatus)
 
+    async def forget(self) -> None:
+        """Drops all that a local backend keeps of conversations to go on with them quickly."""
+        async with self._mapped_errors():
+            answer = await self._http.delete("/v1/kv-states", timeout=_silence(0))
+            if answer.status_code != 204:
+                raise from_wire(_parsed(answer.content), answer.status_code)
+
     async def _call(self, method: str, path: str, kind: type[T], body: bytes | None = None) -> T:
         async with self._mapped_errors():
             headers, timeout = (_JSON, _silence(self._wait)) if body else (None, _silence(0))
@@ -163,7 +170,8 @@ def _silence(extra: float) -> httpx2.Timeout:
 def _streaming(request: ChatRequest) -> dict[str, Any]:
     """The request as a streamed one, without the fields that are not set; a schema as every server knows it."""
     fields = msgspec.to_builtins(request)
-    chosen = {name: value for name, value in fields.items() if value is not None and value is not False}
+    unset = {field.name: field.default for field in msgspec.structs.fields(request)}
+    chosen = {name: value for name, value in fields.items() if value != unset[name]}
     if "json_schema" in chosen:
         schema = {"name": "answer", "schema": chosen.pop("json_schema")}
         chosen["response_format"] = {"type": "json_schema", "json_schema": schema}

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from llama_backend.api import ChatMessage, FinishReason, SamplingParams, StepTimes, Timings, Usage
+from llama_backend.api import ChatMessage, FinishReason, KVStoreStatus, SamplingParams, StepTimes, Timings, Usage
 
 HEADER = struct.Struct("<I")
 MAX_FRAME = 64 * 1024 * 1024
@@ -29,6 +29,12 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     threads: int | None = None
     gpu_layers: int | None = None
     """Layers on the GPU; None is all where there is one, -1 all."""
+    kv_folder: str | None = None
+    """Folder for KV states on disk, for this user's eyes only; None keeps none."""
+    kv_disk: int = 2 << 30
+    """Most bytes of KV states on disk; 0 keeps none."""
+    kv_ram: int = 256 << 20
+    """Most bytes of KV states in RAM beside the context; 0 keeps none."""
     module: str = "llama_backend.engine"
     """What is run as the engine: `python -m MODULE CONFIG FD`."""
 
@@ -44,6 +50,8 @@ class Submit(Struct, frozen=True, kw_only=True, tag=True):
     """How many answers; their ids are those from `id` on, and their seeds those from the seed on."""
     top_logprobs: int | None = None
     """Alternatives that the log probabilities of each token come with; None is without them."""
+    store: bool = True
+    """Whether its KV state may be kept in RAM and on disk."""
 
 
 class Cancel(Struct, frozen=True, tag=True):
@@ -59,11 +67,15 @@ class Count(Struct, frozen=True, kw_only=True, tag=True):
     return_tokens: bool = False
 
 
+class Forget(Struct, frozen=True, tag=True):
+    """Drops all KV states: those of idle slots, in RAM and on disk."""
+
+
 class Stop(Struct, frozen=True, tag=True):
     pass
 
 
-Command = Submit | Cancel | Count | Stop
+Command = Submit | Cancel | Count | Forget | Stop
 
 
 class Loading(Struct, frozen=True, tag=True):
@@ -147,7 +159,13 @@ class StepDone(Struct, frozen=True, kw_only=True, tag=True):
     times: StepTimes | None = None
 
 
-Event = Loading | Ready | Failed | Accepted | Refused | Counted | StepDone
+class StoreChanged(Struct, frozen=True, tag=True):
+    """How much of KV states is kept."""
+
+    status: KVStoreStatus
+
+
+Event = Loading | Ready | Failed | Accepted | Refused | Counted | StepDone | StoreChanged
 Direction = Literal["command", "event"]
 
 _encoder = msgspec.msgpack.Encoder()

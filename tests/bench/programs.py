@@ -37,8 +37,10 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def ours(model: Path, slots: int, context: int, threads: int, port: int) -> Program:
-    engine = EngineConfig(path=str(model), slots=slots, context=context, threads=threads)
+def ours(model: Path, slots: int | None, context: int, threads: int, port: int, states: Path | None = None) -> Program:
+    """Our server; `states` is a folder for KV states."""
+    folder = str(states) if states else None
+    engine = EngineConfig(path=str(model), slots=slots, context=context, threads=threads, kv_folder=folder)
     config = ServerConfig(model="m", engine=engine, host="127.0.0.1", port=port)
     command = [sys.executable, "-m", "llama_backend.server", msgspec.json.encode(config).decode()]
     return Program("llama-chat", command, "/readyz")

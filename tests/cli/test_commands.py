@@ -155,6 +155,7 @@ def test_status_of_the_local_backend(call: Run, local_backend: ScriptedBackend) 
     assert facts["address"] == str(local_backend.path)
     assert facts["log"] == "/nowhere/backend.log"
     assert (facts["uptime"], facts["memory"], facts["context"]) == ("1 min", "250 MB", "4096 tokens")
+    assert facts["KV states"] == "2: 0 B of 1 kB in RAM, 46.1 MB of 2.0 GB on disk"
     assert json.loads(call("status", "--json").out)["rss"] == 250_000_000
 
 

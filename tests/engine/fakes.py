@@ -5,6 +5,7 @@ So an answer is right only where every cell that it stands on is right.
 
 from __future__ import annotations
 
+from ast import literal_eval
 from binascii import crc32
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
@@ -12,7 +13,9 @@ from random import Random
 
 from llama_backend.api import SamplingParams
 from llama_backend.engine.engine import LLMEngine, NoRoom
-from llama_backend.engine.kv_cache import KVCache
+from llama_backend.engine.kv_cache import LEAST_KEPT, KVCache
+from llama_backend.engine.kv_files import Bytes
+from llama_backend.engine.kv_store import KVStore
 from llama_backend.engine.sampler import SamplerChain
 from llama_backend.engine.scheduler import Batch
 from llama_backend.engine.vocab import Vocab
@@ -64,12 +67,15 @@ class FakeMemory:
     capacity: int
     unified: bool = True
     refuses_partial: bool = False
+    refuses_states: bool = False
     cells: dict[int, list[int]] = field(default_factory=dict)
     """Tokens by sequence."""
     owned: dict[int, list[object]] = field(default_factory=dict)
     """The cells themselves by sequence; shared ones are the same objects."""
     shares: list[tuple[int, int, int]] = field(default_factory=list)
     removals: list[tuple[int, int]] = field(default_factory=list)
+    dumps: int = 0
+    loads: int = 0
 
     def remove(self, seq_id: int, start: int) -> bool:
         self.removals.append((seq_id, start))
@@ -90,6 +96,25 @@ class FakeMemory:
         self.cells[target] = self.cells[source][:length]
         self.owned[target] = self.owned[source][:length] if self.unified else [object() for _ in range(length)]
         self.shares.append((source, target, length))
+
+    def dump(self, seq_id: int) -> Bytes | None:
+        tokens = self.cells.get(seq_id, [])
+        self.dumps += 1
+        return repr(tokens).encode() if tokens else None
+
+    def load(self, seq_id: int, data: Bytes, length: int) -> bool:
+        assert not self.cells.get(seq_id), "only an empty sequence takes a state"
+        tokens: list[int] = literal_eval(bytes(data).decode())
+        assert len(tokens) == length
+        room = self.capacity - (
+            len({id(cell) for cells in self.owned.values() for cell in cells}) if self.unified else 0
+        )
+        if len(tokens) > room or self.refuses_states:
+            return False
+        self.cells[seq_id] = tokens
+        self.owned[seq_id] = [object() for _ in tokens]
+        self.loads += 1
+        return True
 
     def add(self, seq_id: int, position: int, tokens: list[int]) -> None:
         cells = self.cells.setdefault(seq_id, [])
@@ -171,6 +196,15 @@ class FakeRunner:
         return -0.5, [(token - index, -0.5 - index) for index in range(top)]
 
 
+class SlowModelCache(KVCache):
+    """A cache for which keeping and loading pays wherever it saves enough tokens, though the fake takes no time."""
+
+    least = LEAST_KEPT
+
+    def _pays(self, saved: int, copied: int) -> bool:
+        return saved >= self.least
+
+
 @dataclass
 class Answer:
     text: str = ""
@@ -196,12 +230,13 @@ class Bench:
         failures: Random | None = None,
         vocab: Vocab | None = None,
         capacity: int | None = None,
+        store: KVStore | None = None,
     ) -> None:
         self.context = context or (cells if unified else cells // slots)
         capacity = capacity or (cells if unified else cells // slots)
         self.memory = FakeMemory(capacity, unified, refuses_partial)
         self.runner = FakeRunner(self.memory, n_batch, failures)
-        self.cache = KVCache(self.memory, slots, cells, unified)
+        self.cache = SlowModelCache(self.memory, slots, cells, unified, store)
         self.remembered: list[tuple[str, list[int], bool]] = []
         self.engine = LLMEngine(self.runner, self.cache, vocab or fake_vocab(), self.context, self._remember)
         self.answers: dict[int, Answer] = {}
@@ -209,9 +244,16 @@ class Bench:
     def _remember(self, text: str, tokens: list[int], stripped: bool) -> None:
         self.remembered.append((text, tokens, stripped))
 
-    def submit(self, number: int, prompt: list[int], max_tokens: int | None = None, stop: str | None = None) -> None:
+    def submit(
+        self,
+        number: int,
+        prompt: list[int],
+        max_tokens: int | None = None,
+        stop: str | None = None,
+        store: bool = True,
+    ) -> None:
         self.answers[number] = Answer()
-        self.engine.submit(number, prompt, SamplingParams(max_tokens=max_tokens, stop=stop), is_chat=True)
+        self.engine.submit(number, prompt, SamplingParams(max_tokens=max_tokens, stop=stop), is_chat=True, store=store)
 
     def step(self) -> None:
         for piece in self.engine.step().pieces:

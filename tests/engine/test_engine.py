@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
 
+from llama_backend.engine.kv_files import StateFolder
+from llama_backend.engine.kv_store import KVStore
 from tests.engine.fakes import Bench, fake_vocab, lone_answer, next_token
 
 # With these beginnings the fake model goes on for a while; see `lone_answer`.
@@ -223,7 +226,91 @@ def test_batches_that_find_no_room_now_and_then_change_no_answer(seed: int) -> N
     _simulate(Random(seed), unified=seed % 2 == 0, failing=True)
 
 
-def _simulate(random: Random, unified: bool, failing: bool) -> None:
+@pytest.mark.parametrize("failing", [True, False])
+@pytest.mark.parametrize("seed", range(40))
+def test_states_that_come_and_go_change_no_answer(tmp_path: Path, seed: int, failing: bool) -> None:
+    """As before, with a store on disk and small limits, over several processes; some states are damaged between."""
+    random = Random(seed)
+    unified, whole = seed % 2 == 0, seed % 5 == 0
+    loads = 0
+    for _ in range(3):
+        folder = StateFolder(tmp_path, "0" * 32, random.choice([1500, 1 << 20]))
+        store = KVStore(folder, random.choice([0, 1000, 1 << 20]), lambda tokens: [], whole)
+        store.open()
+        bench = _simulate(random, unified, failing, store, refuses_partial=whole)
+        while random.random() < 0.8 and bench.engine.keep_idle():
+            store.wait_written(5)
+        store.close(5)
+        loads += bench.memory.loads
+        for path in tmp_path.glob("*/*"):
+            if random.random() < 0.2:
+                path.write_bytes(path.read_bytes()[: random.randint(0, 300)])
+    assert loads > 0 or whole
+
+
+def test_the_preempted_goes_on_from_the_ram() -> None:
+    store = KVStore(None, 1 << 20, lambda tokens: [])
+    bench = Bench(slots=4, cells=300, context=200, store=store)
+    prompts = {number: LONG if number % 2 else ALSO_LONG for number in range(1, 7)}
+    for number, prompt in prompts.items():
+        bench.submit(number, prompt)
+    bench.run()
+    assert bench.engine.scheduler.preemptions > 0
+    assert bench.memory.loads > 0
+    for number, prompt in prompts.items():
+        assert (bench.answers[number].text, bench.answers[number].reason) == lone_answer(prompt, None, 200)
+
+
+def test_what_is_not_to_be_stored_is_nowhere_but_in_its_slot(tmp_path: Path) -> None:
+    store = KVStore(StateFolder(tmp_path, "0" * 32, 1 << 20), 1 << 20, lambda tokens: [])
+    store.open()
+    bench = Bench(slots=1, store=store)
+    public, private, other = ([start + n for n in range(100)] for start in (100, 300, 500))
+    bench.submit(1, [*public], max_tokens=3)
+    bench.run()
+    bench.submit(2, [*public, *private], max_tokens=3, store=False)
+    bench.run()
+    assert bench.answers[2].last is not None
+    assert bench.memory.dumps == 1, "what came before is kept before it is mixed"
+    assert not bench.engine.keep_idle()
+    bench.submit(3, other, max_tokens=3)
+    bench.run()
+    bench.submit(4, [*public, *private], max_tokens=3)
+    bench.run()
+    assert bench.engine.keep_idle()
+    store.close(5)
+    assert store.covered([*public, 1]) == 100
+    dumped = b"".join(path.read_bytes() for path in tmp_path.glob("*/*"))
+    assert b"500, 501" in dumped
+    assert bench.answers[4].text == bench.answers[2].text
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_next_process_goes_on_with_a_conversation(tmp_path: Path, whole: bool) -> None:
+    computed = []
+    prompt = list(range(1, 200))
+    for turn in range(3):
+        store = KVStore(StateFolder(tmp_path, "0" * 32, 1 << 20), 1 << 20, lambda tokens: [], whole)
+        store.open()
+        bench = Bench(store=store, refuses_partial=whole)
+        bench.submit(1, prompt, max_tokens=4)
+        bench.run()
+        assert bench.answers[1].text == lone_answer(prompt, 4, 1000)[0]
+        computed.append(sum(batch.prefill for batch in bench.runner.batches))
+        assert bench.engine.keep_idle()
+        assert not bench.engine.keep_idle()
+        store.close(5)
+        prompt = bench.memory.cells[0] + [900 + turn] * 80
+    assert computed == [199, 80, 80]
+
+
+def _simulate(
+    random: Random,
+    unified: bool,
+    failing: bool,
+    store: KVStore | None = None,
+    refuses_partial: bool | None = None,
+) -> Bench:
     slots = random.randint(1, 6)
     context = random.randint(30, 200)
     cells = random.randint(context, 2 * context) if unified else slots * context
@@ -232,18 +319,20 @@ def _simulate(random: Random, unified: bool, failing: bool) -> None:
         cells=cells,
         context=context,
         unified=unified,
-        refuses_partial=random.random() < 0.3,
+        refuses_partial=random.random() < 0.3 if refuses_partial is None else refuses_partial,
+        store=store,
         n_batch=random.randint(max(8, slots), 80),
         failures=random if failing else None,
     )
-    beginnings = [[random.randint(1, 999) for _ in range(context)] for _ in range(3)]
+    bench.cache.least = 4
+    beginnings = [Random(number).choices(range(1, 1000), k=context) for number in range(3)]
     requests: dict[int, tuple[list[int], int | None]] = {}
     cancelled: set[int] = set()
     for number in range(30):
         common = random.choice(beginnings)[: random.randint(0, context // 2)]
         prompt = common + [random.randint(1, 999) for _ in range(random.randint(1, context - 1 - len(common)))]
         requests[number] = (prompt, random.choice([None, random.randint(1, context)]))
-        bench.submit(number, *requests[number])
+        bench.submit(number, *requests[number], store=random.random() < 0.8)
         for _ in range(random.choice([0, 0, 1, 5, 20])):
             bench.step()
         if random.random() < 0.1:
@@ -260,3 +349,4 @@ def _simulate(random: Random, unified: bool, failing: bool) -> None:
     assert {s.seq_id: s.tokens for s in bench.cache._slots if s.tokens} == {
         seq_id: tokens for seq_id, tokens in bench.memory.cells.items() if tokens
     }
+    return bench

@@ -92,6 +92,10 @@ class EngineProcess:
                     return text, piece
         raise AssertionError("the engine ended before the answer did")
 
+    def hang_up(self) -> None:
+        """Says nothing more, as a server that has gone away."""
+        self.sock.shutdown(socket.SHUT_WR)
+
     def finish(self) -> tuple[int, bytes, str]:
         """Exit code, standard output and standard error, once it has ended."""
         out, err = self.process.communicate(timeout=SECONDS)

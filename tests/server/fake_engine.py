@@ -21,7 +21,7 @@ from time import monotonic, sleep
 
 import msgspec
 
-from llama_backend.api import FinishReason, StepTimes, Timings, Usage
+from llama_backend.api import FinishReason, KVStoreStatus, StepTimes, Timings, Usage
 from llama_backend.guard import Guard
 from llama_backend.ipc import (
     HEADER,
@@ -33,12 +33,14 @@ from llama_backend.ipc import (
     EngineConfig,
     Event,
     Failed,
+    Forget,
     Loading,
     Piece,
     Ready,
     Refused,
     StepDone,
     Stop,
+    StoreChanged,
     Submit,
     TokenLogprob,
     decode_command,
@@ -182,6 +184,8 @@ class FakeEngine:
                 tokens = list(range(len(words_of(command)))) if command.return_tokens else None
                 count = len(words_of(command))
                 self.send(Counted(id=command.id, count=count, context=self._context, tokens=tokens))
+            case Forget():
+                self.send(StoreChanged(KVStoreStatus(states=0, hits=1)))
             case Cancel(number):
                 self._cancel(number)
             case Stop():

@@ -60,6 +60,12 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """Layers on the GPU; -1 is all; None is all where there is a GPU."""
     idle_exit: Annotated[float, Meta(ge=0, le=1e9)] | None = None
     """Seconds without a request until a backend ends, 0 is never; None is 600 in the background, else never."""
+    kv_cache_dir: str | None = None
+    """Folder for KV states on disk; None is one below the user's cache folder."""
+    kv_cache_size: Annotated[int, Meta(ge=0, le=1 << 30)] = 2048
+    """MiB of KV states on disk, so that conversations go on at once after a restart; 0 keeps none."""
+    kv_cache_ram: Annotated[int, Meta(ge=0, le=1 << 30)] = 256
+    """MiB of KV states in RAM beside the context, of conversations that had to give way; 0 keeps none."""
 
 
 NAMES = tuple(name for name in Settings.__struct_fields__ if name != "max_completion_tokens")

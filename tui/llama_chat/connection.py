@@ -8,6 +8,8 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from llama_backend.errors import ModelNotFound, Unavailable, Unreachable
 from llama_chat.errors import ConfigError
 from llama_chat.local import place, start
@@ -49,9 +51,13 @@ class Connection:
         return self._address
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """As Client.chat. A local backend that is gone before the answer begins is started again, once; so is one that
-        serves another model, unless it is at work."""
+        """As Client.chat; what is not logged is not stored in the backend either.
+
+        A local backend that is gone before the answer begins is started again, once; so is one that serves another
+        model, unless it is at work.
+        """
         begun = False
+        request = request if self._settings.log else structs.replace(request, store=False)
         try:
             async with aclosing((await self._connected()).chat(request)) as deltas:
                 async for delta in deltas:

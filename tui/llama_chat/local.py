@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_backend.config import ServerConfig
 from llama_backend.ipc import EngineConfig
-from llama_backend.launch import Place, ensure
+from llama_backend.kv_folder import clear_states
+from llama_backend.launch import Place, ensure, find
 from llama_chat.errors import ChatError
 from llama_chat.paths import Paths, make_runtime
 
@@ -18,12 +20,14 @@ if TYPE_CHECKING:
 IDLE_EXIT = 600.0
 """Seconds without a request until a background backend ends."""
 
+_MIB = 1 << 20
+
 
 def start(settings: Settings, paths: Paths, model: InstalledModel) -> Address:
     """Where the local backend listens; blocks for as long as a process takes to start, not for its model."""
     make_runtime(paths.runtime)
     try:
-        return ensure(place(paths), server_config(settings, model))
+        return ensure(place(paths), server_config(settings, paths, model))
     except OSError as error:
         raise ChatError(f"the backend cannot be started: {error}") from error
 
@@ -33,7 +37,23 @@ def place(paths: Paths) -> Place:
     return Place(folder=paths.runtime, log=paths.log)
 
 
-def server_config(settings: Settings, model: InstalledModel) -> ServerConfig:
+def kv_folder(settings: Settings, paths: Paths) -> Path:
+    """Where KV states are on disk."""
+    return Path(settings.kv_cache_dir).expanduser().absolute() if settings.kv_cache_dir else paths.kv_states
+
+
+async def forget(settings: Settings, paths: Paths) -> None:
+    """Removes the KV states of all conversations: through the backend where one runs, which has more in memory."""
+    address = find(place(paths))
+    if address is not None:
+        from llama_backend.client import Client
+
+        async with Client(address, wait=0) as client:
+            await client.forget()
+    clear_states(kv_folder(settings, paths))
+
+
+def server_config(settings: Settings, paths: Paths, model: InstalledModel) -> ServerConfig:
     """A background backend for `model`."""
     engine = EngineConfig(
         path=str(model.path),
@@ -41,6 +61,9 @@ def server_config(settings: Settings, model: InstalledModel) -> ServerConfig:
         slots=settings.parallel,
         threads=settings.threads,
         gpu_layers=settings.gpu_layers,
+        kv_folder=str(kv_folder(settings, paths)),
+        kv_disk=settings.kv_cache_size * _MIB,
+        kv_ram=settings.kv_cache_ram * _MIB,
     )
     idle_exit = IDLE_EXIT if settings.idle_exit is None else settings.idle_exit
     return ServerConfig(model=model.name, engine=engine, idle_exit=idle_exit or None)

@@ -23,6 +23,7 @@ class Paths:
     state: Path
     runtime: Path
     models: Path
+    cache: Path
 
     @property
     def config_file(self) -> Path:
@@ -36,6 +37,11 @@ class Paths:
     def log(self) -> Path:
         """What the background backend writes."""
         return self.state / "backend.log"
+
+    @property
+    def kv_states(self) -> Path:
+        """Where the local backend keeps KV states, so that conversations need not be computed again."""
+        return self.cache / "kv-states"
 
     @property
     def socket(self) -> Path:
@@ -52,6 +58,7 @@ def user_paths(models: Path | None = None) -> Paths:
         state=_folder("LLAMA_CHAT_STATE_DIR") or _platform_folder("state"),
         runtime=_folder("LLAMA_CHAT_RUNTIME_DIR") or _runtime_folder(),
         models=models or data / "models",
+        cache=_folder("LLAMA_CHAT_CACHE_DIR") or _platform_folder("cache"),
     )
 
 

@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 _PACKAGE = "llama_cpp"
@@ -31,6 +32,9 @@ def _load() -> Any:
 
 lib: Any = _load()
 """The functions and structures of llama.h, under their own names."""
+
+LIBRARY = Path(lib._lib._name)
+"""The file of the shared library."""
 
 _held = ctypes.PyDLL(lib._lib._name)
 

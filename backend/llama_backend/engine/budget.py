@@ -20,6 +20,11 @@ class PrefillBudget:
         self._decode_step = 0.0
         self._token_cost: float | None = None
 
+    @property
+    def token_seconds(self) -> float | None:
+        """What a prompt token costs, as far as that is known."""
+        return self._token_cost
+
     def tokens(self, decoding: int) -> int:
         """The most prompt tokens for the next step, beside `decoding` sequences that get a token each."""
         room = self._n_batch - decoding

@@ -76,6 +76,7 @@ class LLMEngine:
         self._on_answer = on_answer
         self._guard = guard or Guard()
         self._budget = PrefillBudget(runner.n_batch)
+        self._cache = cache
         self.scheduler = Scheduler(cache, self._budget)
         self._sequences: dict[int, Sequence] = {}
         self._pieces: list[Piece] = []
@@ -93,8 +94,12 @@ class LLMEngine:
         is_chat: bool,
         *,
         top_logprobs: int | None = None,
+        store: bool = True,
     ) -> None:
-        """Queues a prompt that is known to fit the context. Raises InvalidRequest for what is no grammar."""
+        """Queues a prompt that is known to fit the context; `store` is whether its KV state may be kept.
+
+        Raises InvalidRequest for what is no grammar.
+        """
         suppressed = self._vocab.eog if sampling.ignore_eos else frozenset()
         chain = chain_of(sampling, self._vocab.size, suppressed)
         with self._guard.grammar(number) if sampling.grammar else nullcontext():
@@ -103,6 +108,7 @@ class LLMEngine:
             id=number,
             tokens=list(tokens),
             max_tokens=sampling.limit,
+            private=not store,
             sampler=sampler,
             has_grammar=sampling.grammar is not None,
             detokenizer=Detokenizer(self._vocab.piece, sampling.stops, is_chat and self._vocab.space_prefix),
@@ -118,6 +124,19 @@ class LLMEngine:
         sequence = self._sequences.get(number)
         if sequence is not None:
             self._finish(sequence, "cancelled")
+
+    def cancel_all(self) -> None:
+        """Ends all sequences at once."""
+        for number in list(self._sequences):
+            self.cancel(number)
+
+    def keep_idle(self) -> bool:
+        """Puts the state of one idle slot on disk; False where there is none left that is worth it."""
+        return self._cache.keep_idle()
+
+    def forget_idle(self) -> None:
+        """Frees the cells of all idle slots."""
+        self._cache.forget_idle()
 
     def step(self) -> StepDone:
         """Runs one batch and returns what it brought."""

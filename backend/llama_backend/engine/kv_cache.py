@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from itertools import count
+from time import perf_counter
 from typing import Protocol
+
+from llama_backend.engine.kv_files import Bytes
+from llama_backend.engine.kv_store import KVStore, Match
 
 
 class KVMemory(Protocol):
@@ -24,9 +28,24 @@ class KVMemory(Protocol):
         """Gives the empty sequence `target` the first `length` cells of `source`: shared or, in split mode, copied."""
         ...
 
+    def dump(self, seq_id: int) -> Bytes | None:
+        """The state of a sequence's cells; None where llama.cpp has none to give."""
+        ...
+
+    def load(self, seq_id: int, data: Bytes, length: int) -> bool:
+        """Gives the empty sequence the cells of a state of `length` tokens; False, and none, where they do not fit."""
+        ...
+
 
 LEAST_SHARED = 32
 """Tokens that taking over a part of a prompt must save: fewer are computed as quickly as a stream is copied."""
+LEAST_KEPT = 64
+"""Tokens that keeping or loading a state must save."""
+_TOKEN_SECONDS = 1e-3
+"""What computing a token takes, until it is known."""
+_COPY_SECONDS = 1.5e-5
+"""What copying the cells of a token takes, until it is known."""
+_SMOOTH = 0.3
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +58,8 @@ class Slot:
     """A number for the cell of each token; slots that share a cell have the same number."""
     busy: bool = False
     last_used: int = 0
+    private: bool = False
+    """Its tokens are of a request that must leave no trace: they are not kept anywhere else."""
 
 
 class KVCache:
@@ -49,10 +70,19 @@ class KVCache:
 
     A prefix that another slot holds already is taken over instead of being computed again: at no cost in
     unified mode, where several sequences may have the same cell, by copying in split mode.
+
+    Cells that give way are kept in the store, where computing them again would take longer, and come back from
+    there.
     """
 
-    def __init__(self, memory: KVMemory, slots: int, cells: int, unified: bool) -> None:
+    def __init__(self, memory: KVMemory, slots: int, cells: int, unified: bool, store: KVStore | None = None) -> None:
         self._memory = memory
+        self._store = store
+        if store is not None:
+            store.held = self.held
+        self.token_seconds = _TOKEN_SECONDS
+        """What computing a token takes; who knows better sets it."""
+        self._copy_seconds = _COPY_SECONDS
         self._cells = cells
         self._unified = unified
         self._slots = [Slot(seq_id) for seq_id in range(slots)]
@@ -83,7 +113,7 @@ class KVCache:
         """Whether a slot can take over a prefix from another."""
         return self._memory.can_share
 
-    def acquire(self, tokens: Tokens[int]) -> Slot | None:
+    def acquire(self, tokens: Tokens[int], private: bool = False) -> Slot | None:
         """The idle slot that shares the longest prefix with `tokens`, cut to that prefix; None if all are busy.
 
         A slot that would lose more than half of its tokens by that counts as one that shares nothing, so that
@@ -98,7 +128,10 @@ class KVCache:
         shared = {slot.seq_id: common_prefix(slot.tokens, tokens, limit) for slot in idle}
         slot = max(idle, key=lambda slot: _preference(slot, shared[slot.seq_id]))
         slot.busy = True
+        if private:
+            self._keep(slot, left=0)
         self._cut(slot, shared[slot.seq_id])
+        slot.private = private
         return slot
 
     def extend(self, slot: Slot, tokens: Tokens[int]) -> None:
@@ -124,7 +157,7 @@ class KVCache:
         length = common_prefix(donor.tokens, tokens, limit)
         if length - len(slot.tokens) < self.least_shared(length == limit):
             return
-        self._cut(slot, 0)
+        self._drop(slot, 0)
         self._memory.share(donor.seq_id, slot.seq_id, length)
         slot.tokens += donor.tokens[:length]
         self._hold(slot, donor.cells[:length] if self._unified else [next(self._numbers) for _ in range(length)])
@@ -134,9 +167,34 @@ class KVCache:
         slot.busy = False
         slot.last_used = next(self._ticks)
 
-    def clear(self, slot: Slot) -> None:
-        """Frees the cells of a slot."""
-        self._cut(slot, 0)
+    def restore(self, slot: Slot, tokens: Tokens[int]) -> None:
+        """Loads for `slot` the longest prefix of `tokens` that the store has, where that is worth it."""
+        while self._store is not None and (match := self._store.find(tokens[:-1])) is not None:
+            saved = match.length - len(slot.tokens)
+            if not self._pays(saved, match.entry.length) or not self._has_room(match.entry.length):
+                return
+            data = self._store.fetch(match.entry)
+            if data is not None:
+                self._load(slot, match, data, self._store)
+                return
+
+    def keep_idle(self) -> bool:
+        """Puts one idle slot's state on disk, if there is one that is not; it stays in the slot as well."""
+        if self._store is None or not self._store.durable:
+            return False
+        for slot in sorted(self._slots, key=lambda slot: -slot.last_used):
+            lost = len(slot.tokens) - self._store.covered(slot.tokens, durable=True)
+            if not slot.busy and not slot.private and self._pays(lost, len(slot.tokens)):
+                return self._put(slot, durable=True, spare=True)
+        return False
+
+    def held(self, tokens: Tokens[int]) -> int:
+        """How many tokens at the beginning of `tokens` any slot holds; a guess where another thread asks."""
+        return max((common_prefix(slot.tokens, tokens, len(tokens)) for slot in self._slots), default=0)
+
+    def clear(self, slot: Slot, durable: bool = True) -> None:
+        """Frees the cells of a slot; `durable` is whether its tokens may be asked for in another process."""
+        self._cut(slot, 0, durable)
 
     def clear_idle(self) -> int:
         """Frees the cells of all idle slots; returns how many those were."""
@@ -157,7 +215,64 @@ class KVCache:
             self.clear(slot)
         return self.used + tokens <= self._cells
 
-    def _cut(self, slot: Slot, length: int) -> None:
+    def forget_idle(self) -> None:
+        """Frees the cells of all idle slots and keeps them nowhere."""
+        for slot in self._slots:
+            if not slot.busy:
+                self._drop(slot, 0)
+
+    def _cut(self, slot: Slot, length: int, durable: bool = True) -> None:
+        """Frees the cells from position `length` on; they are kept in the store if that is worth it."""
+        self._keep(slot, length, durable)
+        self._drop(slot, length)
+
+    def _keep(self, slot: Slot, left: int, durable: bool = True) -> None:
+        """Puts a slot's state into the store, of whose tokens only `left` will stay there, where that is worth it."""
+        if self._store is None or slot.private or not self._pays(len(slot.tokens) - left, 2 * len(slot.tokens)):
+            return
+        lost = len(slot.tokens) - max(left, self._held_elsewhere(slot), self._store.covered(slot.tokens))
+        if self._pays(lost, 2 * len(slot.tokens)):
+            self._put(slot, durable, spare=False)
+
+    def _held_elsewhere(self, slot: Slot) -> int:
+        if not self.can_share:
+            return 0
+        others = [other for other in self._slots if other is not slot and not other.private]
+        return max((common_prefix(other.tokens, slot.tokens, len(slot.tokens)) for other in others), default=0)
+
+    def _put(self, slot: Slot, durable: bool, spare: bool) -> bool:
+        begin = perf_counter()
+        data = self._memory.dump(slot.seq_id)
+        if data is None or self._store is None:
+            return False
+        self._observe_copy(len(slot.tokens), perf_counter() - begin)
+        self._store.put(slot.tokens, data, durable, spare)
+        return True
+
+    def _load(self, slot: Slot, match: Match, data: Bytes, store: KVStore) -> None:
+        tokens = match.entry.ids
+        self._drop(slot, 0)
+        begin = perf_counter()
+        if not self._memory.load(slot.seq_id, data, len(tokens)):
+            store.discard(match.entry)
+            return
+        self._observe_copy(len(tokens), perf_counter() - begin)
+        self.extend(slot, tokens)
+        self._drop(slot, match.length)
+        store.used(match)
+
+    def _pays(self, saved: int, copied: int) -> bool:
+        """Whether computing `saved` tokens takes longer than copying the cells of `copied`."""
+        return saved >= LEAST_KEPT and saved * self.token_seconds > copied * self._copy_seconds
+
+    def _observe_copy(self, tokens: int, seconds: float) -> None:
+        self._copy_seconds += _SMOOTH * (seconds / tokens - self._copy_seconds)
+
+    def _has_room(self, tokens: int) -> bool:
+        """Frees cells of idle slots until `tokens` more fit, unless busy ones leave no room for them anyway."""
+        return not self._unified or (self.used_by_busy + tokens <= self._cells and self.make_room(tokens))
+
+    def _drop(self, slot: Slot, length: int) -> None:
         if length == len(slot.tokens):
             return
         if not self._memory.remove(slot.seq_id, length):

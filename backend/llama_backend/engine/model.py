@@ -65,6 +65,16 @@ class Model:
         return int(4 * lib.llama_model_n_layer(self.handle) * lib.llama_model_n_head_kv(self.handle) * head_size)
 
     @property
+    def can_cut(self) -> bool:
+        """Whether cells of some tokens can be used without the others: not in a state that sums up all (Mamba)."""
+        return not (lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle))
+
+    @property
+    def has_whole_states(self) -> bool:
+        """Whether a saved state has the cells of all tokens: with a sliding window it has the last ones only."""
+        return int(lib.llama_model_n_swa(self.handle)) == 0
+
+    @property
     def template(self) -> str | None:
         """The chat template that the file carries."""
         text = lib.llama_model_chat_template(self.handle, None)

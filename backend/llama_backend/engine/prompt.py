@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from llama_backend.api import ChatMessage
+from llama_backend.engine.kv_files import StoredAnswer
 from llama_backend.engine.template import LLAMA2, ChatTemplate, Fragment
 from llama_backend.engine.vocab import Vocab
 from llama_backend.errors import InvalidRequest
 
 _REMEMBERED_TOKENS = 1_000_000
-
-
-@dataclass(frozen=True)
-class _Answer:
-    tokens: list[int]
-    stripped: bool
-    """A leading space of the first token was not shown."""
+_TOKEN_BYTES = 4
 
 
 class AnswerMemory:
@@ -32,21 +27,42 @@ class AnswerMemory:
     def __init__(self, capacity: int = _REMEMBERED_TOKENS) -> None:
         self._capacity = capacity
         self._size = 0
-        self._answers: OrderedDict[str, _Answer] = OrderedDict()
+        self._answers: OrderedDict[str, StoredAnswer] = OrderedDict()
 
     def put(self, text: str, tokens: list[int], stripped: bool) -> None:
         self._drop(text)
-        self._answers[text] = _Answer(tokens, stripped)
+        self._answers[text] = StoredAnswer(tokens, stripped)
         self._size += len(tokens)
         while self._size > self._capacity:
             self._drop(next(iter(self._answers)))
 
-    def get(self, text: str) -> _Answer | None:
+    def get(self, text: str) -> StoredAnswer | None:
         return self._answers.get(text)
+
+    def within(self, tokens: list[int]) -> list[StoredAnswer]:
+        """The answers that a conversation of `tokens` has; of the last one, the last token may be missing."""
+        data = _packed(tokens)
+        return [answer for answer in list(self._answers.values()) if _contains(data, answer.tokens)]
+
+    def clear(self) -> None:
+        self._answers.clear()
+        self._size = 0
 
     def _drop(self, text: str) -> None:
         answer = self._answers.pop(text, None)
         self._size -= len(answer.tokens) if answer else 0
+
+
+def _contains(data: bytes, tokens: list[int]) -> bool:
+    wanted = _packed(tokens)
+    found = data.find(wanted)
+    while found % _TOKEN_BYTES and found >= 0:
+        found = data.find(wanted, found + 1)
+    return found >= 0 or (len(tokens) > 1 and data.endswith(wanted[:-_TOKEN_BYTES]))
+
+
+def _packed(tokens: list[int]) -> bytes:
+    return array("i", tokens).tobytes()
 
 
 class PromptBuilder:
@@ -63,6 +79,20 @@ class PromptBuilder:
         """Keeps the ids of an answer, without the token that ended it."""
         if text:
             self._answers.put(text, tokens, stripped)
+
+    def recall(self, answers: list[StoredAnswer]) -> None:
+        """Keeps the ids of answers of an earlier process, oldest first."""
+        for answer in answers:
+            text = b"".join(map(self._vocab.piece, answer.tokens)).decode("utf-8", "replace")
+            self.remember(text.removeprefix(" ") if answer.stripped else text, answer.tokens, answer.stripped)
+
+    def answers_in(self, tokens: list[int]) -> list[StoredAnswer]:
+        """The remembered answers in a conversation of `tokens`; may be called by any thread."""
+        return self._answers.within(tokens)
+
+    def forget(self) -> None:
+        """Drops the ids of all answers."""
+        self._answers.clear()
 
     def chat(self, messages: list[ChatMessage]) -> list[int]:
         """The prompt of a conversation, with one BOS where the model wants one."""

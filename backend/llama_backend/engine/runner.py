@@ -11,6 +11,7 @@ import numpy.typing as npt
 from llama_backend.engine.binding import lib, quick
 from llama_backend.engine.engine import NoRoom
 from llama_backend.engine.grammar import Candidates
+from llama_backend.engine.kv_files import Bytes
 from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.llama_sampler import LlamaSampler
 from llama_backend.engine.logprobs import log_softmax_of
@@ -89,7 +90,7 @@ class ModelRunner:
         self._candidates = Candidates(self._n_vocab)
         self._vocab = lib.llama_model_get_vocab(model.handle)
         self.n_batch = int(lib.llama_n_batch(self._context))
-        self.can_share = not (lib.llama_model_is_recurrent(model.handle) or lib.llama_model_is_hybrid(model.handle))
+        self.can_share = model.can_cut
         self._arrays = BatchArrays(self.n_batch)
         self._sample = quick("llama_sampler_sample")
         self._logits = quick("llama_get_logits_ith")
@@ -116,6 +117,21 @@ class ModelRunner:
         else:
             lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
             self.remove(target, length)
+
+    def dump(self, seq_id: int) -> Bytes | None:
+        size = lib.llama_state_seq_get_size(self._context, seq_id)
+        data = np.empty(size, np.uint8)
+        if not size or lib.llama_state_seq_get_data(self._context, _bytes_of(data), size, seq_id) != size:
+            return None
+        return data.data
+
+    def load(self, seq_id: int, data: Bytes, length: int) -> bool:
+        array = np.frombuffer(data, np.uint8)
+        taken = lib.llama_state_seq_set_data(self._context, _bytes_of(array), len(array), seq_id)
+        if taken == len(array) and lib.llama_memory_seq_pos_max(self._memory, seq_id) == length - 1:
+            return True
+        self.remove(seq_id, 0)
+        return False
 
     def warm_up(self, token: int) -> None:
         """Decodes one token, so that the weights are in memory and the graph is built."""
@@ -146,6 +162,10 @@ class ModelRunner:
 
     def _row(self, row: int) -> npt.NDArray[np.float32]:
         return np.ctypeslib.as_array(self._logits(self._context, row), (self._n_vocab,))
+
+
+def _bytes_of(array: npt.NDArray[np.uint8]) -> Any:
+    return _pointer(array, ctypes.POINTER(ctypes.c_uint8))
 
 
 def _pointer(array: npt.NDArray[Any], kind: Any) -> Any:

@@ -40,8 +40,8 @@ class Batch:
 class Scheduler:
     """First come, first served; a sequence that generates is never held up by one that is in prefill.
 
-    Where a unified pool runs full, the sequence that was admitted last gives up its cells and waits, to be
-    computed again later: nobody gets an error because of others.
+    Where a unified pool runs full, the sequence that was admitted last gives up its cells and waits: they are
+    kept in RAM where that is quicker than computing them again. Nobody gets an error because of others.
     """
 
     def __init__(self, cache: KVCache, budget: PrefillBudget) -> None:
@@ -101,14 +101,16 @@ class Scheduler:
                 self._cache.extend(item.sequence.slot, tokens)
 
     def _admit(self) -> None:
+        self._cache.token_seconds = self._budget.token_seconds or self._cache.token_seconds
         while self.waiting and self._fits(self.waiting[0]):
-            slot = self._cache.acquire(self.waiting[0].tokens)
+            slot = self._cache.acquire(self.waiting[0].tokens, self.waiting[0].private)
             if slot is None:
                 return
             sequence = self.waiting.popleft()
             sequence.slot = slot
             sequence.status = SequenceStatus.PREFILL
             self._cache.adopt_prefix(slot, sequence.tokens)
+            self._cache.restore(slot, sequence.tokens)
             self._follow(sequence)
             sequence.cached = min(len(slot.tokens), sequence.n_prompt)
             self.running.append(sequence)
@@ -181,7 +183,7 @@ class Scheduler:
         self._unplan(sequence, batch)
         self.running.remove(sequence)
         if sequence.slot is not None:
-            self._cache.clear(sequence.slot)
+            self._cache.clear(sequence.slot, durable=False)
             self._cache.release(sequence.slot)
         sequence.slot = sequence.leader = None
         sequence.status = SequenceStatus.WAITING

@@ -51,6 +51,8 @@ class Sequence:
     """A sequence whose prompt begins in the same way and is being computed; its cells are waited for."""
     led: int = 0
     """Tokens that the leader has in common with this one."""
+    private: bool = False
+    """Its tokens are to be kept nowhere but in its slot."""
     clock: Clock = field(default_factory=Clock)
     n_prompt: int = field(init=False)
 

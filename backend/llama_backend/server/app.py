@@ -31,6 +31,7 @@ def make_app(server: Server) -> Starlette:
         ("GET", "/v1/models", routes.models),
         ("GET", "/v1/models/{name:path}", routes.model),
         ("GET", "/v1/status", routes.status),
+        ("DELETE", "/v1/kv-states", routes.forget),
     ]
     probes = {"/livez": health.livez, "/startupz": health.startupz, "/readyz": health.readyz}
     app = Starlette(

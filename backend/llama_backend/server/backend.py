@@ -88,6 +88,7 @@ class Server:
             restarts=supervisor.restarts,
             rss=sum(map(resident_bytes, pids)),
             step_times=supervisor.times,
+            kv_store=supervisor.kv_store,
         )
 
 

@@ -21,8 +21,9 @@ from llama_backend.api import (
     TokenizeRequest,
     encode,
 )
-from llama_backend.errors import BodyTooLarge, InvalidRequest, ModelNotFound
+from llama_backend.errors import BodyTooLarge, Forbidden, InvalidRequest, ModelNotFound
 from llama_backend.server.answers import Shape
+from llama_backend.server.auth import is_unix
 from llama_backend.server.backend import Server, new_seed
 from llama_backend.server.events import EventStream, gone
 from llama_backend.server.ticket import Ticket
@@ -81,6 +82,14 @@ async def model(request: Request) -> Response:
 async def status(request: Request) -> Response:
     """`GET /v1/status`."""
     return as_json(server_of(request).status())
+
+
+async def forget(request: Request) -> Response:
+    """`DELETE /v1/kv-states`: drops what is kept of conversations; on the Unix socket only, since it is for all."""
+    if not is_unix(request):
+        raise Forbidden("KV states can be dropped over the Unix socket only")
+    server_of(request).supervisor.forget()
+    return Response(status_code=204)
 
 
 def server_of(request: Request) -> Server:
@@ -169,8 +178,8 @@ class _Run:
     def _submit(self, sampling: SamplingParams) -> Ticket:
         body = self._body
         messages, prompt = (body.messages, None) if isinstance(body, ChatRequest) else (None, body.single)
-        choices, top = body.choices, body.alternatives
-        return self._server.supervisor.submit(sampling, messages, prompt, n=choices, top_logprobs=top)
+        store, choices, top = body.store is not False, body.choices, body.alternatives
+        return self._server.supervisor.submit(sampling, messages, prompt, n=choices, top_logprobs=top, store=store)
 
 
 async def _whole(run: _Run, request: Request) -> Response:

@@ -9,7 +9,7 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from llama_backend.api import ChatMessage, SamplingParams, State, StepTimes, TokenCount
+from llama_backend.api import ChatMessage, KVStoreStatus, SamplingParams, State, StepTimes, TokenCount
 from llama_backend.errors import BackendError, EngineDied, InvalidRequest, ModelUnreadable, Unavailable, from_wire
 from llama_backend.guard import Suspects
 from llama_backend.ipc import (
@@ -20,10 +20,12 @@ from llama_backend.ipc import (
     EngineConfig,
     Event,
     Failed,
+    Forget,
     Loading,
     Ready,
     Refused,
     StepDone,
+    StoreChanged,
     Submit,
 )
 from llama_backend.server.child import EngineChild
@@ -64,6 +66,7 @@ class Supervisor:
         self.running = 0
         self.waiting = 0
         self.times: StepTimes | None = None
+        self.kv_store: KVStoreStatus | None = None
 
     @property
     def active(self) -> int:
@@ -108,13 +111,20 @@ class Supervisor:
         *,
         n: int = 1,
         top_logprobs: int | None = None,
+        store: bool = True,
     ) -> Ticket:
         """Hands a request for `n` answers to the engine; its ticket must be given to `release` in the end."""
         numbers = [next(self._numbers) for _ in range(n)]
         ticket = Ticket(numbers[0], n)
         self._tickets |= dict.fromkeys(numbers, ticket)
         request = Submit(
-            id=ticket.number, sampling=sampling, messages=messages, prompt=prompt, n=n, top_logprobs=top_logprobs
+            id=ticket.number,
+            sampling=sampling,
+            messages=messages,
+            prompt=prompt,
+            n=n,
+            top_logprobs=top_logprobs,
+            store=store,
         )
         self._requests[ticket.number] = request
         self._send(request)
@@ -126,6 +136,10 @@ class Supervisor:
         for number in ticket.numbers:
             if self._tickets.pop(number, None) is not None and number in ticket.unfinished:
                 self._send(Cancel(number))
+
+    def forget(self) -> None:
+        """Drops all KV states, in slots that are idle, in RAM and on disk."""
+        self._send(Forget())
 
     async def count(self, messages: list[ChatMessage] | None, prompt: str | None, return_tokens: bool) -> TokenCount:
         number = next(self._numbers)
@@ -139,7 +153,7 @@ class Supervisor:
         left = found.context - found.count
         return TokenCount(count=found.count, context=found.context, remaining=left, fits=left > 0, tokens=found.tokens)
 
-    def _send(self, command: Submit | Cancel | Count) -> None:
+    def _send(self, command: Submit | Cancel | Count | Forget) -> None:
         if self._child is not None:
             self._child.send(command)
 
@@ -236,6 +250,8 @@ class Supervisor:
                 self.ready, self.was_ready, self.progress = event, True, 1.0
                 self._set_state("ready")
                 self._send_again()
+            case StoreChanged(status):
+                self.kv_store = status
             case Failed(reason):
                 self._load_error = reason
 

@@ -58,13 +58,26 @@ def show(conversation_id: str | None, json: bool) -> None:
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("sure", "-y", "--yes", is_flag=True, help="Do not ask.")
 def delete(ids: tuple[str, ...], sure: bool) -> None:
-    """Delete conversations for good."""
+    """Delete conversations for good.
+
+    The backend's KV states of all conversations go as well; the others are computed again when they go on.
+    """
     with closing(_history()) as history:
         found = [history.conversation(ref) for ref in dict.fromkeys(ids)]
         if not sure and not _confirmed(found):
             raise click.exceptions.Exit(ExitCode.FAILURE)
         for conversation in found:
             history.delete(conversation.id)
+    _forget()
+
+
+def _forget() -> None:
+    import asyncio
+
+    from llama_chat.local import forget
+
+    setup = options.load({})
+    asyncio.run(forget(setup.settings, setup.paths))
 
 
 def _history() -> History:

@@ -13,9 +13,9 @@ from llama_chat.paths import Paths
 @click.command("paths")
 @options.as_json
 def command(json: bool, **params: Any) -> None:
-    """Show where settings, history, models and logs are.
+    """Show where settings, history, models, KV states and logs are.
 
-    LLAMA_CHAT_CONFIG_DIR, …_DATA_DIR, …_STATE_DIR, …_RUNTIME_DIR and …_MODELS_DIR set other places.
+    LLAMA_CHAT_CONFIG_DIR, …_DATA_DIR, …_STATE_DIR, …_CACHE_DIR, …_RUNTIME_DIR and …_MODELS_DIR set other places.
     """
     found = _facts(options.load(params).paths)
     if json:
@@ -29,6 +29,7 @@ def _facts(paths: Paths) -> dict[str, str]:
         "config": str(paths.config_file),
         "history": str(paths.history),
         "models": str(paths.models),
+        "states": str(paths.kv_states),
         "log": str(paths.log),
         "socket": str(paths.socket),
     }

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 @setting("parallel", "--parallel", metavar="N", help="Answers at the same time, each with a context of its own.")
 @setting("threads", "--threads", metavar="N", help="CPU threads.")
 @setting("gpu_layers", "--gpu-layers", metavar="N", help="Layers on the GPU, -1 for all.")
+@setting("kv_cache_dir", "--kv-cache-dir", metavar="FOLDER", help="Where KV states of conversations are kept.")
+@setting("kv_cache_size", "--kv-cache-size", metavar="MIB", help="Most of them on disk, 2048; 0 keeps none.")
+@setting("kv_cache_ram", "--kv-cache-ram", metavar="MIB", help="Most of them in RAM beside the context, 256.")
 @setting("idle_exit", "--idle-exit", metavar="SECONDS", help="End after as long without a request; 0 is never.")
 def command(**params: Any) -> int:
     """Run the backend in the foreground.
@@ -47,7 +50,7 @@ def _config(setup: Setup, model: InstalledModel) -> ServerConfig:
 
     settings = setup.settings
     return structs.replace(
-        server_config(settings, model),
+        server_config(settings, setup.paths, model),
         host=_host(setup),
         port=settings.port,
         socket=_absolute(settings.socket) or _usual_socket(setup.paths),

@@ -13,7 +13,7 @@ from llama_chat.cli.units import duration_text, size_text
 from llama_chat.errors import ChatError
 
 if TYPE_CHECKING:
-    from llama_backend.api import BackendStatus
+    from llama_backend.api import BackendStatus, KVStoreStatus
     from llama_backend.client import Address
 
 
@@ -76,10 +76,16 @@ def _rows(address: str, status: BackendStatus) -> list[tuple[str, ...]]:
         "GPU layers": status.gpu_layers,
         "uptime": duration_text(status.uptime),
         "memory": size_text(status.rss) if status.rss else None,
+        "KV states": _kv_states(status.kv_store) if status.kv_store else None,
         "restarts": status.restarts or None,
         "version": status.version or None,
     }
     return [(name, str(value)) for name, value in facts.items() if value is not None]
+
+
+def _kv_states(store: KVStoreStatus) -> str:
+    on_disk = f", {size_text(store.disk_bytes)} of {size_text(store.disk_limit)} on disk" if store.folder else ""
+    return f"{store.states}: {size_text(store.ram_bytes)} of {size_text(store.ram_limit)} in RAM{on_disk}"
 
 
 def _state(status: BackendStatus) -> str:

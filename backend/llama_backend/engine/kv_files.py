@@ -1,0 +1,196 @@
+"""KV states as files: one a conversation, for the eyes of this user only, checked before they are believed.
+
+A file is the magic, the length and the CRC-32 of a header, the header, and the state as llama.cpp gave it. Files
+lie in a folder that is named after all that a state depends on, so that those of other models or versions are
+never read. They are written beside their place and renamed, and the least recently used go first where the folder
+grows over its limit.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+from msgspec import Struct
+
+from llama_backend.kv_folder import ENDING, PART, files, folders, last_used, size_of
+
+_MAGIC = b"LCKV0001"
+_PREAMBLE = struct.Struct("<8sII")
+_MAX_HEADER = 64 * 1024 * 1024
+_STALE_PART_SECONDS = 600.0
+"""A half-written file that is older was left by a process that was killed."""
+_LEAST_FREE = 1 << 30
+"""Bytes that are left free on the disk, whatever the limit."""
+
+
+Bytes = bytes | bytearray | memoryview
+
+
+class DamagedState(Exception):
+    """A file is not what was written: cut, changed, or of another kind."""
+
+
+class StoredAnswer(Struct, frozen=True, array_like=True):
+    """Token ids of an answer in the conversation, so that the next prompt is cut into the same ones."""
+
+    tokens: list[int]
+    stripped: bool
+    """A leading space of the first token was not shown."""
+
+
+class _Header(Struct, frozen=True, array_like=True):
+    tokens: bytes
+    """Ids as little-endian int32."""
+    answers: list[StoredAnswer]
+    size: int
+    checksum: int
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """What a file's header says; `tokens` are int32."""
+
+    path: Path
+    tokens: bytes
+    answers: list[StoredAnswer]
+
+
+class StateFolder:
+    """The files of one `stamp` (32 hexadecimal digits) below `root`; `limit` is in bytes and counts those of all."""
+
+    def __init__(self, root: Path, stamp: str, limit: int) -> None:
+        self.root = root
+        self.limit = limit
+        self._folder = root / stamp
+
+    def scan(self) -> list[StateFile]:
+        """All states that are whole as far as their headers tell, least recently used first; others are removed."""
+        found = []
+        for path in sorted(files(self._folder), key=last_used):
+            try:
+                found.append(_read_header(path))
+            except (OSError, DamagedState):
+                self.remove(path)
+        self._remove_parts()
+        return found
+
+    def write(self, tokens: bytes, answers: list[StoredAnswer], data: Bytes) -> Path:
+        """Writes a state; raises OSError, also where the disk is nearly full."""
+        self._make()
+        view = memoryview(data).cast("B")
+        header = msgspec.msgpack.encode(_Header(tokens, answers, len(view), crc32(view)))
+        path = self._folder / f"{blake2b(tokens, digest_size=16).hexdigest()}{ENDING}"
+        part = path.with_suffix(f".{os.getpid()}{PART}")
+        try:
+            number = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(number, "wb", buffering=0) as file:
+                file.write(_PREAMBLE.pack(_MAGIC, len(header), crc32(header)) + header)
+                _write_all(number, view)
+            part.replace(path)
+        except OSError:
+            self.remove(part)
+            raise
+        return path
+
+    def read(self, path: Path) -> memoryview:
+        """The state in a file, mapped instead of copied: files are replaced but never written to.
+
+        Raises OSError and DamagedState.
+        """
+        with path.open("rb", buffering=0) as file:
+            header = _header_of(file.fileno(), path)
+            start = file.tell()
+            mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE, prot=mmap.PROT_READ)
+        data = memoryview(mapped)[start:]
+        if len(data) != header.size or crc32(data) != header.checksum:
+            raise DamagedState(f"{path}: the state is damaged")
+        with suppress(OSError):
+            os.utime(path)
+        return data
+
+    def remove(self, path: Path) -> None:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+    def shrink(self) -> set[Path]:
+        """Removes the least recently used files, of whatever stamp, until the limit is kept; returns which."""
+        sizes = {path: (last_used(path), size_of(path)) for path in self._all()}
+        excess = sum(size for _, size in sizes.values()) - self.limit
+        removed: set[Path] = set()
+        for path in sorted(sizes, key=lambda path: sizes[path]):
+            if excess <= 0:
+                break
+            self.remove(path)
+            removed.add(path)
+            excess -= sizes[path][1]
+        return removed
+
+    @property
+    def used(self) -> int:
+        """Bytes of all files, of whatever stamp."""
+        return sum(map(size_of, self._all()))
+
+    def _make(self) -> None:
+        """The folder, for this user alone; OSError where it cannot be had or the disk is nearly full."""
+        for folder in (self.root, self._folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk = os.statvfs(self.root)
+        if disk.f_bavail * disk.f_frsize < _LEAST_FREE:
+            raise OSError(f"less than {_LEAST_FREE >> 20} MiB are free in {self.root}")
+
+    def _all(self) -> Iterator[Path]:
+        return (path for folder in folders(self.root) for path in files(folder))
+
+    def _remove_parts(self) -> None:
+        for part in files(self._folder, PART):
+            if time.time() - last_used(part) > _STALE_PART_SECONDS:
+                self.remove(part)
+
+
+def _read_header(path: Path) -> StateFile:
+    with path.open("rb", buffering=0) as file:
+        header = _header_of(file.fileno(), path)
+        return StateFile(path, header.tokens, header.answers)
+
+
+def _header_of(number: int, path: Path) -> _Header:
+    """The header of an open file, which is left at the state's first byte; raises DamagedState."""
+    start = os.read(number, _PREAMBLE.size)
+    if len(start) != _PREAMBLE.size:
+        raise DamagedState(f"{path}: it is too short")
+    magic, length, checksum = _PREAMBLE.unpack(start)
+    if magic != _MAGIC or length > _MAX_HEADER:
+        raise DamagedState(f"{path}: it is no KV state of this version")
+    data = bytearray(length)
+    if _read_into(number, memoryview(data)) != length or crc32(data) != checksum:
+        raise DamagedState(f"{path}: its header is damaged")
+    try:
+        header = msgspec.msgpack.decode(data, type=_Header)
+    except msgspec.MsgspecError as error:
+        raise DamagedState(f"{path}: {error}") from error
+    if os.fstat(number).st_size != _PREAMBLE.size + length + header.size:
+        raise DamagedState(f"{path}: it is cut")
+    return header
+
+
+def _read_into(number: int, view: memoryview) -> int:
+    done = 0
+    while done < len(view) and (count := os.readv(number, [view[done:]])):
+        done += count
+    return done
+
+
+def _write_all(number: int, view: memoryview) -> None:
+    done = 0
+    while done < len(view):
+        done += os.write(number, view[done:])

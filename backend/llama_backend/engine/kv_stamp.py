@@ -1,0 +1,34 @@
+"""What a KV state depends on besides its tokens, as a name for the folder of such states."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from pathlib import Path
+
+from llama_backend.engine.kv_plan import KVPlan
+
+_FORMAT = "1"
+_SAMPLE = 1 << 20
+"""Bytes from the start and from the end of a model's file: its metadata, and weights."""
+
+
+def stamp_of(model: Path, library: Path, plan: KVPlan) -> str:
+    """32 hexadecimal digits; they change with the model's file, llama.cpp's build, and the layout of the cells.
+
+    llama.cpp loads a state only into as many streams as it had; and some models scale positions by the context.
+    Raises OSError.
+    """
+    streams = 1 if plan.unified else plan.slots
+    digest = blake2b(digest_size=16)
+    for part in (_FORMAT, f"{plan.context} {streams}", _facts(model), _facts(library)):
+        digest.update(f"{part}\n".encode())
+    with model.open("rb") as file:
+        digest.update(file.read(_SAMPLE))
+        file.seek(max(0, model.stat().st_size - _SAMPLE))
+        digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()
+
+
+def _facts(path: Path) -> str:
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
