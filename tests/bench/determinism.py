@@ -1,9 +1,9 @@
 """Whether a greedy answer is the same whoever is beside it: `python -m tests.bench.determinism`.
 
-In a unified KV cache the cells of an answer lie elsewhere when others are there, and attention adds them up in another
-order, so that the last bits of logits differ; an answer changes where two tokens were that close. This counts how often that happens, and how far
-apart the two likeliest tokens were there (their log probabilities, in the answer that was computed alone).
-"""
+In a unified KV cache the cells of an answer lie elsewhere when others are there, and attention adds them up in
+another order, so that the last bits of logits differ; an answer changes where two tokens were that close. This counts
+how often that happens, and how far apart the two likeliest tokens were there (their log probabilities, in the answer
+that was computed alone)."""
 
 from __future__ import annotations
 
