@@ -110,6 +110,17 @@ def test_states_outlive_the_process(store: KVStore, tmp_path: Path) -> None:
     other.close(5)
 
 
+def test_the_conversation_that_was_at_work_last_is_read_ahead(store: KVStore, tmp_path: Path) -> None:
+    for tokens in (A, B):
+        store.put(tokens, bytes(100), durable=True)
+        assert store.wait_written(5)
+    store.close(5)
+    other = make(tmp_path)
+    other.open()
+    other.close(5)
+    assert other.status.ram_bytes == 100
+
+
 def test_a_state_larger_than_the_ram_goes_to_disk_all_the_same(store: KVStore) -> None:
     store.put(A, bytes(5000), durable=True)
     assert store.wait_written(5)

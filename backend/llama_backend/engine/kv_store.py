@@ -92,7 +92,7 @@ class KVStore:
             for file in found:
                 self._entries.append(Entry(file.tokens, path=file.path, last_used=next(self._ticks)))
             self._disk_used = self._folder.used
-        self._writer = threading.Thread(target=self._write_pending, name="kv-writer", daemon=True)
+        self._writer = threading.Thread(target=self._work, name="kv-store", daemon=True)
         self._writer.start()
         return found
 
@@ -172,13 +172,7 @@ class KVStore:
         match = self.find(tokens)
         if match is None or match.entry.data is not None or match.length < self.held(tokens) + least:
             return
-        data = self.fetch(match.entry)
-        if data is None or len(data) > self._ram:
-            return
-        with self._changed:
-            match.entry.data = data
-            self._shrink_ram(match.entry)
-            self._notify()
+        self._read_ahead(match.entry)
 
     def used(self, match: Match) -> None:
         """Notes that a slot has a state now; the copy in RAM is not needed where the slot has all of it."""
@@ -250,8 +244,26 @@ class KVStore:
         self.version += 1
         self._changed.notify_all()
 
+    def _read_ahead(self, entry: Entry) -> None:
+        """Reads a state from disk, for a slot that is about to need it."""
+        data = self.fetch(entry)
+        if data is None or len(data) > self._ram:
+            return
+        with self._changed:
+            entry.data = data
+            self._shrink_ram(entry)
+            self._notify()
+
+    def _work(self) -> None:
+        """The thread of the store: reads the conversation that was at work last, which mostly goes on, then writes."""
+        with self._changed:
+            last = self._entries[-1] if self._entries else None
+        if last is not None and last.data is None:
+            self._read_ahead(last)
+        self._write_pending()
+
     def _write_pending(self) -> None:
-        """The writer's thread: the oldest pending entry first, until the store is closed and none is left."""
+        """Writes the oldest pending entry first, until the store is closed and none is left."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closing or self._next_pending() is not None)
