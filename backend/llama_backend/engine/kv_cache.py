@@ -37,7 +37,7 @@ class KVMemory(Protocol):
         ...
 
 
-LEAST_SHARED = 32
+LEAST_SHARED = 12
 """Tokens that taking over a part of a prompt must save: fewer are computed as quickly as a stream is copied."""
 LEAST_KEPT = 64
 """Tokens that keeping or loading a state must save."""
