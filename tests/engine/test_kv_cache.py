@@ -220,3 +220,14 @@ def test_a_short_prefix_is_not_worth_taking_over() -> None:
     cache.adopt_prefix(second, [*SYSTEM[: LEAST_SHARED - 1], 1, 2])
     assert not second.tokens
     assert not memory.shares
+
+
+def test_the_beginning_that_a_template_gives_every_prompt_is_worth_taking_over() -> None:
+    """About two dozen tokens of a default system prompt, which every new conversation begins with."""
+    memory, beginning = FakeMemory(200), SYSTEM[:24]
+    cache = KVCache(memory, slots=2, cells=200, unified=True)
+    memory.add(fill(cache, beginning).seq_id, 0, beginning)
+    second = cache.acquire([*beginning, 1, 2])
+    assert second is not None
+    cache.adopt_prefix(second, [*beginning, 1, 2])
+    assert second.tokens == beginning
