@@ -7,6 +7,7 @@ The engine sends one `StepDone` a step, with what it brought for all sequences.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
@@ -177,3 +178,22 @@ def frame(message: Command | Event) -> bytes:
     """The bytes of one message on the socket."""
     payload = _encoder.encode(message)
     return HEADER.pack(len(payload)) + payload
+
+
+class Frames:
+    """Cuts a stream of bytes into the payloads of its frames."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The payloads that are whole now."""
+        data, start = self._rest + data, 0
+        while len(data) - start >= HEADER.size:
+            begin = start + HEADER.size
+            end = begin + HEADER.unpack_from(data, start)[0]
+            if end > len(data):
+                break
+            yield data[begin:end]
+            start = end
+        self._rest = data[start:]

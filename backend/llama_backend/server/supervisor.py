@@ -190,10 +190,9 @@ class Supervisor:
 
     async def _follow(self, child: EngineChild) -> bool:
         """Takes in all that one engine says; returns whether another one should follow it."""
-        self.ready, self._load_error, loaded = None, None, False
-        async for event in child.events():
-            loaded = loaded or isinstance(event, Ready)
-            self._take(event)
+        self.ready, self._load_error = None, None
+        await child.follow(self._take)
+        loaded = self.ready is not None
         self._child = None
         self.running = self.waiting = 0
         reason = self._death(child)
