@@ -275,14 +275,18 @@ State = Literal["loading", "ready", "restarting", "failed", "draining"]
 
 
 class StepTimes(Struct, frozen=True):
-    """Where the engine's time went since it started, in seconds."""
+    """Where the engines' time went, in seconds."""
 
     steps: int = 0
     total: float = 0.0
+    schedule: float = 0.0
+    """Who is admitted, and which tokens a step computes."""
     decode: float = 0.0
     """Inside `llama_decode` and the wait for its results."""
     sample: float = 0.0
     """Inside llama.cpp's samplers."""
+    deliver: float = 0.0
+    """All that is left: from tokens to text, to what is sent."""
 
 
 class KVStoreStatus(Struct, frozen=True, kw_only=True):

@@ -22,6 +22,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """A socket that is bound already and inherited (its path is `socket`)."""
     api_key_file: str | None = None
     """File with one key a line; asked for on TCP, never on the Unix socket."""
+    metrics_open: bool = False
+    """Whether `/metrics` needs no key, as probes need none."""
     idle_exit: float | None = None
     """Seconds without a request after which the server ends; None is never."""
     max_queue: int = 256

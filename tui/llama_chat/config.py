@@ -44,6 +44,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """A backend elsewhere; None is the local one."""
     api_key_file: str | None = None
     """File with one API key a line; the first is sent to `url`, any is accepted by `serve`."""
+    metrics_open: bool = False
+    """Whether `serve` tells its metrics without a key."""
     models_dir: str | None = None
     """Folder with the models."""
     host: str | None = None

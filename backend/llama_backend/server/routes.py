@@ -26,6 +26,7 @@ from llama_backend.server.answers import Shape
 from llama_backend.server.auth import is_unix
 from llama_backend.server.backend import Server, new_seed
 from llama_backend.server.events import EventStream, gone
+from llama_backend.server.meter import Stopwatch
 from llama_backend.server.ticket import Ticket
 
 _MAX_BODY = 4 * 1024 * 1024
@@ -155,6 +156,7 @@ class _Run:
         self._server = server
         self._body = body
         self._patience = patience
+        self._watch = Stopwatch(server.meter)
         seed = new_seed() if body.seed is None else body.seed
         is_chat = isinstance(body, ChatRequest)
         self._sampling = msgspec.structs.replace(body.sampling(), seed=seed)
@@ -165,7 +167,7 @@ class _Run:
     async def ticket(self) -> AsyncIterator[Ticket]:
         """From admission to the end, with an accepted request; leaving early cancels the work."""
         server = self._server
-        with server.admission.enter(server.slots, self.choices):
+        with self._watch, server.admission.enter(server.slots, self.choices):
             sampling = await server.grammars.resolve(self._sampling)
             await server.supervisor.wait_ready(self._patience)
             ticket = self._submit(sampling)
@@ -178,8 +180,15 @@ class _Run:
     def _submit(self, sampling: SamplingParams) -> Ticket:
         body = self._body
         messages, prompt = (body.messages, None) if isinstance(body, ChatRequest) else (None, body.single)
-        store, choices, top = body.store is not False, body.choices, body.alternatives
-        return self._server.supervisor.submit(sampling, messages, prompt, n=choices, top_logprobs=top, store=store)
+        return self._server.supervisor.submit(
+            sampling,
+            messages,
+            prompt,
+            n=body.choices,
+            top_logprobs=body.alternatives,
+            store=body.store is not False,
+            observer=self._watch,
+        )
 
 
 async def _whole(run: _Run, request: Request) -> Response:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from llama_backend.errors import BackendError, InternalError
 from llama_backend.ipc import Piece
+
+Observer = Callable[[Piece, float], None]
+"""Called with each piece and the moment at which it came, in seconds of `time.monotonic`."""
 
 
 class Ticket:
@@ -16,7 +19,7 @@ class Ticket:
     kept, and the reader gets all that came since last time at once.
     """
 
-    def __init__(self, number: int, n: int = 1) -> None:
+    def __init__(self, number: int, n: int = 1, observer: Observer | None = None) -> None:
         self.number = number
         self.numbers = range(number, number + n)
         self.unfinished = set(self.numbers)
@@ -27,6 +30,7 @@ class Ticket:
         """Somebody has seen a part of the answers, so that they cannot be computed again from their start."""
         self.deaths = 0
         """How many engines ended while they computed this request."""
+        self._observer = observer
         self._pieces: list[Piece] = []
         self._error: BackendError | None = None
         self._changed = asyncio.Event()
@@ -39,7 +43,10 @@ class Ticket:
         self.prompt_tokens = prompt_tokens
         self._changed.set()
 
-    def deliver(self, piece: Piece) -> None:
+    def deliver(self, piece: Piece, now: float = 0.0) -> None:
+        """Takes a piece that came at `now`, in seconds of `time.monotonic`."""
+        if self._observer is not None:
+            self._observer(piece, now)
         self._pieces.append(piece)
         if piece.finish_reason is not None:
             self.unfinished.discard(piece.id)
