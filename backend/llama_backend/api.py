@@ -80,6 +80,8 @@ class _Request(SamplingParams, frozen=True, kw_only=True):
     n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
     """Answers to one prompt, which is computed once; their seeds follow one another."""
     response_format: ResponseFormat | None = None
+    timeout: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    """Seconds until the answer must be complete; after that there is an error, and what came stays."""
     store: bool | None = None
     """False keeps nothing of this request beyond its slot: its KV state goes neither to disk nor to RAM."""
 

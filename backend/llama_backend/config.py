@@ -28,6 +28,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Seconds without a request after which the server ends; None is never."""
     max_queue: int = 256
     """Requests that may wait for a slot; more get 429."""
+    request_timeout: float | None = None
+    """Most seconds that a request may take, also where it asks for more; None is no limit."""
     heartbeat: float = 15.0
     """Seconds of silence in a stream after which a comment is sent."""
     drain: float = 30.0

@@ -11,6 +11,7 @@
     ├─ Unavailable            503  loading, restarting or draining; carries `retry_after`
     │  ├─ ModelUnreadable     503  the file is no model that llama.cpp can load
     │  └─ EngineDied          503  the engine process ended under the request
+    ├─ DeadlineExceeded       504  the time that the request or the server allows is over
     ├─ InternalError          500  a fault of ours
     └─ Unreachable             –   no backend answers (raised by the client only)
 
@@ -98,6 +99,10 @@ class ModelUnreadable(Unavailable):
 
 class EngineDied(Unavailable):
     code = "engine_died"
+
+
+class DeadlineExceeded(BackendError):
+    status, code, type = 504, "deadline_exceeded", "timeout_error"
 
 
 class InternalError(BackendError):

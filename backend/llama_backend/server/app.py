@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from llama_backend.errors import BackendError, InternalError, MethodNotAllowed, NotFound
 from llama_backend.server import health, metrics, routes
 from llama_backend.server.backend import Server
-from llama_backend.server.routes import CLIENT_GONE, as_json, server_of
+from llama_backend.server.completion import CLIENT_GONE
+from llama_backend.server.routes import as_json, server_of
 
 _SILENT = ("/v1/status", "/metrics")
 """Asking how a server is keeps it no longer from ending for want of requests."""
@@ -74,6 +75,8 @@ async def _backend_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, BackendError)
     server_of(request).errors[error.code] += 1
     headers = {"Retry-After": str(max(1, ceil(error.retry_after)))} if error.retry_after is not None else {}
+    if error.status == 504:
+        headers["X-Should-Retry"] = "false"
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return as_json(error.to_wire(), error.status, headers)

@@ -57,6 +57,11 @@ class Ticket:
         self._pieces.clear()
         self.unfinished = set(self.numbers)
 
+    def stop(self, error: BackendError) -> None:
+        """Ends the reading of a request with an error, while the engine may still be at work on it."""
+        self._error = self._error or error
+        self._changed.set()
+
     def fail(self, error: BackendError) -> None:
         self._error = error
         self.unfinished.clear()
@@ -86,7 +91,7 @@ class Ticket:
 
     async def whole(self) -> list[Piece]:
         """One piece for each answer, once all have ended; raises where the request fails."""
-        while not self.finished:
+        while not self.finished and self._error is None:
             await self._wait()
         if self._error is not None:
             raise self._error

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @setting("kv_cache_dir", "--kv-cache-dir", metavar="FOLDER", help="Where KV states of conversations are kept.")
 @setting("kv_cache_size", "--kv-cache-size", metavar="MIB", help="Most of them on disk, 2048; 0 keeps none.")
 @setting("kv_cache_ram", "--kv-cache-ram", metavar="MIB", help="Most of them in RAM beside the context, 256.")
+@setting("request_timeout", "--request-timeout", metavar="SECONDS", help="Most that a request may take; 0: no limit.")
 @setting("idle_exit", "--idle-exit", metavar="SECONDS", help="End after as long without a request; 0 is never.")
 def command(**params: Any) -> int:
     """Run the backend in the foreground.
@@ -58,6 +59,7 @@ def _config(setup: Setup, model: InstalledModel) -> ServerConfig:
         api_key_file=_absolute(settings.api_key_file),
         metrics_open=settings.metrics_open,
         idle_exit=settings.idle_exit or None,
+        request_timeout=settings.request_timeout or None,
     )
 
 
