@@ -8,6 +8,7 @@
     ├─ Forbidden              403  a foreign Host header on a backend without a key
     ├─ ModelNotFound          404
     ├─ QueueFull              429  carries `retry_after` in seconds
+    ├─ RateLimited            429  more requests than the key may send; carries `retry_after`
     ├─ Unavailable            503  loading, restarting or draining; carries `retry_after`
     │  ├─ ModelUnreadable     503  the file is no model that llama.cpp can load
     │  └─ EngineDied          503  the engine process ended under the request
@@ -87,6 +88,10 @@ class MethodNotAllowed(BackendError):
 
 class QueueFull(BackendError):
     status, code, type = 429, "queue_full", "rate_limit_error"
+
+
+class RateLimited(BackendError):
+    status, code, type = 429, "rate_limit_exceeded", "rate_limit_error"
 
 
 class Unavailable(BackendError):

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from llama_backend.account import LOCAL, Account
 from llama_backend.api import ChatMessage, FinishReason, KVStoreStatus, SamplingParams, StepTimes, Timings, Usage
 
 HEADER = struct.Struct("<I")
@@ -53,6 +54,8 @@ class Submit(Struct, frozen=True, kw_only=True, tag=True):
     """Alternatives that the log probabilities of each token come with; None is without them."""
     store: bool = True
     """Whether its KV state may be kept in RAM and on disk."""
+    account: Account = LOCAL
+    """Whose it is."""
 
 
 class Cancel(Struct, frozen=True, tag=True):

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from time import perf_counter
 from typing import Any, Protocol
 
+from llama_backend.account import LOCAL, Account
 from llama_backend.api import FinishReason, SamplingParams, Timings, Usage
 from llama_backend.engine.budget import PrefillBudget
 from llama_backend.engine.detokenizer import Detokenizer
@@ -96,6 +97,7 @@ class LLMEngine:
         *,
         top_logprobs: int | None = None,
         store: bool = True,
+        account: Account = LOCAL,
     ) -> None:
         """Queues a prompt that is known to fit the context; `store` is whether its KV state may be kept.
 
@@ -110,6 +112,7 @@ class LLMEngine:
             tokens=list(tokens),
             max_tokens=sampling.limit,
             private=not store,
+            account=account,
             sampler=sampler,
             has_grammar=sampling.grammar is not None,
             detokenizer=Detokenizer(self._vocab.piece, sampling.stops, is_chat and self._vocab.space_prefix),

@@ -307,7 +307,9 @@ class Loaded:
             sampling = msgspec.structs.replace(command.sampling, seed=seed + index)
             is_chat, top = command.messages is not None, command.top_logprobs
             number = command.id + index
-            self._engine.submit(number, tokens, sampling, is_chat, top_logprobs=top, store=command.store)
+            self._engine.submit(
+                number, tokens, sampling, is_chat, top_logprobs=top, store=command.store, account=command.account
+            )
 
     def _report(self) -> None:
         """Sends the statistics now and then, and when the work is done."""

@@ -64,7 +64,7 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         server = server_of(request)
-        server.gate.check(request)
+        request.state.account = server.gate.check(request)
         if scope["path"] not in _SILENT:
             server.admission.touch()
         answer = await self._handler(request)

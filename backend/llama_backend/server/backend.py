@@ -16,6 +16,7 @@ from llama_backend.server.auth import Gate
 from llama_backend.server.child import resident_bytes
 from llama_backend.server.grammars import Grammars
 from llama_backend.server.meter import Meter
+from llama_backend.server.rate_limit import RateLimits
 from llama_backend.server.supervisor import Supervisor
 
 _UNKNOWN_SLOTS = 4
@@ -30,6 +31,7 @@ class Server:
     gate: Gate
     admission: Admission
     grammars: Grammars
+    rates: RateLimits = field(default_factory=RateLimits)
     meter: Meter = field(default_factory=Meter)
     errors: Counter[str] = field(default_factory=Counter)
     """Answers that were errors, by code."""

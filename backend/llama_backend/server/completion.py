@@ -6,12 +6,14 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from time import monotonic
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from llama_backend.account import Account
 from llama_backend.api import ChatRequest, CompletionRequest, SamplingParams
 from llama_backend.server.answers import Shape
 from llama_backend.server.backend import Server, new_seed
@@ -37,8 +39,10 @@ async def complete(request: Request, server: Server, body: ChatRequest | Complet
     """The answer to a request that is valid."""
     server.check_model(body.model)
     server.check_open()
+    account: Account = request.state.account
     deadline = deadline_of(request, body.timeout, server.config.request_timeout)
-    run = _Run(server, body, patience(request), deadline)
+    server.rates.take(account, monotonic())
+    run = _Run(server, body, account, patience(request), deadline)
     return await _stream(run, request, server.config.heartbeat) if body.stream else await _whole(run, request)
 
 
@@ -46,13 +50,19 @@ class _Run:
     """One completion: its pieces, and how they are written."""
 
     def __init__(
-        self, server: Server, body: ChatRequest | CompletionRequest, patience: float, deadline: Deadline
+        self,
+        server: Server,
+        body: ChatRequest | CompletionRequest,
+        account: Account,
+        patience: float,
+        deadline: Deadline,
     ) -> None:
         self._server = server
         self._body = body
+        self._account = account
         self._patience = patience
         self._deadline = deadline
-        self._watch = Stopwatch(server.meter)
+        self._watch = Stopwatch(server.meter, account)
         seed = new_seed() if body.seed is None else body.seed
         is_chat = isinstance(body, ChatRequest)
         self._sampling = msgspec.structs.replace(body.sampling(), seed=seed)
@@ -63,7 +73,7 @@ class _Run:
     async def ticket(self) -> AsyncIterator[Ticket]:
         """From admission to the end, with an accepted request; leaving early cancels the work."""
         server = self._server
-        with self._watch, server.admission.enter(server.slots, self.choices):
+        with self._watch, server.admission.enter(server.slots, self.choices, self._account):
             async with self._deadline.waiting():
                 sampling = await server.grammars.resolve(self._sampling)
                 await server.supervisor.wait_ready(self._patience)
@@ -85,6 +95,7 @@ class _Run:
             n=body.choices,
             top_logprobs=body.alternatives,
             store=body.store is not False,
+            account=self._account,
             observer=self._watch,
         )
 

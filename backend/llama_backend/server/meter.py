@@ -7,6 +7,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
+from llama_backend.account import LOCAL, Account
 from llama_backend.errors import BackendError
 from llama_backend.ipc import Piece
 from llama_backend.server.prometheus import Histogram
@@ -22,6 +23,10 @@ class Meter:
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
         """Requests by finish reason or by the code of their error."""
+        self.accounts: Counter[str] = Counter()
+        """Requests by account."""
+        self.account_tokens: Counter[str] = Counter()
+        """Tokens of prompts and of answers that have ended, by account."""
         self.queue = Histogram(*_WAITS)
         """From the acceptance of a request by the engine to its first step."""
         self.first_token = Histogram(*_WAITS)
@@ -35,8 +40,9 @@ class Meter:
 class Stopwatch:
     """Times one request from its making on, and counts it when the block that it guards ends."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, account: Account = LOCAL) -> None:
         self._meter = meter
+        self._account = account.name
         self._begin = monotonic()
         self._last: dict[int, float] = {}
         self._reason: str | None = None
@@ -61,9 +67,13 @@ class Stopwatch:
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self._meter.outcomes[self._outcome(error)] += 1
+        self._meter.accounts[self._account] += 1
         self._meter.duration.observe(monotonic() - self._begin)
 
     def _end(self, piece: Piece) -> None:
+        if piece.usage is not None:
+            tokens = piece.usage.completion_tokens + (0 if self._reason else piece.usage.prompt_tokens)
+            self._meter.account_tokens[self._account] += tokens
         self._reason = piece.finish_reason
         if piece.timings is not None:
             self._meter.queue.observe(piece.timings.queue_ms / 1e3)

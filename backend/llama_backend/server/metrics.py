@@ -51,6 +51,11 @@ def _write_requests(page: Page, server: Server, model: Labels) -> None:
     meter, supervisor = server.meter, server.supervisor
     outcomes = [({**model, "outcome": name}, count) for name, count in sorted(meter.outcomes.items())]
     page.counter("requests_total", "Requests that have ended, by finish reason or code of the error.", *outcomes)
+    for name, about, by_account in (
+        ("key_requests_total", "Requests that have ended, by the name of the key.", meter.accounts),
+        ("key_tokens_total", "Tokens of prompts and answers, by the name of the key.", meter.account_tokens),
+    ):
+        page.counter(name, about, *[({**model, "key": key}, count) for key, count in sorted(by_account.items())])
     page.gauge("requests_active", "Answers asked for that have not ended.", (model, server.admission.inside))
     page.gauge("requests_running", "Sequences that have a slot.", (model, supervisor.running))
     page.gauge("requests_queued", "Sequences that wait for a slot.", (model, supervisor.waiting))

@@ -9,6 +9,7 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
+from llama_backend.account import LOCAL, Account
 from llama_backend.api import ChatMessage, KVStoreStatus, SamplingParams, State, TokenCount
 from llama_backend.errors import BackendError, EngineDied, InvalidRequest, ModelUnreadable, Unavailable, from_wire
 from llama_backend.guard import Suspects
@@ -114,6 +115,7 @@ class Supervisor:
         n: int = 1,
         top_logprobs: int | None = None,
         store: bool = True,
+        account: Account = LOCAL,
         observer: Observer | None = None,
     ) -> Ticket:
         """Hands a request for `n` answers to the engine; its ticket must be given to `release` in the end."""
@@ -128,6 +130,7 @@ class Supervisor:
             n=n,
             top_logprobs=top_logprobs,
             store=store,
+            account=account,
         )
         self._requests[ticket.number] = request
         self._send(request)
