@@ -54,6 +54,7 @@ def test_by_default_it_listens_on_this_machine(describe: Describe, isolated_home
         (["--socket", "x.sock", "--host", "::1"], {"host": "::1", "port": 8080}),
         (["--idle-exit", "5"], {"idle_exit": 5.0}),
         (["--idle-exit", "0"], {"idle_exit": None}),
+        (["--drain", "120"], {"drain": 120.0}),
     ],
 )
 def test_where_it_listens(describe: Describe, args: list[str], fields: dict[str, Any]) -> None:
