@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -30,13 +28,6 @@ from tests.container.manifests import (
 pytestmark = needs_kubectl
 ON_UFS = [name for name in OVERLAYS if name != "local-cpu"]
 SERVING = [name for name in OVERLAYS if name != "vllm"]
-
-
-@pytest.fixture
-def scratch() -> Iterator[Path]:
-    """A folder inside the tree, which is as far as kustomize reads."""
-    with TemporaryDirectory(dir=TREE, prefix=".") as folder:
-        yield Path(folder)
 
 
 def seconds(probe: Manifest) -> int:
