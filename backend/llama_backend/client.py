@@ -24,7 +24,7 @@ from llama_backend.api import (
     decode_chunk,
     encode,
 )
-from llama_backend.errors import BackendError, Unauthorized, Unreachable, from_wire
+from llama_backend.errors import BackendError, ConnectionLost, Unauthorized, Unreachable, from_wire
 
 T = TypeVar("T")
 
@@ -144,10 +144,14 @@ class Client:
             yield
         except httpx2.ConnectError as error:
             raise Unreachable(f"no backend answers at {self.address}: {error}") from error
+        except httpx2.ConnectTimeout as error:
+            raise Unreachable(f"nobody answers at {self.address} in time") from error
         except httpx2.TimeoutException as error:
-            raise Unreachable(f"the backend at {self.address} does not answer in time") from error
+            raise ConnectionLost(f"the backend at {self.address} does not answer in time") from error
+        except httpx2.TransportError as error:
+            raise ConnectionLost(f"the connection to {self.address} broke: {error or type(error).__name__}") from error
         except (httpx2.RequestError, httpx2.InvalidURL) as error:
-            raise Unreachable(f"the connection to {self.address} broke: {error or type(error).__name__}") from error
+            raise Unreachable(f"{self.address} cannot be asked: {error or type(error).__name__}") from error
         except msgspec.MsgspecError as error:
             raise BackendError(f"the backend at {self.address} answered something else: {error}") from error
 
@@ -200,7 +204,7 @@ async def _deltas(answer: httpx2.Response) -> AsyncGenerator[Delta, None]:
             finished = finished or delta.finish_reason is not None
             yield delta
     if not finished:
-        raise Unreachable("the connection to the backend broke before the answer was complete")
+        raise ConnectionLost("the connection to the backend broke before the answer was complete")
 
 
 async def _lines(answer: httpx2.Response) -> AsyncGenerator[bytes, None]:
