@@ -134,7 +134,7 @@ def test_a_keyring_that_is_locked_has_no_key(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_first_key_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "keys"
-    file.write_text("# team\n\none \ntwo\n")
+    file.write_text("# team\n\none name=alice weight=2\ntwo\n")
     assert read_key(str(file)) == "one"
 
 

@@ -58,6 +58,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     targets: dict[str, NamedTarget] = field(default_factory=dict)
     api_key_file: str | None = None
     """File with one API key a line; the first is sent to a backend elsewhere, any is accepted by `serve`."""
+    metrics_open: bool = False
+    """Whether `serve` tells its metrics without a key."""
     models_dir: str | None = None
     """Folder with the models."""
     host: str | None = None
@@ -74,6 +76,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """Layers on the GPU; -1 is all; None is all where there is a GPU."""
     idle_exit: Annotated[float, Meta(ge=0, le=1e9)] | None = None
     """Seconds without a request until a backend ends, 0 is never; None is 600 in the background, else never."""
+    request_timeout: Annotated[float, Meta(ge=0, le=1e6)] | None = None
+    """Most seconds that `serve` lets a request take; 0 is no limit, the default."""
     kv_cache_dir: str | None = None
     """Folder for KV states on disk; None is one below the user's cache folder."""
     kv_cache_size: Annotated[int, Meta(ge=0, le=1 << 30)] = 2048

@@ -28,7 +28,7 @@ def find_key(target: Target, key_file: str | None) -> str | None:
 
 
 def read_key(file: str) -> str:
-    """The first API key in a file with one key a line and comments after `#`; raises ConfigError."""
+    """The first API key in a file as `serve` takes it; raises ConfigError."""
     try:
         text = Path(file).expanduser().read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
@@ -40,9 +40,9 @@ def read_key(file: str) -> str:
 
 
 def first_key(text: str) -> str | None:
-    """The first key of a text with one a line and comments after `#`."""
-    lines = (line.strip() for line in text.splitlines())
-    return next((line for line in lines if line and not line.startswith("#")), None)
+    """The first key of a text with one a line, perhaps words after it, and comments after `#`."""
+    lines = (line.split() for line in text.splitlines())
+    return next((words[0] for words in lines if words and not words[0].startswith("#")), None)
 
 
 def _from_variable(name: str) -> str:
