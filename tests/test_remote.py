@@ -125,13 +125,13 @@ async def test_a_port_forward_that_dies_is_started_again(cluster: Cluster) -> No
 async def test_the_key_comes_from_the_secret(
     cluster: Cluster, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster.set(secret=base64.b64encode(b"# keys\nfrom the Secret\n").decode())
+    cluster.set(secret=base64.b64encode(b"# keys\nfrom-the-Secret name=alice\n").decode())
     monkeypatch.setenv("LLAMA_CHAT_API_KEY", "general")
     async with aclosing(connect("kube://chat/llama-chat:80?secret=api/keys.txt")) as connection:
         await answer(connection)
-    assert backend.keys == ["Bearer from the Secret"]
+    assert backend.keys == ["Bearer from-the-Secret"]
     assert cluster.calls[0][2:] == ["get", "secret", "api", "--output", r"jsonpath={.data.keys\.txt}"]
-    assert "from the Secret" not in str(cluster.calls)
+    assert "from-the-Secret" not in str(cluster.calls)
     assert "KEY IN ENVIRONMENT" not in str(cluster.calls)
 
 

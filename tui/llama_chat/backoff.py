@@ -19,14 +19,21 @@ class Backoff:
         self.patience = patience
         """Seconds."""
         self._tries = 0
-        self._since = monotonic()
+        self._since = 0.0
+
+    @property
+    def is_trying(self) -> bool:
+        """Whether there was a pause since the last success."""
+        return self._tries > 0
 
     def succeed(self) -> None:
-        """Begins anew: what comes is another break."""
-        self._tries, self._since = 0, monotonic()
+        """Begins anew: what comes is another break, with as much patience."""
+        self._tries = 0
 
     async def pause(self, error: Exception) -> None:
         """Waits; raises `error` where patience is at its end."""
+        if not self._tries:
+            self._since = monotonic()
         left = self._since + self.patience - monotonic()
         if left <= 0:
             raise error

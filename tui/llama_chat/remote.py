@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from llama_backend.errors import BackendError, ConnectionLost, Unreachable
+from llama_backend.errors import BackendError, ConnectionLost, NotFound, Unavailable, Unreachable
+from llama_backend.position import Position
 from llama_chat.backoff import Backoff
 from llama_chat.errors import PodPending
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from llama_backend.client import Client
     from llama_chat.config import Settings
     from llama_chat.road import Road, Stage, Tell
+
+_MARGIN_SECONDS = 10.0
+"""How much longer than a server keeps an answer it is asked for it; its clock begins when it notices the break."""
 
 
 class RemoteConnection:
@@ -48,22 +52,25 @@ class RemoteConnection:
         self._listener = tell
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """As Client.chat; a connection that breaks before the answer begins is made again."""
-        request = as_logged(request, self._settings)
-        backoff = Backoff()
-        while True:
-            begun = False
-            try:
-                async with self._client() as client, aclosing(client.chat(request)) as deltas:
-                    async for delta in deltas:
-                        begun = True
-                        yield delta
-                return
-            except Unreachable as error:
-                if begun or not self._may_pass(error):
-                    raise
-                self._tell("reconnecting", error.message)
-                await backoff.pause(error)
+        """As Client.chat; where the connection breaks, the answer is taken up where it was.
+
+        Servers that do not keep answers are asked again as long as nothing has come.
+        """
+        request, position, backoff = as_logged(request, self._settings), Position(), Backoff()
+        is_complete = False
+        try:
+            while not is_complete:
+                try:
+                    async with self._client() as client, aclosing(client.chat(request, position)) as deltas:
+                        async for delta in deltas:
+                            self._progress(backoff)
+                            yield delta
+                    is_complete = True
+                except (Unreachable, Unavailable, NotFound) as error:
+                    await self._recover(backoff, position, error)
+        finally:
+            if not is_complete:
+                await self._stop(position)
 
     async def count(self, messages: list[ChatMessage]) -> TokenCount:
         async with self._client() as client:
@@ -84,9 +91,33 @@ class RemoteConnection:
             await client.aclose()
         await self._road.close()
 
-    def _may_pass(self, error: Unreachable) -> bool:
-        """Whether another try may help: not where nobody ever answered at that address."""
-        return self._was_reached or isinstance(error, ConnectionLost | PodPending)
+    def _progress(self, backoff: Backoff) -> None:
+        if backoff.is_trying:
+            backoff.succeed()
+            self._tell("reached", "")
+
+    async def _recover(self, backoff: Backoff, position: Position, error: BackendError) -> None:
+        """Waits before another try; raises where that does not help."""
+        if position.last and isinstance(error, NotFound):
+            raise ConnectionLost("the connection broke, and the backend does not have the answer any more") from error
+        if not self._may_pass(position, error):
+            raise error
+        if position.grace is not None:
+            backoff.patience = position.grace + _MARGIN_SECONDS
+        self._tell("reconnecting", error.message)
+        await backoff.pause(error)
+
+    def _may_pass(self, position: Position, error: BackendError) -> bool:
+        """Whether another try may help: not where nobody ever answered, nor where the server does not keep the rest."""
+        if not position.can_go_on or position.has_begun:
+            return position.can_go_on
+        return isinstance(error, ConnectionLost | PodPending) or (self._was_reached and isinstance(error, Unreachable))
+
+    async def _stop(self, position: Position) -> None:
+        """Tells the server that nobody comes back for the answer; where that fails it finds out by itself."""
+        if self._open_client is not None and position.grace is not None:
+            with suppress(BackendError):
+                await self._open_client.stop(position)
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[Client]:
