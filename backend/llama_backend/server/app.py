@@ -30,6 +30,8 @@ def make_app(server: Server) -> Starlette:
     handlers: list[tuple[str, str, Handler]] = [
         ("POST", "/v1/chat/completions", routes.chat_completions),
         ("POST", "/v1/completions", routes.completions),
+        ("GET", "/v1/streams/{name}", routes.stream),
+        ("DELETE", "/v1/streams/{name}", routes.stop_stream),
         ("POST", "/v1/tokenize", routes.tokenize),
         ("GET", "/v1/models", routes.models),
         ("GET", "/v1/models/{name:path}", routes.model),
