@@ -43,7 +43,7 @@ _MOST_DEATHS = 2
 """A request that was in the batch when so many engines died is not given to another."""
 _STABLE_SECONDS = 10.0
 _BACKOFF_SECONDS = (0.0, 0.5, 2.0, 5.0, 10.0)
-"""Pauses before restarts of an engine that keeps dying young."""
+"""Pauses before restarts of an engine that keeps dying young, without having answered anything."""
 
 
 class Supervisor:
@@ -60,6 +60,8 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._load_error: str | None = None
         self._failed_at = 0.0
+        self._delivered = False
+        """The present engine has brought a part of an answer."""
         self.state: State = "loading"
         self.progress = 0.0
         self.reason: str | None = None
@@ -191,12 +193,13 @@ class Supervisor:
                 return
             if not await self._follow(self._child):
                 return
-            died_young = 0 if monotonic() - begin > _STABLE_SECONDS else died_young + 1
+            is_old = self._delivered or monotonic() - begin > _STABLE_SECONDS
+            died_young = 0 if is_old else died_young + 1
             await asyncio.sleep(_BACKOFF_SECONDS[min(died_young, len(_BACKOFF_SECONDS)) - 1] if died_young else 0)
 
     async def _follow(self, child: EngineChild) -> bool:
         """Takes in all that one engine says; returns whether another one should follow it."""
-        self.ready, self._load_error = None, None
+        self.ready, self._load_error, self._delivered = None, None, False
         await child.follow(self._take)
         loaded = self.ready is not None
         self._child = None
@@ -239,6 +242,7 @@ class Supervisor:
         match event:
             case StepDone():
                 self.running, self.waiting = event.running, event.waiting
+                self._delivered = self._delivered or bool(event.pieces)
                 now = monotonic()
                 for piece in event.pieces:
                     if ticket := self._tickets.get(piece.id):
