@@ -10,6 +10,7 @@
     ├─ QueueFull              429  carries `retry_after` in seconds
     ├─ Unavailable            503  loading, restarting or draining; carries `retry_after`
     │  ├─ ModelUnreadable     503  the file is no model that llama.cpp can load
+    │  ├─ DeviceUnavailable   503  a GPU was asked for that is not there
     │  └─ EngineDied          503  the engine process ended under the request
     ├─ InternalError          500  a fault of ours
     └─ Unreachable             –   no backend answers (raised by the client only)
@@ -94,6 +95,10 @@ class Unavailable(BackendError):
 
 class ModelUnreadable(Unavailable):
     code = "model_unreadable"
+
+
+class DeviceUnavailable(Unavailable):
+    code = "device_unavailable"
 
 
 class EngineDied(Unavailable):

@@ -79,7 +79,7 @@ class Server:
             path=self.config.engine.path,
             context=ready.context if ready else None,
             slots=ready.slots if ready else None,
-            threads=ready.threads if ready else None,
+            threads=supervisor.tuning.threads if supervisor.tuning else ready.threads if ready else None,
             kv_unified=ready.kv_unified if ready else None,
             gpu_layers=ready.gpu_layers if ready else None,
             running=supervisor.running,
@@ -88,6 +88,7 @@ class Server:
             restarts=supervisor.restarts,
             rss=sum(map(resident_bytes, pids)),
             step_times=supervisor.times,
+            tuning=supervisor.tuning,
             kv_store=supervisor.kv_store,
         )
 
