@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from llama_backend.account import LOCAL, Account
 from llama_backend.api import (
     ChatMessage,
     FinishReason,
@@ -77,6 +78,8 @@ class Submit(Struct, frozen=True, kw_only=True, tag=True):
     """Alternatives that the log probabilities of each token come with; None is without them."""
     store: bool = True
     """Whether its KV state may be kept in RAM and on disk."""
+    account: Account = LOCAL
+    """Whose it is."""
 
 
 class Cancel(Struct, frozen=True, tag=True):
@@ -189,7 +192,24 @@ class StepDone(Struct, frozen=True, kw_only=True, tag=True):
     pieces: list[Piece]
     running: int
     waiting: int
-    times: StepTimes | None = None
+
+
+class Stats(Struct, frozen=True, kw_only=True, tag=True):
+    """What an engine has counted since it started, and how its KV cells are used."""
+
+    times: StepTimes
+    prompt_tokens: int
+    cached_tokens: int
+    """Prompt tokens that were not computed, since their cells were there or came from a store."""
+    generated_tokens: int
+    preemptions: int
+    kv_cells: int
+    kv_used: int
+    """Cells that hold tokens, also of sequences that have ended."""
+    kv_busy: int
+    """Cells of sequences that run."""
+    kv_shared: int
+    """Cells that are saved since sequences share them."""
 
 
 class StoreChanged(Struct, frozen=True, tag=True):
@@ -198,7 +218,7 @@ class StoreChanged(Struct, frozen=True, tag=True):
     status: KVStoreStatus
 
 
-Event = Loading | Ready | Tuned | Failed | Accepted | Refused | Counted | StepDone | StoreChanged
+Event = Loading | Ready | Tuned | Failed | Accepted | Refused | Counted | StepDone | Stats | StoreChanged
 Direction = Literal["command", "event"]
 
 _encoder = msgspec.msgpack.Encoder()

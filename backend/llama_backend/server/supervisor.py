@@ -9,7 +9,8 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from llama_backend.api import ChatMessage, KVStoreStatus, SamplingParams, State, StepTimes, TokenCount, TuningStatus
+from llama_backend.account import LOCAL, Account
+from llama_backend.api import ChatMessage, KVStoreStatus, SamplingParams, State, TokenCount, TuningStatus
 from llama_backend.errors import BackendError, EngineDied, InvalidRequest, Unavailable, from_wire
 from llama_backend.guard import Suspects
 from llama_backend.ipc import (
@@ -24,13 +25,15 @@ from llama_backend.ipc import (
     Loading,
     Ready,
     Refused,
+    Stats,
     StepDone,
     StoreChanged,
     Submit,
     Tuned,
 )
 from llama_backend.server.child import EngineChild
-from llama_backend.server.ticket import Ticket
+from llama_backend.server.ticket import Observer, Ticket
+from llama_backend.server.totals import Totals
 
 _log = logging.getLogger("llama_backend.server")
 _RELOAD_SECONDS = 1.0
@@ -68,7 +71,7 @@ class Supervisor:
         self.restarts = 0
         self.running = 0
         self.waiting = 0
-        self.times: StepTimes | None = None
+        self.totals = Totals()
         self.kv_store: KVStoreStatus | None = None
         self.tuning: TuningStatus | None = None
 
@@ -116,10 +119,12 @@ class Supervisor:
         n: int = 1,
         top_logprobs: int | None = None,
         store: bool = True,
+        account: Account = LOCAL,
+        observer: Observer | None = None,
     ) -> Ticket:
         """Hands a request for `n` answers to the engine; its ticket must be given to `release` in the end."""
         numbers = [next(self._numbers) for _ in range(n)]
-        ticket = Ticket(numbers[0], n)
+        ticket = Ticket(numbers[0], n, observer)
         self._tickets |= dict.fromkeys(numbers, ticket)
         request = Submit(
             id=ticket.number,
@@ -129,6 +134,7 @@ class Supervisor:
             n=n,
             top_logprobs=top_logprobs,
             store=store,
+            account=account,
         )
         self._requests[ticket.number] = request
         self._send(request)
@@ -199,6 +205,7 @@ class Supervisor:
         loaded = self.ready is not None
         self._child = None
         self.running = self.waiting = 0
+        self.totals.close()
         reason = self._death(child)
         if loaded:
             self.restarts += 1
@@ -235,10 +242,13 @@ class Supervisor:
     def _take(self, event: Event) -> None:
         match event:
             case StepDone():
-                self.running, self.waiting, self.times = event.running, event.waiting, event.times
+                self.running, self.waiting = event.running, event.waiting
+                now = monotonic()
                 for piece in event.pieces:
                     if ticket := self._tickets.get(piece.id):
-                        ticket.deliver(piece)
+                        ticket.deliver(piece, now)
+            case Stats():
+                self.totals.take(event)
             case Accepted(number, prompt_tokens):
                 if ticket := self._tickets.get(number):
                     ticket.accept(prompt_tokens)
