@@ -378,9 +378,8 @@ def test_types_of_keys_and_values(start: Start, demo_model: Path, kv_type: str) 
     assert tuning is not None
     assert (tuning.kv_type, tuning.kv_cells, tuning.flash_attention) == (kv_type, 256, True)
     assert tuning.kv_bytes == 256 * {"f16": 23040, "q8_0": 12240, "q4_0": 6480}[kv_type]
-    prompt = [ChatMessage("user", "What is the capital of France?")]
-    engine.send(Submit(id=1, sampling=GREEDY, messages=prompt))
-    assert "Paris" in engine.answer(1)[0]
+    engine.send(Submit(id=1, sampling=GREEDY, prompt="The capital of France is"))
+    assert engine.answer(1)[0].startswith(" Paris")
 
 
 def test_what_was_set_by_hand_is_kept(start: Start, demo_model: Path) -> None:
