@@ -16,14 +16,15 @@ import msgspec
 
 from llama_backend.engine.binding import LIBRARY, LlamaLog
 from llama_backend.engine.engine import LLMEngine
-from llama_backend.engine.hardware import available_memory, default_threads
 from llama_backend.engine.kv_cache import LEAST_KEPT, KVCache
 from llama_backend.engine.kv_files import StateFolder
-from llama_backend.engine.kv_plan import KVPlan, plan_kv
+from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.kv_stamp import stamp_of
 from llama_backend.engine.kv_store import KVStore
 from llama_backend.engine.model import Model
+from llama_backend.engine.outbox import Outbox
 from llama_backend.engine.prompt import PromptBuilder
+from llama_backend.engine.tuning import Tuning, plan_context, plan_gpus
 from llama_backend.errors import BackendError, InvalidRequest, PromptTooLong
 from llama_backend.guard import Guard
 from llama_backend.ipc import (
@@ -44,6 +45,7 @@ from llama_backend.ipc import (
     Stop,
     StoreChanged,
     Submit,
+    Tuned,
     decode_command,
     frame,
 )
@@ -180,7 +182,7 @@ def run(config: EngineConfig, sock: socket.socket, guard: Guard) -> int:
     try:
         loaded = _load(config, channel, log, guard)
     except BackendError as error:
-        channel.send(Failed(error.message))
+        channel.send(Failed(error.message, error.code))
         return 1
     except BrokenPipeError:
         return 0
@@ -193,33 +195,40 @@ def _load(config: EngineConfig, channel: Channel, log: LlamaLog, guard: Guard) -
     # The engine's numpy takes as long to import as a small model to load: both at once.
     importer = threading.Thread(target=lambda: __import__("llama_backend.engine.runner"))
     importer.start()
-    model = Model(config.path, config.gpu_layers, log, _Progress(channel))
+    offload = plan_gpus(config)
+    if offload is not None:
+        print(offload.text, file=sys.stderr, flush=True)
+    model = Model(config.path, offload, log, _Progress(channel))
     importer.join()
     from llama_backend.engine.runner import ModelRunner
 
-    plan = plan_kv(config, model.context_trained, model.kv_bytes_per_token, available_memory())
-    threads = config.threads or default_threads()
+    plan = plan_context(config, model, offload)
+    tuning = Tuning(config, plan, model, offload)
     vocab, inbox = model.vocab, Inbox()
     prompts = PromptBuilder(vocab, model.template)
     store = _open_store(config, model, plan, prompts)
     Reader(channel, inbox, prompts, store, plan.context).start()
-    runner = ModelRunner(model, plan, threads)
+    runner = ModelRunner(model, plan, tuning.threads, tuning.tuner)
+    tuning.note_context(log)
     runner.warm_up(vocab.bos or 0)
     cache = KVCache(runner, plan.slots, plan.cells, plan.unified, store)
     ready = Ready(
         context=plan.context,
         context_trained=model.context_trained,
         slots=plan.slots,
-        threads=threads,
-        gpu_layers=model.gpu_layers,
+        threads=tuning.threads,
+        gpu_layers=tuning.gpu_layers,
         kv_unified=plan.unified,
         description=model.description,
         parameters=model.parameters,
         size=model.size,
+        tuning=tuning.status,
     )
     channel.send(ready)
+    outbox = Outbox(channel.send, overlaps=offload is not None and offload.is_whole)
+    runner.meanwhile = outbox.flush
     engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard)
-    return Loaded(engine, channel, inbox, prompts, store)
+    return Loaded(engine, channel, inbox, prompts, store, tuning, outbox)
 
 
 def _open_store(config: EngineConfig, model: Model, plan: KVPlan, prompts: PromptBuilder) -> KVStore:
@@ -254,14 +263,24 @@ class Loaded:
     """An engine that is ready, with all that its loop serves."""
 
     def __init__(
-        self, engine: LLMEngine, channel: Channel, inbox: Inbox, prompts: PromptBuilder, store: KVStore
+        self,
+        engine: LLMEngine,
+        channel: Channel,
+        inbox: Inbox,
+        prompts: PromptBuilder,
+        store: KVStore,
+        tuning: Tuning,
+        outbox: Outbox,
     ) -> None:
         self._engine = engine
         self._channel = channel
         self._inbox = inbox
         self._prompts = prompts
         self._store = store
+        self._tuning = tuning
+        self._outbox = outbox
         self._told = -1
+        self._told_changes = 0
         self._next_stats = 0.0
 
     def loop(self) -> None:
@@ -279,7 +298,8 @@ class Loaded:
                     return
                 self._do(job)
             if jobs or self._engine.busy:
-                self._channel.send(self._engine.step())
+                done = self._engine.step()
+                self._outbox.put(done, is_last=not self._engine.busy)
                 self._report()
                 wait = _KEEP_AFTER_SECONDS
             else:
@@ -319,10 +339,13 @@ class Loaded:
             self._channel.send(self._engine.stats())
 
     def _tell(self) -> None:
-        """Reports what the store holds, where that has changed."""
+        """Reports what the store holds and how it computes, where that has changed."""
         if self._told != self._store.version:
             self._told = self._store.version
             self._channel.send(StoreChanged(self._store.status))
+        if self._told_changes != self._tuning.changes:
+            self._told_changes = self._tuning.changes
+            self._channel.send(Tuned(self._tuning.status))
 
     def _leave(self) -> None:
         end = monotonic() + _LEAVE_SECONDS
