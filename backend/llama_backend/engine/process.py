@@ -24,6 +24,7 @@ from llama_backend.engine.kv_stamp import stamp_of
 from llama_backend.engine.kv_store import KVStore
 from llama_backend.engine.model import Model
 from llama_backend.engine.prompt import PromptBuilder
+from llama_backend.engine.speculation import MOST_DRAFTED
 from llama_backend.errors import BackendError, InvalidRequest, PromptTooLong
 from llama_backend.guard import Guard
 from llama_backend.ipc import (
@@ -201,7 +202,8 @@ def _load(config: EngineConfig, channel: Channel, log: LlamaLog, guard: Guard) -
     prompts = PromptBuilder(vocab, model.template)
     store = _open_store(config, model, plan, prompts)
     Reader(channel, inbox, prompts, store, plan.context).start()
-    runner = ModelRunner(model, plan, threads)
+    speculate = config.speculation and model.can_cut and model.has_whole_states
+    runner = ModelRunner(model, plan, threads, MOST_DRAFTED if speculate else 0)
     runner.warm_up(vocab.bos or 0)
     cache = KVCache(runner, plan.slots, plan.cells, plan.unified, store)
     ready = Ready(
@@ -216,7 +218,7 @@ def _load(config: EngineConfig, channel: Channel, log: LlamaLog, guard: Guard) -
         size=model.size,
     )
     channel.send(ready)
-    engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard)
+    engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard, speculate)
     return Loaded(engine, channel, inbox, prompts, store)
 
 
