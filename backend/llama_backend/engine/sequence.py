@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from llama_backend.account import LOCAL, Account
 from llama_backend.engine.detokenizer import Detokenizer
 from llama_backend.engine.drafting import Drafting
 from llama_backend.engine.kv_cache import Slot
@@ -52,6 +53,8 @@ class Sequence:
     """A sequence whose prompt begins in the same way and is being computed; its cells are waited for."""
     led: int = 0
     """Tokens that the leader has in common with this one."""
+    account: Account = LOCAL
+    """Whose it is."""
     private: bool = False
     """Its tokens are to be kept nowhere but in its slot."""
     drafting: Drafting | None = None
