@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-_RUNS = (0, 4, 6, 8, 12, 16, 24, 32, 48)
+_RUNS = (0, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 """The run lengths at which the next class begins."""
 _CLASS = tuple(bisect_right(_RUNS, run) - 1 for run in range(_RUNS[-1] + 1))
 _PRIOR_TRIES = 8.0

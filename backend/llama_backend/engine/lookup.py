@@ -14,6 +14,9 @@ _MOST_PLACES = 32
 """Of the places with the same tokens only the latest are compared further."""
 _LONGEST = 64
 """Tokens up to which a longer match counts for more."""
+_NEAR = 8
+"""After a run as long as this, one token is enough to go on where it broke off: so many tokens later at most, in the
+text that was repeated and in the repetition."""
 
 
 class PromptLookup:
@@ -25,23 +28,25 @@ class PromptLookup:
         for end, gram in enumerate(zip(*(tokens[shift:-1] for shift in range(_SIZE)), strict=False), _SIZE):
             self._places.setdefault(gram, []).append(end)
         self._next: int | None = None
+        self._broken, self._until = 0, 0
         self.run = 0
         """How many tokens at the end are the same as those before the place that is followed; 0 without one."""
         self._find()
 
     def advance(self) -> bool | None:
         """Takes in the one token that was appended since; whether it was what the place had, None without one."""
-        last = self._tokens[-1]
-        hit = None if self._next is None else self._tokens[self._next] == last
-        if hit and self._next is not None:
-            self._next += 1
-            self.run += 1
         end = len(self._tokens) - 1
         if end >= _SIZE:
             self._places.setdefault(tuple(self._tokens[end - _SIZE : end]), []).append(end)
-        if not hit:
+        if self._next is None:
             self._find()
-        return hit
+            return None
+        if self._tokens[self._next] != self._tokens[-1]:
+            self._break_off(self._next)
+            return False
+        self._next += 1
+        self.run += 1
+        return True
 
     def draft(self, limit: int) -> list[int]:
         """At most `limit` tokens that may come next; where the place is at the end, it goes on with the draft."""
@@ -53,17 +58,31 @@ class PromptLookup:
             found.append(found[index - period])
         return found
 
+    def _break_off(self, place: int) -> None:
+        if self.run >= _NEAR:
+            self._broken, self._until = place, len(self._tokens) + _NEAR
+        self._find()
+
     def _find(self) -> None:
         """Goes to the earlier place with the longest match to the end, the latest of equal ones."""
         self._next, self.run = None, 0
         for place in self._places.get(tuple(self._tokens[-_SIZE:]), [])[-_MOST_PLACES:]:
-            match = self._match(place)
+            match = self._match(place, _SIZE)
             if match >= self.run:
                 self._next, self.run = place, match
+        if self._next is None and len(self._tokens) < self._until:
+            self._find_near()
 
-    def _match(self, place: int) -> int:
-        """How many tokens before a place are the same as those at the end."""
-        tokens, end, length = self._tokens, len(self._tokens), _SIZE
+    def _find_near(self) -> None:
+        """Goes to the next place behind the one that was left where the last token is the same."""
+        for place in range(self._broken + 1, min(self._broken + _NEAR, len(self._tokens))):
+            if self._tokens[place - 1] == self._tokens[-1]:
+                self._next, self.run = place, self._match(place, 1)
+                return
+
+    def _match(self, place: int, length: int) -> int:
+        """How many tokens before a place are the same as those at the end; `length` are known to be."""
+        tokens, end = self._tokens, len(self._tokens)
         while length < _LONGEST and length < place and tokens[place - length - 1] == tokens[end - length - 1]:
             length += 1
         return length
