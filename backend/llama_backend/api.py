@@ -211,6 +211,10 @@ class Timings(Struct, frozen=True):
     predicted_n: int = 0
     predicted_ms: float = 0.0
     predicted_per_second: float = 0.0
+    draft_n: int = 0
+    """Tokens that speculation drafted."""
+    draft_n_accepted: int = 0
+    """Those of them that became part of the answer."""
 
 
 class Delta(Struct, frozen=True):

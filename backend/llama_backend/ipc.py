@@ -61,6 +61,8 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     """Most bytes of KV states on disk; 0 keeps none."""
     kv_ram: int = 256 << 20
     """Most bytes of KV states in RAM beside the context; 0 keeps none."""
+    speculation: bool = True
+    """Whether tokens that may come next are computed along where that pays."""
     module: str = "llama_backend.engine"
     """What is run as the engine: `python -m MODULE CONFIG FD`."""
 

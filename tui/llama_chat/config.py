@@ -101,6 +101,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """MiB of KV states on disk, so that conversations go on at once after a restart; 0 keeps none."""
     kv_cache_ram: Annotated[int, Meta(ge=0, le=1 << 30)] = 256
     """MiB of KV states in RAM beside the context, of conversations that had to give way; 0 keeps none."""
+    speculation: Literal["auto", "off"] = "auto"
+    """Whether tokens that may come next are computed along: `auto` is where it is measured to pay."""
 
 
 NAMES = tuple(name for name in Settings.__struct_fields__ if name != "max_completion_tokens")

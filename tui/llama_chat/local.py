@@ -72,6 +72,7 @@ def server_config(settings: Settings, paths: Paths, model: InstalledModel) -> Se
         kv_folder=str(kv_folder(settings, paths)),
         kv_disk=settings.kv_cache_size * _MIB,
         kv_ram=settings.kv_cache_ram * _MIB,
+        speculation=settings.speculation != "off",
     )
     idle_exit = IDLE_EXIT if settings.idle_exit is None else settings.idle_exit
     return ServerConfig(model=model.name, engine=engine, idle_exit=idle_exit or None)

@@ -24,6 +24,7 @@ from llama_backend.engine.kv_store import KVStore
 from llama_backend.engine.model import Model
 from llama_backend.engine.outbox import Outbox
 from llama_backend.engine.prompt import PromptBuilder
+from llama_backend.engine.speculation import MOST_DRAFTED
 from llama_backend.engine.tuning import Tuning, plan_context, plan_gpus
 from llama_backend.errors import BackendError, InvalidRequest, PromptTooLong
 from llama_backend.guard import Guard
@@ -208,7 +209,8 @@ def _load(config: EngineConfig, channel: Channel, log: LlamaLog, guard: Guard) -
     prompts = PromptBuilder(vocab, model.template)
     store = _open_store(config, model, plan, prompts)
     Reader(channel, inbox, prompts, store, plan.context).start()
-    runner = ModelRunner(model, plan, tuning.threads, tuning.tuner)
+    speculate = config.speculation and model.can_cut and model.has_whole_states
+    runner = ModelRunner(model, plan, tuning.threads, tuning.tuner, MOST_DRAFTED if speculate else 0)
     tuning.note_context(log)
     runner.warm_up(vocab.bos or 0)
     cache = KVCache(runner, plan.slots, plan.cells, plan.unified, store)
@@ -227,7 +229,7 @@ def _load(config: EngineConfig, channel: Channel, log: LlamaLog, guard: Guard) -
     channel.send(ready)
     outbox = Outbox(channel.send, overlaps=offload is not None and offload.is_whole)
     runner.meanwhile = outbox.flush
-    engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard)
+    engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard, speculate)
     return Loaded(engine, channel, inbox, prompts, store, tuning, outbox)
 
 

@@ -60,17 +60,18 @@ class BatchArrays:
         return batch
 
     def fill(self, batch: Batch) -> list[int]:
-        """Writes a batch; returns the row of each item's last token."""
-        end, rows = 0, []
+        """Writes a batch; returns the row of each item's last token, behind which are those of its draft."""
+        end, rows, wanted = 0, [], list[int]()
         for item in batch.items:
-            start, end = end, end + item.count
-            sequence = item.sequence
-            self.token[start:end] = sequence.tokens[item.start : item.start + item.count]
-            self.pos[start:end] = range(item.start, item.start + item.count)
+            start, row, sequence = end, end + item.count - 1, item.sequence
+            end = row + 1 + len(item.draft)
+            self.token[start:end] = sequence.tokens[item.start : item.start + item.count] + item.draft
+            self.pos[start:end] = range(item.start, item.start + end - start)
             self.seq_id[start:end] = sequence.slot.seq_id if sequence.slot else 0
-            rows.append(end - 1)
+            rows.append(row)
+            wanted += range(row, end) if item.wants_logits else ()
         self.logits[:end] = 0
-        self.logits[[row for row, item in zip(rows, batch.items, strict=True) if item.wants_logits]] = 1
+        self.logits[wanted] = 1
         self.struct.n_tokens = end
         return rows
 
@@ -78,12 +79,14 @@ class BatchArrays:
 class ModelRunner:
     """A context over a Model; it is the KVMemory of the cache."""
 
-    def __init__(self, model: Model, plan: KVPlan, threads: int, tuner: ThreadTuner | None = None) -> None:
+    def __init__(
+        self, model: Model, plan: KVPlan, threads: int, tuner: ThreadTuner | None = None, most_drafted: int = 0
+    ) -> None:
         """`tuner` chooses other numbers of threads from the times of the steps."""
         params = lib.llama_context_default_params()
         params.n_ctx = plan.cells
         params.n_seq_max = plan.slots
-        params.n_outputs_max = plan.slots
+        params.n_outputs_max = plan.slots + most_drafted
         params.n_batch, params.n_ubatch = plan.batch, plan.ubatch
         params.kv_unified = plan.unified
         params.type_k = params.type_v = _TYPES[plan.kv_type]
@@ -110,7 +113,7 @@ class ModelRunner:
         self._seq_rm = quick("llama_memory_seq_rm")
 
     def decode(self, batch: Batch) -> list[int]:
-        """Computes a batch; returns the row of each item's last token. Raises NoRoom, DecodeError."""
+        """See Runner. Raises NoRoom, DecodeError."""
         rows = self._arrays.fill(batch)
         begin, processor_begin = perf_counter(), process_time()
         code = lib.llama_decode(self._context, self._arrays.struct)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @setting("kv_cache_dir", "--kv-cache-dir", metavar="FOLDER", help="Where KV states of conversations are kept.")
 @setting("kv_cache_size", "--kv-cache-size", metavar="MIB", help="Most of them on disk, 2048; 0 keeps none.")
 @setting("kv_cache_ram", "--kv-cache-ram", metavar="MIB", help="Most of them in RAM beside the context, 256.")
+@setting("speculation", "--speculation", metavar="auto|off", help="Guess repeated text ahead where that pays, auto.")
 @setting("request_timeout", "--request-timeout", metavar="SECONDS", help="Most that a request may take; 0: no limit.")
 @setting("drain", "--drain", metavar="SECONDS", help="How long running answers may go on after SIGTERM, 30.")
 @setting("idle_exit", "--idle-exit", metavar="SECONDS", help="End after as long without a request; 0 is never.")
