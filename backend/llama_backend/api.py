@@ -80,6 +80,8 @@ class _Request(SamplingParams, frozen=True, kw_only=True):
     n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
     """Answers to one prompt, which is computed once; their seeds follow one another."""
     response_format: ResponseFormat | None = None
+    timeout: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    """Seconds until the answer must be complete; after that there is an error, and what came stays."""
     store: bool | None = None
     """False keeps nothing of this request beyond its slot: its KV state goes neither to disk nor to RAM."""
 
@@ -275,14 +277,18 @@ State = Literal["loading", "ready", "restarting", "failed", "draining"]
 
 
 class StepTimes(Struct, frozen=True):
-    """Where the engine's time went since it started, in seconds."""
+    """Where the engines' time went, in seconds."""
 
     steps: int = 0
     total: float = 0.0
+    schedule: float = 0.0
+    """Who is admitted, and which tokens a step computes."""
     decode: float = 0.0
     """Inside `llama_decode` and the wait for its results."""
     sample: float = 0.0
     """Inside llama.cpp's samplers."""
+    deliver: float = 0.0
+    """All that is left: from tokens to text, to what is sent."""
 
 
 class KVStoreStatus(Struct, frozen=True, kw_only=True):

@@ -22,12 +22,18 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """A socket that is bound already and inherited (its path is `socket`)."""
     api_key_file: str | None = None
     """File with one key a line; asked for on TCP, never on the Unix socket."""
+    metrics_open: bool = False
+    """Whether `/metrics` needs no key, as probes need none."""
     idle_exit: float | None = None
     """Seconds without a request after which the server ends; None is never."""
     max_queue: int = 256
     """Requests that may wait for a slot; more get 429."""
+    request_timeout: float | None = None
+    """Most seconds that a request may take, also where it asks for more; None is no limit."""
     heartbeat: float = 15.0
     """Seconds of silence in a stream after which a comment is sent."""
+    resume_grace: float = 30.0
+    """Seconds that a resumable answer goes on, and is kept, after its connection broke."""
     drain: float = 30.0
     """Seconds that running answers may take after SIGTERM."""
     log: str | None = None

@@ -8,11 +8,14 @@
     ├─ Forbidden              403  a foreign Host header on a backend without a key
     ├─ ModelNotFound          404
     ├─ QueueFull              429  carries `retry_after` in seconds
+    ├─ RateLimited            429  more requests than the key may send; carries `retry_after`
     ├─ Unavailable            503  loading, restarting or draining; carries `retry_after`
     │  ├─ ModelUnreadable     503  the file is no model that llama.cpp can load
     │  └─ EngineDied          503  the engine process ended under the request
+    ├─ DeadlineExceeded       504  the time that the request or the server allows is over
     ├─ InternalError          500  a fault of ours
     └─ Unreachable             –   no backend answers (raised by the client only)
+       └─ ConnectionLost       –   one did, and the connection broke or fell silent
 
 `code` is stable and goes over the wire; `from_wire` turns it back into the same class.
 """
@@ -88,6 +91,10 @@ class QueueFull(BackendError):
     status, code, type = 429, "queue_full", "rate_limit_error"
 
 
+class RateLimited(BackendError):
+    status, code, type = 429, "rate_limit_exceeded", "rate_limit_error"
+
+
 class Unavailable(BackendError):
     status, code, type = 503, "unavailable", "unavailable_error"
 
@@ -100,12 +107,20 @@ class EngineDied(Unavailable):
     code = "engine_died"
 
 
+class DeadlineExceeded(BackendError):
+    status, code, type = 504, "deadline_exceeded", "timeout_error"
+
+
 class InternalError(BackendError):
     pass
 
 
 class Unreachable(BackendError):
     status, code, type = 503, "unreachable", "connection_error"
+
+
+class ConnectionLost(Unreachable):
+    code = "connection_lost"
 
 
 def _family(base: type[BackendError]) -> list[type[BackendError]]:

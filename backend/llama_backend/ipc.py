@@ -7,11 +7,13 @@ The engine sends one `StepDone` a step, with what it brought for all sequences.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
+from llama_backend.account import LOCAL, Account
 from llama_backend.api import ChatMessage, FinishReason, KVStoreStatus, SamplingParams, StepTimes, Timings, Usage
 
 HEADER = struct.Struct("<I")
@@ -52,6 +54,8 @@ class Submit(Struct, frozen=True, kw_only=True, tag=True):
     """Alternatives that the log probabilities of each token come with; None is without them."""
     store: bool = True
     """Whether its KV state may be kept in RAM and on disk."""
+    account: Account = LOCAL
+    """Whose it is."""
 
 
 class Cancel(Struct, frozen=True, tag=True):
@@ -156,7 +160,24 @@ class StepDone(Struct, frozen=True, kw_only=True, tag=True):
     pieces: list[Piece]
     running: int
     waiting: int
-    times: StepTimes | None = None
+
+
+class Stats(Struct, frozen=True, kw_only=True, tag=True):
+    """What an engine has counted since it started, and how its KV cells are used."""
+
+    times: StepTimes
+    prompt_tokens: int
+    cached_tokens: int
+    """Prompt tokens that were not computed, since their cells were there or came from a store."""
+    generated_tokens: int
+    preemptions: int
+    kv_cells: int
+    kv_used: int
+    """Cells that hold tokens, also of sequences that have ended."""
+    kv_busy: int
+    """Cells of sequences that run."""
+    kv_shared: int
+    """Cells that are saved since sequences share them."""
 
 
 class StoreChanged(Struct, frozen=True, tag=True):
@@ -165,7 +186,7 @@ class StoreChanged(Struct, frozen=True, tag=True):
     status: KVStoreStatus
 
 
-Event = Loading | Ready | Failed | Accepted | Refused | Counted | StepDone | StoreChanged
+Event = Loading | Ready | Failed | Accepted | Refused | Counted | StepDone | Stats | StoreChanged
 Direction = Literal["command", "event"]
 
 _encoder = msgspec.msgpack.Encoder()
@@ -177,3 +198,22 @@ def frame(message: Command | Event) -> bytes:
     """The bytes of one message on the socket."""
     payload = _encoder.encode(message)
     return HEADER.pack(len(payload)) + payload
+
+
+class Frames:
+    """Cuts a stream of bytes into the payloads of its frames."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The payloads that are whole now."""
+        data, start = self._rest + data, 0
+        while len(data) - start >= HEADER.size:
+            begin = start + HEADER.size
+            end = begin + HEADER.unpack_from(data, start)[0]
+            if end > len(data):
+                break
+            yield data[begin:end]
+            start = end
+        self._rest = data[start:]

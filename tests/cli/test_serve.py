@@ -54,6 +54,9 @@ def test_by_default_it_listens_on_this_machine(describe: Describe, isolated_home
         (["--socket", "x.sock", "--host", "::1"], {"host": "::1", "port": 8080}),
         (["--idle-exit", "5"], {"idle_exit": 5.0}),
         (["--idle-exit", "0"], {"idle_exit": None}),
+        ([], {"metrics_open": False, "request_timeout": None}),
+        (["--request-timeout", "90"], {"request_timeout": 90.0}),
+        (["--metrics-open"], {"metrics_open": True}),
         (["--drain", "120"], {"drain": 120.0}),
     ],
 )

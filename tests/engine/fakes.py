@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from ast import literal_eval
 from binascii import crc32
+from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from random import Random
 
+from llama_backend.account import LOCAL, Account
 from llama_backend.api import SamplingParams
 from llama_backend.engine.engine import LLMEngine, NoRoom
 from llama_backend.engine.kv_cache import LEAST_KEPT, KVCache
@@ -251,9 +253,11 @@ class Bench:
         max_tokens: int | None = None,
         stop: str | None = None,
         store: bool = True,
+        account: Account = LOCAL,
     ) -> None:
         self.answers[number] = Answer()
-        self.engine.submit(number, prompt, SamplingParams(max_tokens=max_tokens, stop=stop), is_chat=True, store=store)
+        sampling = SamplingParams(max_tokens=max_tokens, stop=stop)
+        self.engine.submit(number, prompt, sampling, is_chat=True, store=store, account=account)
 
     def step(self) -> None:
         for piece in self.engine.step().pieces:
@@ -264,8 +268,12 @@ class Bench:
 
     def run(self, most_steps: int = 20_000) -> None:
         """Steps until nothing is left to do."""
+        self.until(lambda: not self.engine.busy, most_steps)
+
+    def until(self, condition: Callable[[], bool], most_steps: int = 20_000) -> None:
+        """Steps until a condition holds."""
         for _ in range(most_steps):
-            if not self.engine.busy:
+            if condition():
                 return
             self.step()
         raise AssertionError(f"still busy after {most_steps} steps")

@@ -33,6 +33,7 @@ from llama_backend.ipc import (
     Piece,
     Ready,
     Refused,
+    Stats,
     StepDone,
     Stop,
     Submit,
@@ -165,13 +166,20 @@ def test_a_request_is_accepted_then_answered_step_by_step(engine: EngineProcess)
 
 
 @pytest.mark.usefixtures("ready")
-def test_step_times_add_up(engine: EngineProcess) -> None:
+def test_statistics_come_when_the_work_is_done_and_step_times_add_up(engine: EngineProcess) -> None:
     engine.send(Submit(id=2, sampling=GREEDY, prompt="Once upon a time"))
     done = engine.wait_for(StepDone, lambda event: any(piece.finish_reason for piece in event.pieces))
-    assert done.times is not None
-    assert done.times.steps >= 12
-    assert 0 < done.times.decode + done.times.sample <= done.times.total
     assert (done.running, done.waiting) == (0, 0)
+    stats = next(engine.events())
+    assert isinstance(stats, Stats)
+    times = stats.times
+    assert times.steps >= 12
+    assert min(times.schedule, times.decode, times.sample, times.deliver) > 0
+    assert times.total == pytest.approx(times.schedule + times.decode + times.sample + times.deliver)
+    assert stats.prompt_tokens >= 4
+    assert stats.generated_tokens >= 12
+    assert 0 < stats.kv_used <= stats.kv_cells
+    assert stats.kv_busy == 0
 
 
 @pytest.mark.usefixtures("ready")

@@ -202,7 +202,7 @@ def test_a_full_pool_preempts_the_newest_and_nobody_else() -> None:
     add(scheduler, sequence(3, 2, 1))
     until_preempted(scheduler)
     assert [each.id for each in scheduler.running] == [1]
-    assert scheduler.waiting[0] is sequences[1]
+    assert scheduler.waiting.next() is sequences[1]
     assert sequences[1].status is WAITING
     assert sequences[1].slot is None
 

@@ -38,6 +38,7 @@ from llama_backend.ipc import (
     Piece,
     Ready,
     Refused,
+    Stats,
     StepDone,
     Stop,
     StoreChanged,
@@ -137,7 +138,7 @@ class FakeEngine:
         self._running: list[Job] = []
         self._waiting: deque[Job] = deque()
         self._pieces: list[Piece] = []
-        self._steps = 0
+        self._steps = self._prompt_tokens = self._generated_tokens = 0
 
     def send(self, event: Event) -> None:
         self._sock.sendall(frame(event))
@@ -199,6 +200,7 @@ class FakeEngine:
             self.send(Refused(id=job.id, code=code, message=text, param="messages", **facts))
             return
         self.send(Accepted(job.id, job.n_prompt))
+        self._prompt_tokens += job.n_prompt
         self._waiting += [replace(job, id=job.id + index) for index in range(command.n)]
 
     def _cancel(self, number: int) -> None:
@@ -219,9 +221,22 @@ class FakeEngine:
         after = len(self._running), len(self._waiting)
         if self._pieces or before != after:
             self._steps += 1
-            times = StepTimes(steps=self._steps)
-            self.send(StepDone(pieces=self._pieces, running=after[0], waiting=after[1], times=times))
+            self.send(StepDone(pieces=self._pieces, running=after[0], waiting=after[1]))
+            self.send(self._stats())
             self._pieces = []
+
+    def _stats(self) -> Stats:
+        return Stats(
+            times=StepTimes(steps=self._steps, total=1.0, decode=0.5),
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._prompt_tokens // 2,
+            generated_tokens=self._generated_tokens,
+            preemptions=0,
+            kv_cells=self._context,
+            kv_used=3,
+            kv_busy=len(self._running),
+            kv_shared=1,
+        )
 
     def _advance(self, job: Job) -> None:
         if job.done == job.die_at and job.blamed:
@@ -231,6 +246,7 @@ class FakeEngine:
             die()
         text = job.words[job.done]
         job.done += 1
+        self._generated_tokens += 1
         job.due = monotonic() + job.delay
         is_last = job.done == len(job.words)
         self._pieces.append(job.piece(text, job.reason if is_last else None))

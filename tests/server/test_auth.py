@@ -11,10 +11,11 @@ import msgspec
 import openai
 import pytest
 
+from llama_backend.account import Account
 from llama_backend.config import ServerConfig
 from llama_backend.errors import InvalidRequest
 from llama_backend.ipc import EngineConfig
-from llama_backend.server.auth import KeyFile
+from llama_backend.server.keys import KeyFile
 from llama_backend.server.sockets import is_loopback
 from tests.server.conftest import Serve
 from tests.server.harness import CHAT, MODEL, ServerProcess, chat, fake_config, free_port, python_path
@@ -41,14 +42,14 @@ def key_file(folder: Path, text: str) -> Path:
 
 def test_a_key_file_has_a_key_a_line(tmp_path: Path) -> None:
     keys = KeyFile(key_file(tmp_path, "# ours\n\n one \ntwo\n  # indented\n"))
-    assert [key for key in ("one", "two", "three", "", "# ours", "# indented", "ein\xe9") if keys.allows(key)] == [
+    assert [key for key in ("one", "two", "three", "", "# ours", "# indented", "ein\xe9") if keys.find(key)] == [
         "one",
         "two",
     ]
 
 
 def test_a_key_beyond_ascii(tmp_path: Path) -> None:
-    assert KeyFile(key_file(tmp_path, "clé")).allows("clé".encode().decode("latin-1"))
+    assert KeyFile(key_file(tmp_path, "clé")).find("clé".encode().decode("latin-1"))
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n"])
@@ -69,22 +70,22 @@ def test_a_key_file_is_read_again_when_it_is_written_or_replaced(tmp_path: Path)
     path = key_file(tmp_path, "first")
     keys = KeyFile(path)
     path.write_text("second!")
-    assert (keys.allows("first"), keys.allows("second!")) == (False, True)
+    assert (keys.find("first"), keys.find("second!")) == (None, Account("line1"))
     stamp = path.stat()
     other = tmp_path / "other"
     other.write_text("third!!")
     os.utime(other, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     other.replace(path)
-    assert (keys.allows("second!"), keys.allows("third!!")) == (False, True)
+    assert (keys.find("second!"), keys.find("third!!")) == (None, Account("line1"))
 
 
 def test_a_key_file_that_turns_bad_keeps_the_keys(tmp_path: Path) -> None:
     path = key_file(tmp_path, "first")
     keys = KeyFile(path)
     path.write_bytes(b"\xff\xfe\x00 binary")
-    assert keys.allows("first")
+    assert keys.find("first")
     path.unlink()
-    assert keys.allows("first")
+    assert keys.find("first")
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "::1"])

@@ -7,7 +7,8 @@ from contextlib import nullcontext
 from time import perf_counter
 from typing import Any, Protocol
 
-from llama_backend.api import FinishReason, SamplingParams, StepTimes, Timings, Usage
+from llama_backend.account import LOCAL, Account
+from llama_backend.api import FinishReason, SamplingParams, Timings, Usage
 from llama_backend.engine.budget import PrefillBudget
 from llama_backend.engine.detokenizer import Detokenizer
 from llama_backend.engine.kv_cache import KVCache
@@ -15,9 +16,10 @@ from llama_backend.engine.logprobs import LogprobTrail
 from llama_backend.engine.sampler import SamplerChain, chain_of
 from llama_backend.engine.scheduler import Batch, Scheduler
 from llama_backend.engine.sequence import Sequence, SequenceStatus
+from llama_backend.engine.tally import Tally
 from llama_backend.engine.vocab import Vocab
 from llama_backend.guard import Guard
-from llama_backend.ipc import Piece, StepDone, TokenLogprob
+from llama_backend.ipc import Piece, Stats, StepDone, TokenLogprob
 
 OnAnswer = Callable[[str, list[int], bool], None]
 """Called with the text, the token ids and whether a leading space was left out, of a finished answer."""
@@ -80,7 +82,7 @@ class LLMEngine:
         self.scheduler = Scheduler(cache, self._budget)
         self._sequences: dict[int, Sequence] = {}
         self._pieces: list[Piece] = []
-        self._steps, self._total, self._decoding, self._sampling = 0, 0.0, 0.0, 0.0
+        self._tally = Tally()
 
     @property
     def busy(self) -> bool:
@@ -95,6 +97,7 @@ class LLMEngine:
         *,
         top_logprobs: int | None = None,
         store: bool = True,
+        account: Account = LOCAL,
     ) -> None:
         """Queues a prompt that is known to fit the context; `store` is whether its KV state may be kept.
 
@@ -109,6 +112,7 @@ class LLMEngine:
             tokens=list(tokens),
             max_tokens=sampling.limit,
             private=not store,
+            account=account,
             sampler=sampler,
             has_grammar=sampling.grammar is not None,
             detokenizer=Detokenizer(self._vocab.piece, sampling.stops, is_chat and self._vocab.space_prefix),
@@ -142,17 +146,29 @@ class LLMEngine:
         """Runs one batch and returns what it brought."""
         begin = perf_counter()
         batch = self.scheduler.schedule()
+        self._tally.schedule += perf_counter() - begin
         if batch.items:
             self._run(batch, begin)
-        self._steps += 1
-        self._total += perf_counter() - begin
+        self._tally.steps += 1
+        self._tally.total += perf_counter() - begin
         pieces, self._pieces = self._pieces, []
         running, waiting = len(self.scheduler.running), len(self.scheduler.waiting)
-        return StepDone(pieces=pieces, running=running, waiting=waiting, times=self._times)
+        return StepDone(pieces=pieces, running=running, waiting=waiting)
 
-    @property
-    def _times(self) -> StepTimes:
-        return StepTimes(self._steps, self._total, self._decoding, self._sampling)
+    def stats(self) -> Stats:
+        """What was counted so far, and how the KV cells are used now."""
+        tally, cache = self._tally, self._cache
+        return Stats(
+            times=tally.times,
+            prompt_tokens=tally.prompt_tokens,
+            cached_tokens=tally.cached_tokens,
+            generated_tokens=tally.generated_tokens,
+            preemptions=self.scheduler.preemptions,
+            kv_cells=cache.cells,
+            kv_used=cache.used,
+            kv_busy=cache.used_by_busy,
+            kv_shared=cache.shared,
+        )
 
     def _run(self, batch: Batch, begin: float) -> None:
         self._guard.batch([item.sequence.id for item in batch.items])
@@ -164,7 +180,7 @@ class LLMEngine:
                 self._finish(batch.items[0].sequence, "length")
             return
         decode_end = perf_counter()
-        self._decoding += decode_end - decode_begin
+        self._tally.decode += decode_end - decode_begin
         self._budget.observe(batch.prefill, batch.decode, decode_end - decode_begin)
         self.scheduler.commit(batch)
         for item, row in zip(batch.items, rows, strict=True):
@@ -183,9 +199,10 @@ class LLMEngine:
             self._finish(sequence, "error", message="no token of this model can go on with what the grammar describes")
             return
         now = perf_counter()
-        self._sampling += now - begin
+        self._tally.sample += now - begin
         if not sequence.clock.first_token:
             sequence.clock.first_token = now
+            self._tally.prompt(sequence)
         sequence.clock.last_token = now
         sequence.status = SequenceStatus.DECODE
         if self._vocab.is_eog(token):
@@ -194,6 +211,7 @@ class LLMEngine:
         if sequence.logprobs is not None:
             sequence.logprobs.add(self._logprob(row, token, sequence.logprobs.top))
         sequence.tokens.append(token)
+        self._tally.generated_tokens += 1
         text = sequence.detokenizer.push(token)
         reason = self._reason(sequence)
         if reason is not None:

@@ -101,6 +101,11 @@ class KVCache:
         return len({cell for slot in self._slots if slot.busy for cell in slot.cells})
 
     @property
+    def shared(self) -> int:
+        """Cells that are saved since slots share them."""
+        return sum(len(slot.cells) for slot in self._slots) - self.used
+
+    @property
     def cells(self) -> int:
         return self._cells
 

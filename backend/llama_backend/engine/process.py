@@ -55,6 +55,8 @@ _SWITCH_SECONDS = 2e-4
 _KEEP_AFTER_SECONDS = 15.0
 """An engine that is idle for as long puts the states of its slots on disk, one after another."""
 _KEEP_NEXT_SECONDS = 0.2
+_STATS_SECONDS = 1.0
+"""A busy engine reports what it counts as often as this."""
 _LEAVE_SECONDS = 4.5
 """What states may take to be written at the end; the server kills an engine after 5 s."""
 
@@ -260,6 +262,7 @@ class Loaded:
         self._prompts = prompts
         self._store = store
         self._told = -1
+        self._next_stats = 0.0
 
     def loop(self) -> None:
         """Steps until told to stop or until nobody listens, and then puts on disk what is worth it."""
@@ -277,6 +280,7 @@ class Loaded:
                 self._do(job)
             if jobs or self._engine.busy:
                 self._channel.send(self._engine.step())
+                self._report()
                 wait = _KEEP_AFTER_SECONDS
             else:
                 kept = self._engine.keep_idle() or self._store.is_writing
@@ -303,7 +307,16 @@ class Loaded:
             sampling = msgspec.structs.replace(command.sampling, seed=seed + index)
             is_chat, top = command.messages is not None, command.top_logprobs
             number = command.id + index
-            self._engine.submit(number, tokens, sampling, is_chat, top_logprobs=top, store=command.store)
+            self._engine.submit(
+                number, tokens, sampling, is_chat, top_logprobs=top, store=command.store, account=command.account
+            )
+
+    def _report(self) -> None:
+        """Sends the statistics now and then, and when the work is done."""
+        now = monotonic()
+        if now >= self._next_stats or not self._engine.busy:
+            self._next_stats = now + _STATS_SECONDS
+            self._channel.send(self._engine.stats())
 
     def _tell(self) -> None:
         """Reports what the store holds, where that has changed."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 
 from llama_backend.engine.budget import PrefillBudget
+from llama_backend.engine.fair_queue import ANSWER_COST, FairQueue
 from llama_backend.engine.kv_cache import KVCache, common_prefix
 from llama_backend.engine.sequence import Sequence, SequenceStatus
 
@@ -38,7 +38,7 @@ class Batch:
 
 
 class Scheduler:
-    """First come, first served; a sequence that generates is never held up by one that is in prefill.
+    """Fair between accounts; a sequence that generates is never held up by one that is in prefill.
 
     Where a unified pool runs full, the sequence that was admitted last gives up its cells and waits: they are
     kept in RAM where that is quicker than computing them again. Nobody gets an error because of others.
@@ -47,7 +47,7 @@ class Scheduler:
     def __init__(self, cache: KVCache, budget: PrefillBudget) -> None:
         self._cache = cache
         self._budget = budget
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = FairQueue()
         self.running: list[Sequence] = []
         self.preemptions = 0
         self._crowded = False
@@ -57,12 +57,13 @@ class Scheduler:
         return bool(self.running or self.waiting)
 
     def add(self, sequence: Sequence) -> None:
-        self.waiting.append(sequence)
+        self.waiting.add(sequence)
 
     def finish(self, sequence: Sequence) -> None:
         """Takes a sequence out, wherever it is; its slot becomes idle and keeps its cells."""
         if sequence in self.running:
             self.running.remove(sequence)
+            self.waiting.done(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
         if sequence.slot is not None:
@@ -99,20 +100,24 @@ class Scheduler:
             if item.sequence.slot is not None:
                 tokens = item.sequence.tokens[item.start : item.start + item.count]
                 self._cache.extend(item.sequence.slot, tokens)
+            if item.sequence.status is SequenceStatus.DECODE:
+                self.waiting.charge(item.sequence, ANSWER_COST * item.count)
 
     def _admit(self) -> None:
         self._cache.token_seconds = self._budget.token_seconds or self._cache.token_seconds
-        while self.waiting and self._fits(self.waiting[0]):
-            slot = self._cache.acquire(self.waiting[0].tokens, self.waiting[0].private)
+        while (sequence := self.waiting.next()) is not None and self._fits(sequence):
+            slot = self._cache.acquire(sequence.tokens, sequence.private)
             if slot is None:
                 return
-            sequence = self.waiting.popleft()
+            self.waiting.take(sequence)
             sequence.slot = slot
             sequence.status = SequenceStatus.PREFILL
             self._cache.adopt_prefix(slot, sequence.tokens)
             self._cache.restore(slot, sequence.tokens)
             self._follow(sequence)
             sequence.cached = min(len(slot.tokens), sequence.n_prompt)
+            if not sequence.n_completion:
+                self.waiting.charge(sequence, sequence.pending)
             self.running.append(sequence)
 
     def _follow(self, sequence: Sequence) -> None:
@@ -187,7 +192,7 @@ class Scheduler:
             self._cache.release(sequence.slot)
         sequence.slot = sequence.leader = None
         sequence.status = SequenceStatus.WAITING
-        self.waiting.appendleft(sequence)
+        self.waiting.put_back(sequence)
         self.preemptions += 1
 
     @staticmethod

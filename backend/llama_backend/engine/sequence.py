@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from llama_backend.account import LOCAL, Account
 from llama_backend.engine.detokenizer import Detokenizer
 from llama_backend.engine.kv_cache import Slot
 from llama_backend.engine.logprobs import LogprobTrail
@@ -51,6 +52,8 @@ class Sequence:
     """A sequence whose prompt begins in the same way and is being computed; its cells are waited for."""
     led: int = 0
     """Tokens that the leader has in common with this one."""
+    account: Account = LOCAL
+    """Whose it is."""
     private: bool = False
     """Its tokens are to be kept nowhere but in its slot."""
     clock: Clock = field(default_factory=Clock)

@@ -14,10 +14,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llama_backend.errors import BackendError, InternalError, MethodNotAllowed, NotFound
-from llama_backend.server import health, routes
+from llama_backend.server import health, metrics, routes
 from llama_backend.server.backend import Server
-from llama_backend.server.routes import CLIENT_GONE, as_json, server_of
+from llama_backend.server.completion import CLIENT_GONE
+from llama_backend.server.routes import as_json, server_of
 
+_SILENT = ("/v1/status", "/metrics")
+"""Asking how a server is keeps it no longer from ending for want of requests."""
 _log = logging.getLogger("llama_backend.server")
 Handler = Callable[[Request], Awaitable[ASGIApp]]
 
@@ -27,6 +30,8 @@ def make_app(server: Server) -> Starlette:
     handlers: list[tuple[str, str, Handler]] = [
         ("POST", "/v1/chat/completions", routes.chat_completions),
         ("POST", "/v1/completions", routes.completions),
+        ("GET", "/v1/streams/{name}", routes.stream),
+        ("DELETE", "/v1/streams/{name}", routes.stop_stream),
         ("POST", "/v1/tokenize", routes.tokenize),
         ("GET", "/v1/models", routes.models),
         ("GET", "/v1/models/{name:path}", routes.model),
@@ -34,6 +39,10 @@ def make_app(server: Server) -> Starlette:
         ("DELETE", "/v1/kv-states", routes.forget),
     ]
     probes = {"/livez": health.livez, "/startupz": health.startupz, "/readyz": health.readyz}
+    if server.config.metrics_open:
+        probes["/metrics"] = metrics.metrics
+    else:
+        handlers.append(("GET", "/metrics", metrics.metrics))
     app = Starlette(
         routes=[Route(path, Guarded(handler), methods=[method]) for method, path, handler in handlers]
         + [Route(path, handler) for path, handler in probes.items()],
@@ -57,16 +66,19 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         server = server_of(request)
-        server.gate.check(request)
-        if scope["path"] != "/v1/status":
+        request.state.account = server.gate.check(request)
+        if scope["path"] not in _SILENT:
             server.admission.touch()
         answer = await self._handler(request)
         await answer(scope, receive, send)
 
 
-async def _backend_error(_request: Request, error: Exception) -> Response:
+async def _backend_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, BackendError)
+    server_of(request).errors[error.code] += 1
     headers = {"Retry-After": str(max(1, ceil(error.retry_after)))} if error.retry_after is not None else {}
+    if error.status == 504:
+        headers["X-Should-Retry"] = "false"
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return as_json(error.to_wire(), error.status, headers)
@@ -78,6 +90,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     kind = kinds.get(error.status_code)
     text = f"{request.method} {request.scope['path']}: {error.detail}"
     body = (kind or InternalError)(text).to_wire()
+    server_of(request).errors[(kind or InternalError).code] += 1
     return as_json(body, error.status_code, dict(error.headers or {}))
 
 
@@ -86,6 +99,7 @@ async def _gone(_request: Request, _error: Exception) -> Response:
     return Response(status_code=CLIENT_GONE)
 
 
-async def _unknown_error(_request: Request, error: Exception) -> Response:
+async def _unknown_error(request: Request, error: Exception) -> Response:
+    server_of(request).errors[InternalError.code] += 1
     _log.error("a request failed", exc_info=error)
     return as_json(InternalError("internal error").to_wire(), 500)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections import Counter
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -14,6 +15,9 @@ from llama_backend.server.admission import Admission
 from llama_backend.server.auth import Gate
 from llama_backend.server.child import resident_bytes
 from llama_backend.server.grammars import Grammars
+from llama_backend.server.meter import Meter
+from llama_backend.server.rate_limit import RateLimits
+from llama_backend.server.streams import Streams
 from llama_backend.server.supervisor import Supervisor
 
 _UNKNOWN_SLOTS = 4
@@ -28,6 +32,11 @@ class Server:
     gate: Gate
     admission: Admission
     grammars: Grammars
+    streams: Streams
+    rates: RateLimits = field(default_factory=RateLimits)
+    meter: Meter = field(default_factory=Meter)
+    errors: Counter[str] = field(default_factory=Counter)
+    """Answers that were errors, by code."""
     version: str = ""
     draining: bool = False
     started: float = field(default_factory=monotonic)
@@ -65,6 +74,7 @@ class Server:
 
     def status(self) -> BackendStatus:
         supervisor, ready = self.supervisor, self.supervisor.ready
+        stats = supervisor.totals.stats
         pids = [os.getpid()] + ([supervisor.pid] if supervisor.pid else [])
         return BackendStatus(
             state=self.state,
@@ -87,7 +97,7 @@ class Server:
             active=self.admission.inside,
             restarts=supervisor.restarts,
             rss=sum(map(resident_bytes, pids)),
-            step_times=supervisor.times,
+            step_times=stats.times if stats else None,
             kv_store=supervisor.kv_store,
         )
 

@@ -9,21 +9,21 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
 from llama_backend.guard import GuardPage, Suspects
-from llama_backend.ipc import HEADER, Command, EngineConfig, Event, decode_event, frame
+from llama_backend.ipc import Command, EngineConfig, Event, Frames, decode_event, frame
 
 _log = logging.getLogger("llama_backend.engine")
 _LINES_KEPT = 20
 
 
 class EngineChild:
-    """One engine process. `events` ends when the process has ended or closed its side."""
+    """One engine process."""
 
     def __init__(self, config: EngineConfig) -> None:
         self._guard = GuardPage()
@@ -37,7 +37,7 @@ class EngineChild:
                 stderr=subprocess.PIPE,
                 pass_fds=[theirs.fileno(), notes],
             )
-        self._writer: asyncio.StreamWriter | None = None
+        self._transport: asyncio.Transport | None = None
         self.last_lines: deque[str] = deque(maxlen=_LINES_KEPT)
         """The end of its standard error."""
 
@@ -55,29 +55,28 @@ class EngineChild:
         """Who was being computed when the process ended."""
         return self._guard.suspects()
 
-    async def events(self) -> AsyncIterator[Event]:
-        reader, self._writer = await asyncio.open_connection(sock=self._sock)
+    async def follow(self, take: Callable[[Event], None]) -> None:
+        """Calls `take` with each event; returns when the process has ended or closed its side."""
+        loop = asyncio.get_running_loop()
         lines = asyncio.create_task(self._pump_lines())
+        self._transport, protocol = await loop.create_connection(lambda: _Events(take), sock=self._sock)
         try:
-            while True:
-                (size,) = HEADER.unpack(await reader.readexactly(HEADER.size))
-                yield decode_event(await reader.readexactly(size))
-        except (asyncio.IncompleteReadError, ConnectionError):
+            await protocol.closed.wait()
             await asyncio.to_thread(self._process.wait)
             await lines
         finally:
             lines.cancel()
-            self._writer.close()
+            self._transport.close()
 
     def send(self, command: Command) -> None:
         """Queues a command; one for a process that is gone is dropped."""
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(frame(command))
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frame(command))
 
     async def kill(self, patience: float) -> None:
         """Ends the process; it has `patience` seconds to do so by itself."""
-        if self._writer is not None:
-            self._writer.close()
+        if self._transport is not None:
+            self._transport.close()
         else:
             self._close()
         try:
@@ -93,7 +92,7 @@ class EngineChild:
         self._process.wait()
 
     def _close(self) -> None:
-        """Closes what `events` would have taken over."""
+        """Closes what `follow` would have taken over."""
         self._sock.close()
         if self._process.stderr is not None:
             self._process.stderr.close()
@@ -108,6 +107,22 @@ class EngineChild:
                 text = line.decode("utf-8", "replace").rstrip()
                 self.last_lines.append(text)
                 _log.info(text)
+
+
+class _Events(asyncio.Protocol):
+    """Hands on the events of an engine as they come, without a task in between."""
+
+    def __init__(self, take: Callable[[Event], None]) -> None:
+        self._take = take
+        self._frames = Frames()
+        self.closed = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        for payload in self._frames.feed(data):
+            self._take(decode_event(payload))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set()
 
 
 def resident_bytes(pid: int) -> int:

@@ -9,7 +9,8 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from llama_backend.api import ChatMessage, KVStoreStatus, SamplingParams, State, StepTimes, TokenCount
+from llama_backend.account import LOCAL, Account
+from llama_backend.api import ChatMessage, KVStoreStatus, SamplingParams, State, TokenCount
 from llama_backend.errors import BackendError, EngineDied, InvalidRequest, ModelUnreadable, Unavailable, from_wire
 from llama_backend.guard import Suspects
 from llama_backend.ipc import (
@@ -24,12 +25,14 @@ from llama_backend.ipc import (
     Loading,
     Ready,
     Refused,
+    Stats,
     StepDone,
     StoreChanged,
     Submit,
 )
 from llama_backend.server.child import EngineChild
-from llama_backend.server.ticket import Ticket
+from llama_backend.server.ticket import Observer, Ticket
+from llama_backend.server.totals import Totals
 
 _log = logging.getLogger("llama_backend.server")
 _RELOAD_SECONDS = 1.0
@@ -40,7 +43,7 @@ _MOST_DEATHS = 2
 """A request that was in the batch when so many engines died is not given to another."""
 _STABLE_SECONDS = 10.0
 _BACKOFF_SECONDS = (0.0, 0.5, 2.0, 5.0, 10.0)
-"""Pauses before restarts of an engine that keeps dying young."""
+"""Pauses before restarts of an engine that keeps dying young, without having answered anything."""
 
 
 class Supervisor:
@@ -57,6 +60,8 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._load_error: str | None = None
         self._failed_at = 0.0
+        self._delivered = False
+        """The present engine has brought a part of an answer."""
         self.state: State = "loading"
         self.progress = 0.0
         self.reason: str | None = None
@@ -65,7 +70,7 @@ class Supervisor:
         self.restarts = 0
         self.running = 0
         self.waiting = 0
-        self.times: StepTimes | None = None
+        self.totals = Totals()
         self.kv_store: KVStoreStatus | None = None
 
     @property
@@ -112,10 +117,12 @@ class Supervisor:
         n: int = 1,
         top_logprobs: int | None = None,
         store: bool = True,
+        account: Account = LOCAL,
+        observer: Observer | None = None,
     ) -> Ticket:
         """Hands a request for `n` answers to the engine; its ticket must be given to `release` in the end."""
         numbers = [next(self._numbers) for _ in range(n)]
-        ticket = Ticket(numbers[0], n)
+        ticket = Ticket(numbers[0], n, observer)
         self._tickets |= dict.fromkeys(numbers, ticket)
         request = Submit(
             id=ticket.number,
@@ -125,6 +132,7 @@ class Supervisor:
             n=n,
             top_logprobs=top_logprobs,
             store=store,
+            account=account,
         )
         self._requests[ticket.number] = request
         self._send(request)
@@ -185,17 +193,18 @@ class Supervisor:
                 return
             if not await self._follow(self._child):
                 return
-            died_young = 0 if monotonic() - begin > _STABLE_SECONDS else died_young + 1
+            is_old = self._delivered or monotonic() - begin > _STABLE_SECONDS
+            died_young = 0 if is_old else died_young + 1
             await asyncio.sleep(_BACKOFF_SECONDS[min(died_young, len(_BACKOFF_SECONDS)) - 1] if died_young else 0)
 
     async def _follow(self, child: EngineChild) -> bool:
         """Takes in all that one engine says; returns whether another one should follow it."""
-        self.ready, self._load_error, loaded = None, None, False
-        async for event in child.events():
-            loaded = loaded or isinstance(event, Ready)
-            self._take(event)
+        self.ready, self._load_error, self._delivered = None, None, False
+        await child.follow(self._take)
+        loaded = self.ready is not None
         self._child = None
         self.running = self.waiting = 0
+        self.totals.close()
         reason = self._death(child)
         if loaded:
             self.restarts += 1
@@ -232,10 +241,14 @@ class Supervisor:
     def _take(self, event: Event) -> None:
         match event:
             case StepDone():
-                self.running, self.waiting, self.times = event.running, event.waiting, event.times
+                self.running, self.waiting = event.running, event.waiting
+                self._delivered = self._delivered or bool(event.pieces)
+                now = monotonic()
                 for piece in event.pieces:
                     if ticket := self._tickets.get(piece.id):
-                        ticket.deliver(piece)
+                        ticket.deliver(piece, now)
+            case Stats():
+                self.totals.take(event)
             case Accepted(number, prompt_tokens):
                 if ticket := self._tickets.get(number):
                     ticket.accept(prompt_tokens)

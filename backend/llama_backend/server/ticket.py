@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from llama_backend.errors import BackendError, InternalError
 from llama_backend.ipc import Piece
+
+Observer = Callable[[Piece, float], None]
+"""Called with each piece and the moment at which it came, in seconds of `time.monotonic`."""
 
 
 class Ticket:
@@ -16,7 +19,7 @@ class Ticket:
     kept, and the reader gets all that came since last time at once.
     """
 
-    def __init__(self, number: int, n: int = 1) -> None:
+    def __init__(self, number: int, n: int = 1, observer: Observer | None = None) -> None:
         self.number = number
         self.numbers = range(number, number + n)
         self.unfinished = set(self.numbers)
@@ -27,6 +30,7 @@ class Ticket:
         """Somebody has seen a part of the answers, so that they cannot be computed again from their start."""
         self.deaths = 0
         """How many engines ended while they computed this request."""
+        self._observer = observer
         self._pieces: list[Piece] = []
         self._error: BackendError | None = None
         self._changed = asyncio.Event()
@@ -39,7 +43,10 @@ class Ticket:
         self.prompt_tokens = prompt_tokens
         self._changed.set()
 
-    def deliver(self, piece: Piece) -> None:
+    def deliver(self, piece: Piece, now: float = 0.0) -> None:
+        """Takes a piece that came at `now`, in seconds of `time.monotonic`."""
+        if self._observer is not None:
+            self._observer(piece, now)
         self._pieces.append(piece)
         if piece.finish_reason is not None:
             self.unfinished.discard(piece.id)
@@ -49,6 +56,11 @@ class Ticket:
         """Forgets what came, since the answers are computed again."""
         self._pieces.clear()
         self.unfinished = set(self.numbers)
+
+    def stop(self, error: BackendError) -> None:
+        """Ends the reading of a request with an error, while the engine may still be at work on it."""
+        self._error = self._error or error
+        self._changed.set()
 
     def fail(self, error: BackendError) -> None:
         self._error = error
@@ -79,7 +91,7 @@ class Ticket:
 
     async def whole(self) -> list[Piece]:
         """One piece for each answer, once all have ended; raises where the request fails."""
-        while not self.finished:
+        while not self.finished and self._error is None:
             await self._wait()
         if self._error is not None:
             raise self._error

@@ -9,7 +9,7 @@ import click
 from msgspec import structs
 
 from llama_chat.cli import options
-from llama_chat.cli.options import Setup, setting
+from llama_chat.cli.options import Setup, setting, switch
 from llama_chat.errors import ChatError
 from llama_chat.paths import Paths, make_runtime
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @setting("port", "--port", metavar="N", help="TCP port, 8080.")
 @setting("socket", "--socket", metavar="PATH", help="Listen on this Unix socket, instead of the one that chats find.")
 @setting("api_key_file", "--api-key-file", metavar="FILE", help="Ask for one of the keys in FILE on TCP.")
+@switch("metrics_open", "--metrics-open/--metrics-guarded", help="Whether /metrics needs no key.")
 @setting("ctx_size", "--ctx-size", metavar="N", help="Tokens of one conversation.")
 @setting("parallel", "--parallel", metavar="N", help="Answers at the same time, each with a context of its own.")
 @setting("threads", "--threads", metavar="N", help="CPU threads.")
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @setting("kv_cache_dir", "--kv-cache-dir", metavar="FOLDER", help="Where KV states of conversations are kept.")
 @setting("kv_cache_size", "--kv-cache-size", metavar="MIB", help="Most of them on disk, 2048; 0 keeps none.")
 @setting("kv_cache_ram", "--kv-cache-ram", metavar="MIB", help="Most of them in RAM beside the context, 256.")
+@setting("request_timeout", "--request-timeout", metavar="SECONDS", help="Most that a request may take; 0: no limit.")
 @setting("drain", "--drain", metavar="SECONDS", help="How long running answers may go on after SIGTERM, 30.")
 @setting("idle_exit", "--idle-exit", metavar="SECONDS", help="End after as long without a request; 0 is never.")
 def command(**params: Any) -> int:
@@ -56,7 +58,9 @@ def _config(setup: Setup, model: InstalledModel) -> ServerConfig:
         port=settings.port,
         socket=_absolute(settings.socket) or _usual_socket(setup.paths),
         api_key_file=_absolute(settings.api_key_file),
+        metrics_open=settings.metrics_open,
         idle_exit=settings.idle_exit or None,
+        request_timeout=settings.request_timeout or None,
         drain=settings.drain,
     )
 

@@ -1,0 +1,34 @@
+"""What the engine counts of itself as it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama_backend.api import StepTimes
+from llama_backend.engine.sequence import Sequence
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counters since the start of an engine; times in seconds."""
+
+    steps: int = 0
+    total: float = 0.0
+    schedule: float = 0.0
+    decode: float = 0.0
+    sample: float = 0.0
+    prompt_tokens: int = 0
+    """Tokens of the prompts that have a first token of their answer."""
+    cached_tokens: int = 0
+    """Those of them that were not computed."""
+    generated_tokens: int = 0
+
+    @property
+    def times(self) -> StepTimes:
+        deliver = self.total - self.schedule - self.decode - self.sample
+        return StepTimes(self.steps, self.total, self.schedule, self.decode, self.sample, max(deliver, 0.0))
+
+    def prompt(self, sequence: Sequence) -> None:
+        """Counts the prompt of a sequence, once all of it is computed."""
+        self.prompt_tokens += sequence.n_prompt
+        self.cached_tokens += sequence.cached

@@ -1,0 +1,51 @@
+"""Bodies of requests: read up to a limit, decoded and validated."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from llama_backend.api import SamplingParams
+from llama_backend.errors import BodyTooLarge, InvalidRequest
+
+_MAX_BODY = 4 * 1024 * 1024
+_PATH = re.compile(r"`\$\.?([^`]*)`")
+_MISSING = re.compile(r"missing required field `([^`]*)`")
+
+Parsed = TypeVar("Parsed", bound=msgspec.Struct)
+
+
+async def parse(request: Request, kind: type[Parsed]) -> Parsed:
+    """The body as `kind`; raises InvalidRequest that names the field, or BodyTooLarge."""
+    try:
+        parsed = msgspec.json.decode(await _read(request), type=kind)
+        if isinstance(parsed, SamplingParams):
+            parsed.validate()
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(str(error), param=_field(str(error))) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+    return parsed
+
+
+def _field(message: str) -> str | None:
+    """The field that msgspec's message is about, such as `messages[0].role`."""
+    found = (_PATH.search(message), _MISSING.search(message))
+    return ".".join(match[1] for match in found if match and match[1]) or None
+
+
+async def _read(request: Request) -> bytes:
+    length = request.headers.get("content-length", "0")
+    size = int(length) if length.isdigit() else 0
+    body = bytearray()
+    if size <= _MAX_BODY:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MAX_BODY:
+                break
+    if max(size, len(body)) > _MAX_BODY:
+        raise BodyTooLarge(f"the body has more than {_MAX_BODY} bytes")
+    return bytes(body)

@@ -1,0 +1,158 @@
+"""One completion: admit → engine → answer, in one piece or as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from llama_backend.account import Account
+from llama_backend.api import ChatRequest, CompletionRequest, SamplingParams
+from llama_backend.server.answers import Shape
+from llama_backend.server.backend import Server, new_seed
+from llama_backend.server.deadline import Deadline, deadline_of
+from llama_backend.server.events import EventStream, gone
+from llama_backend.server.meter import Stopwatch
+from llama_backend.server.streams import key_of, last_event, wanted
+from llama_backend.server.ticket import Ticket
+
+_OPENING_SECONDS = 10.0
+"""After this long without a decision a stream is opened, and errors come in it."""
+CLIENT_GONE = 499
+"""The status of an answer that nobody reads any more (nginx's number)."""
+_WAIT = re.compile(r"\bwait=(\d{1,6})\b")
+
+
+def patience(request: Request) -> float:
+    """Seconds that a request is willing to wait for a model that is loading (RFC 7240, `Prefer: wait`)."""
+    match = _WAIT.search(request.headers.get("prefer", ""))
+    return float(match[1]) if match else 0.0
+
+
+async def complete(request: Request, server: Server, body: ChatRequest | CompletionRequest) -> ASGIApp:
+    """The answer to a request that is valid."""
+    server.check_model(body.model)
+    server.check_open()
+    account: Account = request.state.account
+    deadline = deadline_of(request, body.timeout, server.config.request_timeout)
+    server.rates.take(account, monotonic())
+    run = _Run(server, body, account, patience(request), deadline)
+    return await _stream(run, request, server) if body.stream else await _whole(run, request)
+
+
+class _Run:
+    """One completion: its pieces, and how they are written."""
+
+    def __init__(
+        self,
+        server: Server,
+        body: ChatRequest | CompletionRequest,
+        account: Account,
+        patience: float,
+        deadline: Deadline,
+    ) -> None:
+        self._server = server
+        self._body = body
+        self._account = account
+        self._patience = patience
+        self._deadline = deadline
+        self._watch = Stopwatch(server.meter, account)
+        seed = new_seed() if body.seed is None else body.seed
+        is_chat = isinstance(body, ChatRequest)
+        self._sampling = msgspec.structs.replace(body.sampling(), seed=seed)
+        self.choices = body.choices
+        self.shape = Shape(server.config.model, is_chat, seed, body.include_usage, body.choices)
+
+    @asynccontextmanager
+    async def ticket(self) -> AsyncIterator[Ticket]:
+        """From admission to the end, with an accepted request; leaving early cancels the work."""
+        server = self._server
+        with self._watch, server.admission.enter(server.slots, self.choices, self._account):
+            async with self._deadline.waiting():
+                sampling = await server.grammars.resolve(self._sampling)
+                await server.supervisor.wait_ready(self._patience)
+            ticket = self._submit(sampling)
+            try:
+                with self._deadline.watching(ticket):
+                    await ticket.accepted()
+                    yield ticket
+            finally:
+                server.supervisor.release(ticket)
+
+    def _submit(self, sampling: SamplingParams) -> Ticket:
+        body = self._body
+        messages, prompt = (body.messages, None) if isinstance(body, ChatRequest) else (None, body.single)
+        return self._server.supervisor.submit(
+            sampling,
+            messages,
+            prompt,
+            n=body.choices,
+            top_logprobs=body.alternatives,
+            store=body.store is not False,
+            account=self._account,
+            observer=self._watch,
+        )
+
+
+async def _whole(run: _Run, request: Request) -> Response:
+    """The answer in one piece; if the client goes away before it is there, the work is dropped."""
+    work = asyncio.create_task(_collect(run))
+    watcher = asyncio.create_task(gone(request.receive))
+    try:
+        await asyncio.wait({work, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return Response(work.result(), media_type="application/json")
+        return Response(status_code=CLIENT_GONE)
+    finally:
+        for task in (work, watcher):
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(work, watcher, return_exceptions=True)
+
+
+async def _collect(run: _Run) -> bytes:
+    async with run.ticket() as ticket:
+        return run.shape.whole(await ticket.whole())
+
+
+async def _stream(run: _Run, request: Request, server: Server) -> ASGIApp:
+    """Opens the stream once the prompt is accepted, so that refusals still have their HTTP status."""
+    events = _events(run)
+    key = wanted(request)
+    if key is not None:
+        events = server.streams.open(key, events)
+    first = asyncio.ensure_future(anext(events))
+    watcher = asyncio.create_task(gone(request.receive))
+    try:
+        seconds = min(_OPENING_SECONDS, server.config.heartbeat)
+        await asyncio.wait({first, watcher}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        first.cancel()
+        raise
+    finally:
+        watcher.cancel()
+    if first.done():
+        first.result()
+    return EventStream(events, first, server.config.heartbeat, server.streams.grace if key else None)
+
+
+def resumed(request: Request, server: Server) -> ASGIApp:
+    """The rest of an answer whose connection broke."""
+    name, after = request.path_params["name"], last_event(request)
+    events = server.streams.resume(key_of(request, name), after)
+    return EventStream(events, asyncio.ensure_future(anext(events)), server.config.heartbeat, server.streams.grace)
+
+
+async def _events(run: _Run) -> AsyncGenerator[bytes, None]:
+    async with run.ticket() as ticket:
+        yield run.shape.opening()
+        async for piece in ticket.pieces():
+            yield run.shape.event(piece, piece.id - ticket.number)
+        yield run.shape.closing()

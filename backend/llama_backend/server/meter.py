@@ -1,0 +1,86 @@
+"""What the requests to one model were like: how they ended, and how long they and their tokens took."""
+
+from __future__ import annotations
+
+from collections import Counter
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from llama_backend.account import LOCAL, Account
+from llama_backend.errors import BackendError
+from llama_backend.ipc import Piece
+from llama_backend.server.prometheus import Histogram
+
+_WAITS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_GAPS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+_WHOLE = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+
+class Meter:
+    """Counts of the requests that were let in or sent away, and histograms in seconds."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        """Requests by finish reason or by the code of their error."""
+        self.accounts: Counter[str] = Counter()
+        """Requests by account."""
+        self.account_tokens: Counter[str] = Counter()
+        """Tokens of prompts and of answers that have ended, by account."""
+        self.queue = Histogram(*_WAITS)
+        """From the acceptance of a request by the engine to its first step."""
+        self.first_token = Histogram(*_WAITS)
+        """From the arrival of a request to the first text of each of its answers."""
+        self.gap = Histogram(*_GAPS)
+        """Between one text of an answer and its next: mostly one token's time."""
+        self.duration = Histogram(*_WHOLE)
+        """Of whole requests."""
+
+
+class Stopwatch:
+    """Times one request from its making on, and counts it when the block that it guards ends."""
+
+    def __init__(self, meter: Meter, account: Account = LOCAL) -> None:
+        self._meter = meter
+        self._account = account.name
+        self._begin = monotonic()
+        self._last: dict[int, float] = {}
+        self._reason: str | None = None
+
+    def __call__(self, piece: Piece, now: float) -> None:
+        """Takes note of a piece that came at `now`, in seconds of `time.monotonic`."""
+        number = piece.id
+        last = self._last.get(number)
+        if piece.text:
+            self._last[number] = now
+            if last is None:
+                self._meter.first_token.observe(now - self._begin)
+            else:
+                self._meter.gap.observe(now - last)
+        if piece.finish_reason is not None:
+            self._end(piece)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._meter.outcomes[self._outcome(error)] += 1
+        self._meter.accounts[self._account] += 1
+        self._meter.duration.observe(monotonic() - self._begin)
+
+    def _end(self, piece: Piece) -> None:
+        if piece.usage is not None:
+            tokens = piece.usage.completion_tokens + (0 if self._reason else piece.usage.prompt_tokens)
+            self._meter.account_tokens[self._account] += tokens
+        self._reason = piece.finish_reason
+        if piece.timings is not None:
+            self._meter.queue.observe(piece.timings.queue_ms / 1e3)
+
+    def _outcome(self, error: BaseException | None) -> str:
+        if isinstance(error, BackendError):
+            return error.code
+        if isinstance(error, Exception):
+            return "error"
+        return self._reason or "cancelled"

@@ -1,0 +1,124 @@
+"""The key file's lines, and what an account may take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llama_backend.account import Account
+from llama_backend.errors import InvalidRequest, QueueFull, RateLimited
+from llama_backend.server.admission import Admission
+from llama_backend.server.keys import KeyFile, parse_keys
+from llama_backend.server.rate_limit import RateLimits
+from tests.server.conftest import Serve
+from tests.server.harness import CHAT, chat, free_port, until
+from tests.server.test_metrics import metrics
+
+KEYS = """
+# keys of ours
+plain
+k1 name=alice weight=2 max_running=4 requests_per_minute=60
+k2   requests_per_minute=0.5   name=bob
+k3 name=alice weight=2 max_running=4 requests_per_minute=60
+"""
+
+
+def test_a_line_has_a_key_and_what_its_account_may_take() -> None:
+    alice = Account("alice", 2, 4, 60)
+    bob = Account("bob", requests_per_minute=0.5)
+    assert parse_keys(KEYS) == [(b"plain", Account("line3")), (b"k1", alice), (b"k2", bob), (b"k3", alice)]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("secret name", "another word"),
+        ("secret colour=red", "another word"),
+        ("secret name=", "name"),
+        ("secret name=a/b", "name"),
+        ("secret weight=0", "weight"),
+        ("secret weight=nan", "weight"),
+        ("secret weight=heavy", "weight"),
+        ("secret max_running=0", "max_running"),
+        ("secret max_running=1.5", "max_running"),
+        ("secret requests_per_minute=-1", "requests_per_minute"),
+        ("a name=x\nsecret name=x weight=2", "'x'"),
+    ],
+)
+def test_a_line_that_is_wrong_is_named_and_no_key_is_told(line: str, reason: str) -> None:
+    with pytest.raises(InvalidRequest, match=reason) as caught:
+        parse_keys(line)
+    assert f"line {len(line.splitlines())}" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_turns_wrong_changes_nothing_and_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text("k1 name=alice")
+    keys = KeyFile(path)
+    path.write_text("k1 name=alice weight=much")
+    assert [keys.find("k1") for _ in range(3)] == [Account("alice")] * 3
+    assert caplog.text.count("weight") == 1
+    path.write_text("k1 name=alice weight=3")
+    assert keys.find("k1") == Account("alice", 3)
+
+
+def test_a_rate_is_of_any_minute_and_tells_how_long_to_wait() -> None:
+    limits, account = RateLimits(), Account("a", requests_per_minute=3)
+    for now in (0.0, 0.0, 1.0):
+        limits.take(account, now)
+    with pytest.raises(RateLimited) as caught:
+        limits.take(account, 2.0)
+    assert caught.value.retry_after == pytest.approx(18.0)
+    limits.take(account, 20.1)
+    with pytest.raises(RateLimited):
+        limits.take(account, 20.2)
+    limits.take(Account("b", requests_per_minute=3), 20.2)
+    limits.take(Account("c"), 20.2)
+
+
+def test_a_rate_below_one_lets_one_in() -> None:
+    limits, account = RateLimits(), Account("a", requests_per_minute=0.5)
+    limits.take(account, 0.0)
+    with pytest.raises(RateLimited) as caught:
+        limits.take(account, 0.0)
+    assert caught.value.retry_after == 120
+
+
+def test_a_full_queue_has_room_for_those_who_have_less_than_their_part() -> None:
+    admission, flood, other = Admission(4), Account("flood"), Account("other")
+    entered = [admission.enter(1, account=flood) for _ in range(5)]
+    for each in entered:
+        each.__enter__()
+    with pytest.raises(QueueFull), admission.enter(1, account=flood):
+        pass
+    with admission.enter(1, account=other), admission.enter(1, account=other):
+        with pytest.raises(QueueFull), admission.enter(1, account=other):
+            pass
+        with pytest.raises(QueueFull), admission.enter(1, account=flood):
+            pass
+    for each in entered:
+        each.__exit__(None, None, None)
+    assert admission.inside == 0
+
+
+def test_keys_with_limits_over_http(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("k1 name=alice requests_per_minute=2\nk2 name=bob\n")
+    server = serve(host="127.0.0.1", port=free_port(), api_key_file=str(tmp_path / "keys"))
+    with server.tcp(headers={"Authorization": "Bearer k1"}) as client:
+        assert client.post(CHAT, json={"messages": []}).status_code == 400
+        assert [client.post(CHAT, json=chat("a b")).status_code for _ in range(3)] == [200, 200, 429]
+        answer = client.post(CHAT, json=chat("a b", stream=True))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert 1 <= int(answer.headers["retry-after"]) <= 30
+        assert client.get("/v1/models").status_code == 200
+    with server.tcp(headers={"Authorization": "Bearer k2"}) as client:
+        assert client.post(CHAT, json=chat("a b")).status_code == 200
+    until(lambda: metrics(server)("key_tokens_total", key="bob") == 4, 5, "the count of tokens")
+    assert (metrics(server)("key_requests_total", key="alice"), metrics(server)("key_requests_total", key="bob")) == (
+        2,
+        1,
+    )
