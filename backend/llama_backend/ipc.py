@@ -71,6 +71,16 @@ class Count(Struct, frozen=True, kw_only=True, tag=True):
     return_tokens: bool = False
 
 
+class Embed(Struct, frozen=True, kw_only=True, tag=True):
+    """Asks for the embedding of each of some texts or lists of token ids."""
+
+    id: int
+    inputs: list[str | list[int]]
+    dimensions: int | None = None
+    """Only as many of the first numbers; None is all."""
+    account: Account = LOCAL
+
+
 class Forget(Struct, frozen=True, tag=True):
     """Drops all KV states: those of idle slots, in RAM and on disk."""
 
@@ -79,7 +89,7 @@ class Stop(Struct, frozen=True, tag=True):
     pass
 
 
-Command = Submit | Cancel | Count | Forget | Stop
+Command = Submit | Cancel | Count | Embed | Forget | Stop
 
 
 class Loading(Struct, frozen=True, tag=True):
@@ -131,6 +141,16 @@ class Counted(Struct, frozen=True, kw_only=True, tag=True):
     count: int
     context: int
     tokens: list[int] | None = None
+
+
+class Embedded(Struct, frozen=True, kw_only=True, tag=True):
+    """The embedding of one text."""
+
+    id: int
+    index: int
+    tokens: int
+    data: bytes
+    """A unit vector of little-endian float32."""
 
 
 class TokenLogprob(Struct, frozen=True, array_like=True):
@@ -186,7 +206,7 @@ class StoreChanged(Struct, frozen=True, tag=True):
     status: KVStoreStatus
 
 
-Event = Loading | Ready | Failed | Accepted | Refused | Counted | StepDone | Stats | StoreChanged
+Event = Loading | Ready | Failed | Accepted | Refused | Counted | Embedded | StepDone | Stats | StoreChanged
 Direction = Literal["command", "event"]
 
 _encoder = msgspec.msgpack.Encoder()

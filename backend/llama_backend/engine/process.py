@@ -1,52 +1,35 @@
-"""The engine's process: loads the model, then steps, while a second thread reads commands and makes prompts."""
+"""The engine's process: loads the model, then steps, while a second thread reads commands."""
 
 from __future__ import annotations
 
 import gc
-import os
 import socket
 import sys
 import threading
-from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from llama_backend.engine.binding import LIBRARY, LlamaLog
 from llama_backend.engine.engine import LLMEngine
 from llama_backend.engine.hardware import available_memory, default_threads
-from llama_backend.engine.kv_cache import LEAST_KEPT, KVCache
+from llama_backend.engine.kv_cache import KVCache
 from llama_backend.engine.kv_files import StateFolder
-from llama_backend.engine.kv_plan import KVPlan, plan_kv
+from llama_backend.engine.kv_plan import KVPlan, embedding_room, plan_kv
 from llama_backend.engine.kv_stamp import stamp_of
 from llama_backend.engine.kv_store import KVStore
 from llama_backend.engine.model import Model
 from llama_backend.engine.prompt import PromptBuilder
-from llama_backend.errors import BackendError, InvalidRequest, PromptTooLong
+from llama_backend.engine.reader import LEAVE_SECONDS, Channel, Inbox, Job, Limits, Prompt, Reader, Texts, refusal
+from llama_backend.errors import BackendError, InvalidRequest
 from llama_backend.guard import Guard
-from llama_backend.ipc import (
-    HEADER,
-    MAX_FRAME,
-    Accepted,
-    Cancel,
-    Command,
-    Count,
-    Counted,
-    EngineConfig,
-    Event,
-    Failed,
-    Forget,
-    Loading,
-    Ready,
-    Refused,
-    Stop,
-    StoreChanged,
-    Submit,
-    decode_command,
-    frame,
-)
+from llama_backend.ipc import Cancel, EngineConfig, Failed, Forget, Loading, Ready, Stop, StoreChanged, Submit
+
+if TYPE_CHECKING:
+    from llama_backend.engine.embedder import Embedder
 
 _PROGRESS_SECONDS = 0.05
 _SWITCH_SECONDS = 2e-4
@@ -57,119 +40,6 @@ _KEEP_AFTER_SECONDS = 15.0
 _KEEP_NEXT_SECONDS = 0.2
 _STATS_SECONDS = 1.0
 """A busy engine reports what it counts as often as this."""
-_LEAVE_SECONDS = 4.5
-"""What states may take to be written at the end; the server kills an engine after 5 s."""
-
-Job = tuple[Submit, list[int]] | Cancel | Forget | Stop
-
-
-class Channel:
-    """Frames on a socket; sending is safe from any thread."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._lock = threading.Lock()
-        self._file = sock.makefile("rb")
-
-    def send(self, event: Event) -> None:
-        data = frame(event)
-        with self._lock:
-            self._sock.sendall(data)
-
-    def receive(self) -> Command | None:
-        """The next command, or None where the other side is gone."""
-        header = self._file.read(HEADER.size)
-        if len(header) < HEADER.size:
-            return None
-        (size,) = HEADER.unpack(header)
-        payload = self._file.read(size) if size <= MAX_FRAME else b""
-        return decode_command(payload) if len(payload) == size else None
-
-
-class Inbox:
-    """Jobs from the reader's thread to the engine's."""
-
-    def __init__(self) -> None:
-        self._jobs: deque[Job] = deque()
-        self._ready = threading.Event()
-
-    def put(self, job: Job) -> None:
-        self._jobs.append(job)
-        self._ready.set()
-
-    def take(self, wait: float | None) -> list[Job]:
-        """All jobs so far; where there is none, what comes within `wait` seconds, None is at least one."""
-        if wait != 0:
-            self._ready.wait(wait)
-        self._ready.clear()
-        jobs = []
-        while self._jobs:
-            jobs.append(self._jobs.popleft())
-        return jobs
-
-
-class Reader(threading.Thread):
-    """Reads commands, tokenises prompts and answers what needs no computing."""
-
-    def __init__(self, channel: Channel, inbox: Inbox, prompts: PromptBuilder, store: KVStore, context: int) -> None:
-        super().__init__(name="reader", daemon=True)
-        self._store = store
-        self._channel = channel
-        self._inbox = inbox
-        self._prompts = prompts
-        self._context = context
-
-    def run(self) -> None:
-        """Reads until the other side is gone; the engine ends then, and a step that is long is not waited for."""
-        while (command := self._channel.receive()) is not None:
-            if isinstance(command, Submit | Count):
-                self._answer(command)
-            else:
-                self._inbox.put(command)
-        self._inbox.put(Stop())
-        sleep(_LEAVE_SECONDS)
-        os._exit(0)
-
-    def _answer(self, command: Submit | Count) -> None:
-        try:
-            tokens = self._tokens(command)
-            if isinstance(command, Count):
-                ids = tokens if command.return_tokens else None
-                self._channel.send(Counted(id=command.id, count=len(tokens), context=self._context, tokens=ids))
-                return
-            self._check(tokens)
-        except BackendError as error:
-            self._channel.send(_refusal(command.id, error))
-            return
-        except Exception as error:  # noqa: BLE001 - a template may raise anything; the thread must go on
-            self._channel.send(_refusal(command.id, InvalidRequest(f"the prompt cannot be made: {error!r}")))
-            return
-        self._channel.send(Accepted(command.id, len(tokens)))
-        self._store.prefetch(tokens, LEAST_KEPT)
-        self._inbox.put((command, tokens))
-
-    def _tokens(self, command: Submit | Count) -> list[int]:
-        if command.messages is not None:
-            return self._prompts.chat(command.messages)
-        return self._prompts.text(command.prompt or "")
-
-    def _check(self, tokens: list[int]) -> None:
-        if not tokens:
-            raise InvalidRequest("the prompt is empty: it has no tokens", param="prompt")
-        if len(tokens) >= self._context:
-            raise PromptTooLong.of(len(tokens), self._context)
-
-
-def _refusal(number: int, error: BackendError) -> Refused:
-    details = error.details
-    return Refused(
-        id=number,
-        code=error.code,
-        message=error.message,
-        prompt_tokens=details.get("prompt_tokens"),
-        context=details.get("context"),
-        param=details.get("param"),
-    )
 
 
 def run(config: EngineConfig, sock: socket.socket, guard: Guard) -> int:
@@ -195,6 +65,8 @@ def _load(config: EngineConfig, channel: Channel, log: LlamaLog, guard: Guard) -
     importer.start()
     model = Model(config.path, config.gpu_layers, log, _Progress(channel))
     importer.join()
+    from llama_backend.engine.embedder import Embedder
+    from llama_backend.engine.embedding_context import EmbeddingContext
     from llama_backend.engine.runner import ModelRunner
 
     plan = plan_kv(config, model.context_trained, model.kv_bytes_per_token, available_memory())
@@ -202,7 +74,8 @@ def _load(config: EngineConfig, channel: Channel, log: LlamaLog, guard: Guard) -
     vocab, inbox = model.vocab, Inbox()
     prompts = PromptBuilder(vocab, model.template)
     store = _open_store(config, model, plan, prompts)
-    Reader(channel, inbox, prompts, store, plan.context).start()
+    room = embedding_room(plan.context, model.kv_bytes_per_token)
+    Reader(channel, inbox, prompts, store, Limits(plan.context, room, model.embedding_width)).start()
     runner = ModelRunner(model, plan, threads)
     runner.warm_up(vocab.bos or 0)
     cache = KVCache(runner, plan.slots, plan.cells, plan.unified, store)
@@ -219,7 +92,8 @@ def _load(config: EngineConfig, channel: Channel, log: LlamaLog, guard: Guard) -
     )
     channel.send(ready)
     engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard)
-    return Loaded(engine, channel, inbox, prompts, store)
+    embedder = Embedder(lambda: EmbeddingContext(model, room, threads), model.pooling, guard)
+    return Loaded(engine, embedder, channel, inbox, prompts, store)
 
 
 def _open_store(config: EngineConfig, model: Model, plan: KVPlan, prompts: PromptBuilder) -> KVStore:
@@ -254,9 +128,16 @@ class Loaded:
     """An engine that is ready, with all that its loop serves."""
 
     def __init__(
-        self, engine: LLMEngine, channel: Channel, inbox: Inbox, prompts: PromptBuilder, store: KVStore
+        self,
+        engine: LLMEngine,
+        embedder: Embedder,
+        channel: Channel,
+        inbox: Inbox,
+        prompts: PromptBuilder,
+        store: KVStore,
     ) -> None:
         self._engine = engine
+        self._embedder = embedder
         self._channel = channel
         self._inbox = inbox
         self._prompts = prompts
@@ -273,33 +154,47 @@ class Loaded:
     def _serve(self) -> None:
         wait: float | None = _KEEP_AFTER_SECONDS
         while True:
-            jobs = self._inbox.take(0 if self._engine.busy else wait)
+            busy = self._engine.busy or self._embedder.busy
+            jobs = self._inbox.take(0 if busy else wait)
             for job in jobs:
                 if isinstance(job, Stop):
                     return
                 self._do(job)
-            if jobs or self._engine.busy:
-                self._channel.send(self._engine.step())
-                self._report()
+            if jobs or busy:
+                self._step()
                 wait = _KEEP_AFTER_SECONDS
             else:
+                self._embedder.close()
                 kept = self._engine.keep_idle() or self._store.is_writing
                 wait = _KEEP_NEXT_SECONDS if kept else None
             self._tell()
 
-    def _do(self, job: tuple[Submit, list[int]] | Cancel | Forget) -> None:
+    def _step(self) -> None:
+        """A step of the answers, and before the next one a part of the embeddings."""
+        self._channel.send(self._engine.step())
+        self._report()
+        try:
+            for embedded in self._embedder.step(beside_answers=self._engine.busy):
+                self._channel.send(embedded)
+        except BackendError as error:
+            for number in self._embedder.cancel_all():
+                self._channel.send(refusal(number, error))
+
+    def _do(self, job: Job) -> None:
         if isinstance(job, Cancel):
             self._engine.cancel(job.id)
+            self._embedder.cancel(job.id)
         elif isinstance(job, Forget):
             self._engine.forget_idle()
             self._prompts.forget()
             self._store.clear()
-        else:
-            command, tokens = job
+        elif isinstance(job, Texts):
+            self._embedder.submit(job.command.id, job.texts, job.command.dimensions, job.command.account)
+        elif isinstance(job, Prompt):
             try:
-                self._submit(command, tokens)
+                self._submit(job.command, job.tokens)
             except InvalidRequest as error:
-                self._channel.send(_refusal(command.id, error))
+                self._channel.send(refusal(job.command.id, error))
 
     def _submit(self, command: Submit, tokens: list[int]) -> None:
         seed = command.sampling.seed or 0
@@ -325,7 +220,7 @@ class Loaded:
             self._channel.send(StoreChanged(self._store.status))
 
     def _leave(self) -> None:
-        end = monotonic() + _LEAVE_SECONDS
+        end = monotonic() + LEAVE_SECONDS
         self._engine.cancel_all()
         while monotonic() < end and self._engine.keep_idle():
             self._store.wait_written(end - monotonic())
