@@ -14,12 +14,12 @@ from llama_backend import launch
 from llama_backend.api import ChatMessage, ChatRequest
 from llama_backend.client import Address
 from llama_backend.config import ServerConfig
-from llama_backend.errors import ModelNotFound, Unauthorized, Unavailable, Unreachable
+from llama_backend.errors import Unauthorized, Unavailable, Unreachable
 from llama_backend.launch import Place
 from llama_backend.models import InstalledModel
 from llama_chat.config import Settings
-from llama_chat.connection import Connection, read_key
-from llama_chat.errors import ChatError, ConfigError
+from llama_chat.connection import LocalConnection
+from llama_chat.errors import ChatError
 from llama_chat.local import server_config
 from llama_chat.paths import user_paths
 from tests.scripted import MODEL, ScriptedBackend
@@ -55,11 +55,11 @@ def launcher(sockets: list[Path], monkeypatch: pytest.MonkeyPatch) -> Launcher:
     return made
 
 
-def local() -> Connection:
-    return Connection(Settings(), user_paths(), InstalledModel(MODEL, Path("/nowhere.gguf")), "a key")
+def local(settings: Settings | None = None) -> LocalConnection:
+    return LocalConnection(settings or Settings(), user_paths(), InstalledModel(MODEL, Path("/nowhere.gguf")))
 
 
-async def answer(connection: Connection) -> str:
+async def answer(connection: LocalConnection) -> str:
     async with aclosing(connection):
         return "".join([delta.text async for delta in connection.chat(REQUEST)])
 
@@ -101,17 +101,6 @@ async def test_a_connection_that_breaks_before_the_answer_is_made_again(
     assert (len(first.requests), len(second.requests)) == (1, 1)
 
 
-async def test_a_backend_elsewhere_is_not_asked_again() -> None:
-    connection = Connection(Settings(url="http://127.0.0.1:9"), user_paths(), None, None)
-    with pytest.raises(Unreachable, match="127"):
-        await answer(connection)
-    with ScriptedBackend() as backend:
-        backend.enqueue(status=404, error={"message": "no such model", "code": "model_not_found"})
-        with pytest.raises(ModelNotFound):
-            await answer(Connection(Settings(url=backend.url), user_paths(), None, None))
-    assert len(backend.requests) == 1
-
-
 async def test_other_errors_are_raised_at_once(launcher: Launcher, sockets: list[Path]) -> None:
     with both(sockets) as (first, second):
         first.enqueue(status=401, error={"message": "key", "code": "invalid_api_key"})
@@ -145,12 +134,10 @@ async def test_the_status_is_that_of_the_wanted_model(launcher: Launcher, socket
     assert launcher.stopped == [1]
 
 
-async def test_the_key_is_for_a_backend_elsewhere(launcher: Launcher, sockets: list[Path]) -> None:
+async def test_no_key_goes_to_the_local_backend(launcher: Launcher, sockets: list[Path]) -> None:
     with both(sockets) as (first, _):
         await answer(local())
-    with ScriptedBackend() as elsewhere:
-        await answer(Connection(Settings(url=elsewhere.url), user_paths(), None, "a key"))
-    assert (first.keys, elsewhere.keys) == ([None], ["Bearer a key"])
+    assert first.keys == [None]
 
 
 async def test_a_backend_that_cannot_be_started(sockets: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,9 +150,11 @@ async def test_a_backend_that_cannot_be_started(sockets: list[Path], monkeypatch
 
 
 @pytest.mark.parametrize(("log", "store"), [(True, None), (False, False)])
-async def test_what_is_not_logged_is_not_stored_either(log: bool, store: bool | None) -> None:
-    with ScriptedBackend() as backend:
-        await answer(Connection(Settings(url=backend.url, log=log), user_paths(), None, None))
+async def test_what_is_not_logged_is_not_stored_either(
+    launcher: Launcher, sockets: list[Path], log: bool, store: bool | None
+) -> None:
+    with ScriptedBackend(sockets[0]) as backend:
+        await answer(local(Settings(log=log)))
         assert backend.requests[0].get("store") is store
 
 
@@ -190,21 +179,3 @@ def test_the_settings_describe_the_background_backend() -> None:
 def test_when_a_background_backend_ends(setting: float | None, seconds: float | None) -> None:
     config = server_config(Settings(idle_exit=setting), user_paths(), InstalledModel("name", Path("/m.gguf")))
     assert config.idle_exit == seconds
-
-
-def test_the_first_key_of_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "keys"
-    file.write_text("# team\n\none \ntwo\n")
-    assert read_key(str(file)) == "one"
-
-
-@pytest.mark.parametrize("text", ["", "\n", "# only\n", "schlüssel\n"])
-def test_a_file_without_a_key(tmp_path: Path, text: str) -> None:
-    (tmp_path / "keys").write_text(text)
-    with pytest.raises(ConfigError, match="key"):
-        read_key(str(tmp_path / "keys"))
-
-
-def test_a_missing_file_of_keys(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="No such file"):
-        read_key(str(tmp_path / "keys"))

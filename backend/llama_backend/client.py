@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,11 +25,13 @@ from llama_backend.api import (
     decode_chunk,
     encode,
 )
-from llama_backend.errors import BackendError, Unauthorized, Unreachable, from_wire
+from llama_backend.errors import BackendError, ConnectionLost, Unauthorized, Unreachable, from_wire
+from llama_backend.position import Position
 
 T = TypeVar("T")
 
 _CONNECT_SECONDS = 10.0
+_STOP_SECONDS = 2.0
 _SILENCE_SECONDS = 60.0
 """The server sends a heartbeat every 15 s; four missing ones mean that it is gone."""
 
@@ -69,6 +72,7 @@ class Backend(Protocol):
 class Client:
     """A Backend over HTTP.
 
+    Its requests carry an id of its own, by which a router in front of several backends can send them all to one.
     `wait` is how many seconds a request may wait for a model that is loading (RFC 7240 `Prefer: wait`).
     Raises Unreachable for an address that is no URL and Unauthorized for a key that no header can hold.
     """
@@ -78,7 +82,9 @@ class Client:
             raise Unauthorized("the API key has characters that cannot be sent")
         self.address = address
         self._wait = wait
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = {"X-Session-ID": os.urandom(8).hex()}
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
         if wait:
             headers["Prefer"] = f"wait={wait:.0f}"
         uds = str(address.socket) if address.socket else None
@@ -100,18 +106,24 @@ class Client:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        body = encode(_streaming(request))
+    async def chat(self, request: ChatRequest, position: Position | None = None) -> AsyncGenerator[Delta, None]:
+        """As Backend.chat. With a position the answer can be taken up again: a call with the same one goes on there."""
+        place = position or Position()
         async with (
             self._mapped_errors(),
-            self._http.stream(
-                "POST", "/v1/chat/completions", content=body, headers=_JSON, timeout=_silence(0)
-            ) as answer,
+            self._http.stream(**_question(request, position), timeout=_silence(0)) as answer,
         ):
             if answer.status_code != 200:
                 raise from_wire(_parsed(await answer.aread()), answer.status_code)
-            async for delta in _deltas(answer):
+            if position is not None and (grace := answer.headers.get(RESUMABLE, "")).isdigit():
+                position.grace = float(grace)
+            async for delta in _deltas(answer, place):
                 yield delta
+
+    async def stop(self, position: Position) -> None:
+        """Stops an answer that can be taken up again, so that the server does not wait for that."""
+        async with self._mapped_errors():
+            await self._http.delete(f"/v1/streams/{position.name}", timeout=_STOP_SECONDS)
 
     async def count(self, messages: list[ChatMessage]) -> TokenCount:
         body = encode(TokenizeRequest(messages=messages))
@@ -144,14 +156,20 @@ class Client:
             yield
         except httpx2.ConnectError as error:
             raise Unreachable(f"no backend answers at {self.address}: {error}") from error
+        except httpx2.ConnectTimeout as error:
+            raise Unreachable(f"nobody answers at {self.address} in time") from error
         except httpx2.TimeoutException as error:
-            raise Unreachable(f"the backend at {self.address} does not answer in time") from error
+            raise ConnectionLost(f"the backend at {self.address} does not answer in time") from error
+        except httpx2.TransportError as error:
+            raise ConnectionLost(f"the connection to {self.address} broke: {error or type(error).__name__}") from error
         except (httpx2.RequestError, httpx2.InvalidURL) as error:
-            raise Unreachable(f"the connection to {self.address} broke: {error or type(error).__name__}") from error
+            raise Unreachable(f"{self.address} cannot be asked: {error or type(error).__name__}") from error
         except msgspec.MsgspecError as error:
             raise BackendError(f"the backend at {self.address} answered something else: {error}") from error
 
 
+RESUMABLE = "X-Resumable"
+"""The header that names an answer which can be taken up again; its answer says for how many seconds."""
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -185,22 +203,40 @@ def _parsed(body: bytes) -> Any:
         return body.decode("utf-8", "replace")[:500]
 
 
-async def _deltas(answer: httpx2.Response) -> AsyncGenerator[Delta, None]:
-    """Server-sent events as Deltas; raises what an error event says, and Unreachable where the end is missing."""
-    finished = False
+def _question(request: ChatRequest, position: Position | None) -> dict[str, Any]:
+    """The HTTP request for an answer from its beginning, or from a position in it."""
+    if position is not None and position.last:
+        url, headers = f"/v1/streams/{position.name}", {"Last-Event-ID": str(position.last)}
+        return {"method": "GET", "url": url, "headers": headers}
+    headers = _JSON if position is None else _JSON | {RESUMABLE: position.name}
+    return {
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "content": encode(_streaming(request)),
+        "headers": headers,
+    }
+
+
+async def _deltas(answer: httpx2.Response, position: Position) -> AsyncGenerator[Delta, None]:
+    """Server-sent events as Deltas; raises what an error event says, and ConnectionLost where the end is missing."""
+    finished, number = False, 0
     async for line in _lines(answer):
+        if line.startswith(b"id:") and position.grace is not None:
+            number = int(line[3:])
         if not line.startswith(b"data:"):
             continue
         data = line[5:].strip()
         if data == b"[DONE]":
             return
         if b'"error"' in data:
-            _raise_error_event(data)
-        for delta in _delta(data):
+            _raise_error_event(data, position)
+        found = _delta(data)
+        position.last, position.has_begun = number, True
+        for delta in found:
             finished = finished or delta.finish_reason is not None
             yield delta
-    if not finished:
-        raise Unreachable("the connection to the backend broke before the answer was complete")
+    if not finished or position.grace is not None:
+        raise ConnectionLost("the connection to the backend broke before the answer was complete")
 
 
 async def _lines(answer: httpx2.Response) -> AsyncGenerator[bytes, None]:
@@ -213,9 +249,10 @@ async def _lines(answer: httpx2.Response) -> AsyncGenerator[bytes, None]:
     yield rest
 
 
-def _raise_error_event(data: bytes) -> None:
+def _raise_error_event(data: bytes, position: Position) -> None:
     body = _parsed(data)
     if isinstance(body, dict) and body.get("error"):
+        position.has_failed = True
         raise from_wire(body, 500)
 
 

@@ -32,6 +32,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Most seconds that a request may take, also where it asks for more; None is no limit."""
     heartbeat: float = 15.0
     """Seconds of silence in a stream after which a comment is sent."""
+    resume_grace: float = 30.0
+    """Seconds that a resumable answer goes on, and is kept, after its connection broke."""
     drain: float = 30.0
     """Seconds that running answers may take after SIGTERM."""
     log: str | None = None

@@ -15,6 +15,7 @@
     ├─ DeadlineExceeded       504  the time that the request or the server allows is over
     ├─ InternalError          500  a fault of ours
     └─ Unreachable             –   no backend answers (raised by the client only)
+       └─ ConnectionLost       –   one did, and the connection broke or fell silent
 
 `code` is stable and goes over the wire; `from_wire` turns it back into the same class.
 """
@@ -116,6 +117,10 @@ class InternalError(BackendError):
 
 class Unreachable(BackendError):
     status, code, type = 503, "unreachable", "connection_error"
+
+
+class ConnectionLost(Unreachable):
+    code = "connection_lost"
 
 
 def _family(base: type[BackendError]) -> list[type[BackendError]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import aclosing
 from time import monotonic
 from typing import Any
 
@@ -12,6 +13,11 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
+from llama_backend.api import ChatMessage, ChatRequest
+from llama_chat.config import Settings
+from llama_chat.remote import RemoteConnection
+from llama_chat.road import UrlRoad
+from tests.broken_road import BrokenRoad
 from tests.server.harness import CHAT, ServerProcess, chat, runs, serving, until
 
 MODEL = "smollm2:135m"
@@ -133,3 +139,17 @@ def test_the_engine_of_a_killed_server_ends_by_itself(real: ServerProcess, tmp_p
         server.process.kill()
         server.process.wait()
         until(lambda: not runs(engine), 3, "the end of the engine")
+
+
+async def test_answers_over_a_broken_road_are_the_same(real: ServerProcess) -> None:
+    request = ChatRequest(messages=[ChatMessage("user", "Tell me a story.")], temperature=0, max_tokens=48)
+
+    async def ask(url: str) -> str:
+        async with aclosing(RemoteConnection(Settings(), UrlRoad(url, None), "there")) as connection:
+            return "".join([delta.text async for delta in connection.chat(request)])
+
+    async with BrokenRoad(str(real.config.socket), seed=0, health=1) as good:
+        whole = await ask(good.url)
+    async with BrokenRoad(str(real.config.socket), seed=3, health=0) as bad:
+        assert [await ask(bad.url) for _ in range(5)] == [whole] * 5
+        assert bad.broken >= 5

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
 from llama_backend.errors import BackendError, PromptTooLong
+from llama_chat.road import Tell
 
 CONTEXT = 2048
 READY = BackendStatus(state="ready", model="SmolLM2-135M-Instruct", context=CONTEXT)
@@ -35,6 +36,12 @@ class ScriptedBackend:
     closed: int = 0
     delivered: int = 0
     """Pieces of text that were read."""
+    is_local: bool = True
+    tell: Tell | None = None
+    """Who listens to what happens on the road."""
+
+    def listen(self, tell: Tell) -> None:
+        self.tell = tell
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         self.requests.append(request)

@@ -16,6 +16,9 @@ READY = Status(
     tokens_per_second=83.14,
 )
 LOADING = replace(READY, backend=BackendState("loading", progress=0.43), reading=Reading(), tokens_per_second=None)
+CONNECTING = replace(LOADING, where="work", backend=BackendState("connecting"))
+PENDING = replace(LOADING, where="chat/llama-chat", backend=BackendState("waiting for a pod", reason="status=Pending"))
+BROKEN = replace(READY, where="work", backend=BackendState("reconnecting", reason="the connection to h broke"))
 FAILED = replace(LOADING, backend=BackendState("failed", reason="m.gguf is no model that llama.cpp can load"))
 
 
@@ -32,6 +35,10 @@ FAILED = replace(LOADING, backend=BackendState("failed", reason="m.gguf is no mo
         (LOADING, 36, "SmolLM2-135M-Instruct · loading 43%"),
         (replace(READY, is_answering=True), 60, "SmolLM2-135M-Instruct · Esc stops  83.1 tok/s  1,204 / 2,048"),
         (replace(READY, backend=BackendState()), 60, "SmolLM2-135M-Instruct · starting   83.1 tok/s  1,204 / 2,048"),
+        (CONNECTING, 60, "SmolLM2-135M-Instruct · work · connecting"),
+        (PENDING, 80, "SmolLM2-135M-Instruct · chat/llama-chat · waiting for a pod: status=Pending"),
+        (PENDING, 50, "SmolLM2-135M-Instruct · waiting for a pod: status…"),
+        (BROKEN, 60, "SmolLM2-135M-Instruct · reconnecting: the co…  1,204 / 2,048"),
         (FAILED, 60, "SmolLM2-135M-Instruct · failed: m.gguf is no model that lla…"),
         (replace(READY, reading=Reading(1204, 2048)), 40, "SmolLM2-135M-Instruct     ~1,204 / 2,048"),
         (replace(READY, reading=Reading(None, 2048)), 40, "SmolLM2-135M-Instruct      2,048 context"),

@@ -7,6 +7,7 @@ import pytest
 
 from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, State
 from llama_backend.errors import BackendError, EngineDied, ModelUnreadable, NotFound, Unavailable, Unreachable
+from llama_chat.errors import PodPending
 from llama_chat.ui.watched_backend import BackendState, WatchedBackend
 from tests.ui.scripted import READY, ScriptedBackend
 from tests.ui.wait import until
@@ -143,3 +144,42 @@ async def test_closing_ends_the_watch() -> None:
     await asyncio.sleep(0)
     await watch.backend.aclose()
     assert backend.closed == 1
+
+
+async def test_a_backend_elsewhere_is_tried_until_it_can_be_reached() -> None:
+    states: list[BackendStatus | BackendError] = [
+        PodPending("Current status=Pending"),
+        Unreachable("no route"),
+        status("loading", progress=0.5),
+        status("ready"),
+    ]
+    watch = Watch(ScriptedBackend(states=states, is_local=False))
+    assert await watch.answer() == "You said: hi"
+    assert [(state.phase, state.reason) for state in watch.states] == [
+        ("waiting for a pod", "Current status=Pending"),
+        ("connecting", "no route"),
+        ("loading", ""),
+        ("ready", ""),
+    ]
+
+
+async def test_what_the_road_tells_is_shown() -> None:
+    backend = ScriptedBackend(is_local=False)
+    watch = Watch(backend)
+    watch.backend.wake()
+    await watch.settle()
+    assert backend.tell is not None
+    backend.tell("reconnecting", "the connection broke")
+    backend.tell("reconnecting", "")
+    assert watch.backend.state.reason == "the connection broke"
+    backend.tell("reached", "")
+    assert watch.phases == ["ready", "reconnecting", "ready"]
+
+
+async def test_after_a_break_elsewhere_it_reconnects() -> None:
+    backend = ScriptedBackend(answers=[["half", Unreachable("broken")]], is_local=False)
+    watch = Watch(backend)
+    with pytest.raises(Unreachable):
+        await watch.answer()
+    await watch.settle()
+    assert watch.phases == ["ready", "reconnecting", "ready"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct, field
 
 from llama_backend.api import SamplingParams
 from llama_chat.errors import ConfigError
@@ -25,6 +25,17 @@ PROJECT_FILE = ".llama-chat.toml"
 _LARGEST_FILE = 1 << 20
 
 Count = Annotated[int, Meta(ge=1, le=1 << 24)]
+
+
+class NamedTarget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A backend elsewhere, as `[targets.NAME]` in the user's file describes it."""
+
+    url: str
+    """`http://…`, `https://…` or `kube://namespace/service[:port]`."""
+    key_file: str | None = None
+    """File with the API key."""
+    key_env: str | None = None
+    """Environment variable with the API key."""
 
 
 class Settings(SamplingParams, frozen=True, kw_only=True):
@@ -41,9 +52,12 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     theme: str | None = None
     """The colours of the chat, one of Textual's themes; None is its default."""
     url: str | None = None
-    """A backend elsewhere; None is the local one."""
+    """A backend elsewhere, by its URL; None is the local one."""
+    target: str | None = None
+    """A backend elsewhere, by its URL or its name among `targets`; `local` is this machine's."""
+    targets: dict[str, NamedTarget] = field(default_factory=dict)
     api_key_file: str | None = None
-    """File with one API key a line; the first is sent to `url`, any is accepted by `serve`."""
+    """File with one API key a line; the first is sent to a backend elsewhere, any is accepted by `serve`."""
     metrics_open: bool = False
     """Whether `serve` tells its metrics without a key."""
     models_dir: str | None = None
@@ -64,6 +78,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """Seconds without a request until a backend ends, 0 is never; None is 600 in the background, else never."""
     request_timeout: Annotated[float, Meta(ge=0, le=1e6)] | None = None
     """Most seconds that `serve` lets a request take; 0 is no limit, the default."""
+    drain: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    """Seconds that running answers get after SIGTERM before they are ended with an error."""
     kv_cache_dir: str | None = None
     """Folder for KV states on disk; None is one below the user's cache folder."""
     kv_cache_size: Annotated[int, Meta(ge=0, le=1 << 30)] = 2048
@@ -74,6 +90,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
 
 NAMES = tuple(name for name in Settings.__struct_fields__ if name != "max_completion_tokens")
 SAMPLING_NAMES = tuple(name for name in SamplingParams.__struct_fields__ if name in NAMES)
+_RIVALS = {"url": "target", "target": "url"}
+"""Of two that say the same, the one from the stronger source counts."""
 PROJECT_NAMES = frozenset({"model", "system", "stream", *SAMPLING_NAMES})
 
 
@@ -93,6 +111,11 @@ def load(options: Mapping[str, Any], *, user_file: Path, folder: Path) -> Config
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for name, value, source in _found(options, user_file, folder):
+        rival = _RIVALS.get(name)
+        if rival and sources.get(rival) == source:
+            raise ConfigError(f"{source}: url and target name the same thing; give one of them")
+        if rival in values:
+            del values[rival], sources[rival]
         values[name], sources[name] = value, source
     return Config(Settings(**values), {name: sources.get(name, "default") for name in NAMES})
 

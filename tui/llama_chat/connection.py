@@ -1,63 +1,62 @@
-"""The backend that the settings name: one elsewhere, or the local one, which is started where it is missing."""
+"""The backend of this machine, which is started where it is missing."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec import structs
-
 from llama_backend.errors import ModelNotFound, Unavailable, Unreachable
-from llama_chat.errors import ConfigError
 from llama_chat.local import place, start
 from llama_chat.paths import Paths
+from llama_chat.remote import as_logged
+from llama_chat.targets import LOCAL
 
 if TYPE_CHECKING:
     from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
     from llama_backend.client import Address, Client
     from llama_backend.models import InstalledModel
     from llama_chat.config import Settings
+    from llama_chat.road import Tell
 
 
-class Connection:
+class LocalConnection:
     """A Backend (see `llama_backend.client`) that finds or starts its server when it is first needed."""
 
-    def __init__(self, settings: Settings, paths: Paths, model: InstalledModel | None, api_key: str | None) -> None:
-        """`model` is what a local backend serves; `api_key` goes to a backend elsewhere only."""
+    where = LOCAL
+    is_local = True
+
+    def __init__(self, settings: Settings, paths: Paths, model: InstalledModel) -> None:
         self._settings = settings
         self._paths = paths
         self._model = model
-        self._api_key = api_key
         self._address: Address | None = None
         self._client: Client | None = None
         self._opening = asyncio.Lock()
 
     @property
     def model(self) -> str:
-        """The name to ask for; a backend elsewhere chooses where the settings do not."""
-        return self._model.name if self._model else self._settings.model or ""
+        """The name to ask for."""
+        return self._model.name
 
-    @property
-    def is_local(self) -> bool:
-        return self._model is not None
+    def listen(self, tell: Tell) -> None:
+        """Nothing is told of a road that has no length."""
 
     def start(self) -> Address:
         """The backend's address, once something listens there; blocks for as long as a process takes to start."""
         if self._address is None:
-            self._address = self._locate()
+            self._address = start(self._settings, self._paths, self._model)
         return self._address
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """As Client.chat; what is not logged is not stored in the backend either.
+        """As Client.chat.
 
-        A local backend that is gone before the answer begins is started again, once; so is one that serves another
-        model, unless it is at work.
+        A backend that is gone before the answer begins is started again, once; so is one that serves another model,
+        unless it is at work.
         """
         begun = False
-        request = request if self._settings.log else structs.replace(request, store=False)
+        request = as_logged(request, self._settings)
         try:
             async with aclosing((await self._connected()).chat(request)) as deltas:
                 async for delta in deltas:
@@ -65,7 +64,7 @@ class Connection:
                     yield delta
             return
         except (Unreachable, ModelNotFound) as error:
-            if begun or not self.is_local:
+            if begun:
                 raise
             if isinstance(error, ModelNotFound):
                 await self._dismiss(await (await self._connected()).status())
@@ -81,9 +80,9 @@ class Connection:
         return await (await self._connected()).models()
 
     async def status(self) -> BackendStatus:
-        """As Client.status; a local backend that serves another model is replaced first, unless it is at work."""
+        """As Client.status; a backend that serves another model is replaced first, unless it is at work."""
         found = await (await self._connected()).status()
-        if not self.is_local or found.model == self.model:
+        if found.model == self.model:
             return found
         await self._dismiss(found)
         await self.aclose()
@@ -95,15 +94,8 @@ class Connection:
         if client is not None:
             await client.aclose()
 
-    def _locate(self) -> Address:
-        if self._model is None:
-            from llama_backend.client import Address
-
-            return Address(url=self._settings.url or "")
-        return start(self._settings, self._paths, self._model)
-
     async def _dismiss(self, found: BackendStatus) -> None:
-        """Ends the local backend, which serves another model; raises Unavailable where somebody is using it."""
+        """Ends the backend, which serves another model; raises Unavailable where somebody is using it."""
         from llama_backend.launch import stop
 
         if found.active or not await asyncio.to_thread(stop, place(self._paths), found.pid):
@@ -120,16 +112,4 @@ class Connection:
         address = self.start()
         from llama_backend.client import Client
 
-        return Client(address, None if self.is_local else self._api_key)
-
-
-def read_key(file: str) -> str:
-    """The first API key in a file with one key a line and comments after `#`; raises ConfigError."""
-    try:
-        lines = Path(file).expanduser().read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the file with the API key cannot be read: {error}") from error
-    keys = [line.strip() for line in lines if line.strip() and line[0] != "#"]
-    if not keys:
-        raise ConfigError(f"the file {file} holds no API key")
-    return keys[0]
+        return Client(address)

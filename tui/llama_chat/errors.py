@@ -3,11 +3,13 @@
     ChatError                 1
     ├─ UsageError             2  the command line, standard input or a setting is wrong
     │  └─ ConfigError         2  names the file or variable, the key and what is allowed
+    ├─ KubeError              3  kubectl is missing, or the cluster says no
     ├─ SchemaError            6  the answer is not what the schema asks for
     └─ HistoryError           1  the conversations on disk cannot be read or written
        └─ ConversationNotFound
 
-Errors of the backend come as they are (`llama_backend.errors`); `exit_code` knows both trees.
+Errors of the backend come as they are (`llama_backend.errors`), with PodPending as one more kind of Unreachable;
+`exit_code` knows both trees.
 """
 
 from __future__ import annotations
@@ -54,6 +56,14 @@ class ConfigError(UsageError):
     pass
 
 
+class KubeError(ChatError):
+    pass
+
+
+class PodPending(Unreachable):
+    """No pod behind a Service takes connections yet; that may pass."""
+
+
 class SchemaError(ChatError):
     pass
 
@@ -69,6 +79,7 @@ class ConversationNotFound(HistoryError):
 _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (UsageError, ExitCode.USAGE),
     (SchemaError, ExitCode.SCHEMA),
+    (KubeError, ExitCode.UNREACHABLE),
     (PromptTooLong, ExitCode.TOO_LONG),
     (BodyTooLarge, ExitCode.TOO_LONG),
     (InvalidRequest, ExitCode.USAGE),

@@ -32,6 +32,8 @@ def make_app(server: Server) -> Starlette:
         ("POST", "/v1/chat/completions", routes.chat_completions),
         ("POST", "/v1/completions", routes.completions),
         ("POST", "/v1/embeddings", embeddings),
+        ("GET", "/v1/streams/{name}", routes.stream),
+        ("DELETE", "/v1/streams/{name}", routes.stop_stream),
         ("POST", "/v1/tokenize", routes.tokenize),
         ("GET", "/v1/models", routes.models),
         ("GET", "/v1/models/{name:path}", routes.model),

@@ -27,7 +27,7 @@ class Gate:
         if self._keys is None:
             self._check_host(request)
             return LOCAL
-        account = self._keys.find(_bearer(request))
+        account = self._keys.find(bearer(request))
         if account is None:
             raise Unauthorized("a valid API key is needed: send it as 'Authorization: Bearer KEY'")
         return account
@@ -47,6 +47,7 @@ def is_unix(request: Request) -> bool:
     return server is not None and server[1] is None
 
 
-def _bearer(request: Request) -> str:
+def bearer(request: Request) -> str:
+    """The key that a request brings; empty where there is none."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     return key.strip() if scheme.lower() == "bearer" else ""

@@ -17,6 +17,7 @@ from llama_backend.server.child import resident_bytes
 from llama_backend.server.grammars import Grammars
 from llama_backend.server.meter import Meter
 from llama_backend.server.rate_limit import RateLimits
+from llama_backend.server.streams import Streams
 from llama_backend.server.supervisor import Supervisor
 
 _UNKNOWN_SLOTS = 4
@@ -31,6 +32,7 @@ class Server:
     gate: Gate
     admission: Admission
     grammars: Grammars
+    streams: Streams
     rates: RateLimits = field(default_factory=RateLimits)
     meter: Meter = field(default_factory=Meter)
     errors: Counter[str] = field(default_factory=Counter)

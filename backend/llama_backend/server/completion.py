@@ -20,6 +20,7 @@ from llama_backend.server.backend import Server, new_seed
 from llama_backend.server.deadline import Deadline, deadline_of
 from llama_backend.server.events import EventStream, gone
 from llama_backend.server.meter import Stopwatch
+from llama_backend.server.streams import key_of, last_event, wanted
 from llama_backend.server.ticket import Ticket
 
 _OPENING_SECONDS = 10.0
@@ -44,7 +45,7 @@ async def complete(request: Request, server: Server, body: ChatRequest | Complet
     server.rates.take(account, monotonic())
     run = _Run(server, body, account, patience(request), deadline)
     if body.stream:
-        return await _stream(run, request, server.config.heartbeat)
+        return await _stream(run, request, server)
     return await unless_gone(_collect(run), request)
 
 
@@ -123,13 +124,16 @@ async def _collect(run: _Run) -> bytes:
         return run.shape.whole(await ticket.whole())
 
 
-async def _stream(run: _Run, request: Request, heartbeat: float) -> ASGIApp:
+async def _stream(run: _Run, request: Request, server: Server) -> ASGIApp:
     """Opens the stream once the prompt is accepted, so that refusals still have their HTTP status."""
     events = _events(run)
+    key = wanted(request)
+    if key is not None:
+        events = server.streams.open(key, events)
     first = asyncio.ensure_future(anext(events))
     watcher = asyncio.create_task(gone(request.receive))
     try:
-        seconds = min(_OPENING_SECONDS, heartbeat)
+        seconds = min(_OPENING_SECONDS, server.config.heartbeat)
         await asyncio.wait({first, watcher}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     except asyncio.CancelledError:
         first.cancel()
@@ -138,7 +142,14 @@ async def _stream(run: _Run, request: Request, heartbeat: float) -> ASGIApp:
         watcher.cancel()
     if first.done():
         first.result()
-    return EventStream(events, first, heartbeat)
+    return EventStream(events, first, server.config.heartbeat, server.streams.grace if key else None)
+
+
+def resumed(request: Request, server: Server) -> ASGIApp:
+    """The rest of an answer whose connection broke."""
+    name, after = request.path_params["name"], last_event(request)
+    events = server.streams.resume(key_of(request, name), after)
+    return EventStream(events, asyncio.ensure_future(anext(events)), server.config.heartbeat, server.streams.grace)
 
 
 async def _events(run: _Run) -> AsyncGenerator[bytes, None]:

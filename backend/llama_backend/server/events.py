@@ -23,13 +23,17 @@ Events = AsyncGenerator[bytes, None]
 class EventStream:
     """An ASGI answer of the events of a generator, which is closed when the client goes away.
 
-    `first` is the generator's first event, which may still be on its way. A BackendError becomes the last event.
+    `first` is the generator's first event, which may still be on its way. A BackendError becomes the last event. The
+    client of an answer that can be taken up again is told for how many seconds (`grace`) that is so.
     """
 
-    def __init__(self, events: Events, first: asyncio.Future[bytes], heartbeat: float) -> None:
+    def __init__(
+        self, events: Events, first: asyncio.Future[bytes], heartbeat: float, grace: float | None = None
+    ) -> None:
         self._events = events
         self._first = first
         self._heartbeat = heartbeat
+        self._headers = [*_HEADERS, (b"x-resumable", b"%d" % grace)] if grace is not None else _HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         writer = asyncio.create_task(self._write(send))
@@ -43,7 +47,7 @@ class EventStream:
             raise error
 
     async def _write(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
         async with Pulse(send, self._heartbeat) as pulse:
             try:
                 await pulse.send(await self._first)

@@ -55,7 +55,9 @@ class Lifecycle(uvicorn.Server):
         """Ends the server when the last answer is complete, or with errors after `drain` seconds."""
         admission = self._server.admission
         try:
-            await asyncio.wait_for(admission.emptied(), self._server.config.drain)
+            async with asyncio.timeout(self._server.config.drain):
+                await admission.emptied()
+                await self._server.streams.told()
         except TimeoutError:
             _log.warning("%d answers are not complete", admission.inside)
             await self._server.supervisor.stop()

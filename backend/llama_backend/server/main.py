@@ -90,6 +90,7 @@ def _make_server(config: ServerConfig, child: EngineChild) -> Server:
     from llama_backend.server.backend import Server
     from llama_backend.server.grammars import Grammars
     from llama_backend.server.keys import KeyFile
+    from llama_backend.server.streams import Streams
     from llama_backend.server.supervisor import Supervisor
 
     keys = KeyFile(Path(config.api_key_file)) if config.api_key_file else None
@@ -99,6 +100,7 @@ def _make_server(config: ServerConfig, child: EngineChild) -> Server:
         gate=Gate(keys),
         admission=Admission(config.max_queue),
         grammars=Grammars(config.engine.path),
+        streams=Streams(config.resume_grace),
         version=importlib.metadata.version("llama-chat"),
     )
 

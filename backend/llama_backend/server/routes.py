@@ -11,7 +11,8 @@ from llama_backend.errors import Forbidden, InvalidRequest, ModelNotFound
 from llama_backend.server.auth import is_unix
 from llama_backend.server.backend import Server
 from llama_backend.server.body import parse
-from llama_backend.server.completion import complete, patience
+from llama_backend.server.completion import complete, patience, resumed
+from llama_backend.server.streams import key_of
 
 
 async def chat_completions(request: Request) -> ASGIApp:
@@ -26,6 +27,17 @@ async def completions(request: Request) -> ASGIApp:
     server = server_of(request)
     body = await parse(request, CompletionRequest)
     return await complete(request, server, body)
+
+
+async def stream(request: Request) -> ASGIApp:
+    """`GET /v1/streams/{name}`: the events of a resumable answer that come after `Last-Event-ID`."""
+    return resumed(request, server_of(request))
+
+
+async def stop_stream(request: Request) -> Response:
+    """`DELETE /v1/streams/{name}`: stops a resumable answer."""
+    await server_of(request).streams.stop(key_of(request, request.path_params["name"]))
+    return Response(status_code=204)
 
 
 async def tokenize(request: Request) -> Response:

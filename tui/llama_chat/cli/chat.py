@@ -18,6 +18,11 @@ def command(**params: Any) -> None:
 
     Where standard input is no terminal, it is answered as by `llama-chat ask`.
     """
+    open_or_answer(params)
+
+
+def open_or_answer(params: dict[str, Any]) -> None:
+    """The chat, or one answer where standard input is no terminal."""
     setup = options.load(params)
     if not sys.stdin.isatty():
         from llama_chat.cli.ask import answer_one

@@ -11,10 +11,12 @@ from llama_backend.models import InstalledModel, resolve
 from llama_chat.cli import options, output
 from llama_chat.cli.options import Setup
 from llama_chat.errors import ConversationNotFound, UsageError
+from llama_chat.targets import find_target
 
 if TYPE_CHECKING:
-    from llama_chat.connection import Connection
+    from llama_chat.connection import LocalConnection
     from llama_chat.history import Conversation, History
+    from llama_chat.remote import RemoteConnection
 
 
 class Choice:
@@ -45,7 +47,7 @@ class Choice:
         None where the backend is elsewhere.
         """
         settings, folder = self.setup.settings, self.setup.paths.models
-        if settings.url:
+        if find_target(settings) is not None:
             return None
         earlier = self.conversation.model if self.conversation else ""
         if earlier and self.setup.config.sources["model"] != "option":
@@ -63,11 +65,14 @@ class Choice:
 
             start(self.setup.settings, self.setup.paths, self.model)
 
-    def connection(self) -> Connection:
-        from llama_chat.connection import Connection
+    def connection(self) -> LocalConnection | RemoteConnection:
+        if self.model is None:
+            elsewhere = options.remote(self.setup.settings)
+            assert elsewhere is not None
+            return elsewhere
+        from llama_chat.connection import LocalConnection
 
-        settings = self.setup.settings
-        return Connection(settings, self.setup.paths, self.model, options.api_key(settings))
+        return LocalConnection(self.setup.settings, self.setup.paths, self.model)
 
 
 def find(history: History, ref: str | None) -> Conversation:

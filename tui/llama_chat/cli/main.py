@@ -8,6 +8,7 @@ from typing import NoReturn
 
 COMMANDS = {
     "ask": "Answer one prompt on standard output.",
+    "attach": "Chat on a backend elsewhere.",
     "cache": "Show and clear what the backend keeps of conversations.",
     "chat": "Chat in the terminal; the default command.",
     "convert": "Convert weights to GGUF, quantise and check them.",

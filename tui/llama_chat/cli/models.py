@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from llama_convert.record import files_of, read_record
 
 if TYPE_CHECKING:
     from llama_backend.api import ModelInfo
+    from llama_chat.remote import RemoteConnection
 
 _HEAD = ("NAME", "SIZE", "TYPE", "CONTEXT", "ARCHITECTURE", "LICENSE", "SOURCE")
 _WIDEST = 100
@@ -25,11 +27,11 @@ _WIDEST = 100
 
 
 @click.group("models", invoke_without_command=True)
-@options.url
+@options.elsewhere
 @options.as_json
 @click.pass_context
 def command(context: click.Context, /, json: bool, **params: Any) -> None:
-    """List the installed models, or those of the backend at --url."""
+    """List the installed models, or those of a backend elsewhere."""
     if context.invoked_subcommand is None:
         _list(options.load(params), json)
 
@@ -64,7 +66,8 @@ def remove(name: str, sure: bool) -> None:
 
 
 def _list(setup: Setup, json: bool) -> None:
-    models = _served(setup) if setup.settings.url else _installed(setup)
+    elsewhere = options.remote(setup.settings)
+    models = _served(elsewhere) if elsewhere else _installed(setup)
     if json:
         output.write_json(models)
     elif models:
@@ -127,19 +130,17 @@ def _short(value: Any) -> str:
     return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}…"
 
 
-def _served(setup: Setup) -> list[dict[str, Any]]:
+def _served(backend: RemoteConnection) -> list[dict[str, Any]]:
     import asyncio
 
     names = ("size", "quantization", "context", "architecture", "license", "source", "commit")
-    models = asyncio.run(_ask_models(setup))
+    models = asyncio.run(_ask_models(backend))
     return [{"name": model.id, **{name: getattr(model.meta, name, None) for name in names}} for model in models]
 
 
-async def _ask_models(setup: Setup) -> list[ModelInfo]:
-    from llama_backend.client import Address, Client
-
-    async with Client(Address(url=setup.settings.url or ""), options.api_key(setup.settings)) as client:
-        return await client.models()
+async def _ask_models(backend: RemoteConnection) -> list[ModelInfo]:
+    async with aclosing(backend):
+        return await backend.models()
 
 
 def _row(facts: dict[str, Any]) -> tuple[str, ...]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,6 +13,10 @@ from llama_chat import config
 from llama_chat.config import Config, Settings
 from llama_chat.errors import UsageError
 from llama_chat.paths import Paths, user_paths
+from llama_chat.targets import find_target
+
+if TYPE_CHECKING:
+    from llama_chat.remote import RemoteConnection
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Decorator = Callable[[Decorated], Decorated]
@@ -67,6 +70,7 @@ def _read_file(path: str, where: str) -> str:
 
 model = setting("model", "-m", "--model", metavar="NAME|PATH", help="Installed model, or a GGUF file.")
 url = setting("url", "--url", metavar="URL", help="Backend elsewhere, instead of the local one.")
+target = setting("target", "--target", metavar="NAME|URL", help="Configured backend, or `local`.")
 system = setting("system", "-s", "--system", help="System prompt of a new conversation.")
 max_tokens = setting("max_tokens", "--max-tokens", metavar="N", help="Most tokens of the answer.")
 log = switch("log", "--log/--no-log", " /-n", help="Whether to keep the conversation in the history.")
@@ -109,7 +113,9 @@ def several(*decorators: Decorator[Any]) -> Decorator[Any]:
     return decorate
 
 
-conversation = several(model, system, option, max_tokens, resume, conversation_id, log, url)
+elsewhere = several(url, target)
+attached = several(model, system, option, max_tokens, resume, conversation_id, log)
+conversation = several(attached, elsewhere)
 
 
 @dataclass(frozen=True)
@@ -133,15 +139,15 @@ def load(params: Mapping[str, Any]) -> Setup:
     return Setup(found, user_paths(Path(models).expanduser().absolute() if models else None))
 
 
-def api_key(settings: Settings) -> str | None:
-    """The key for a backend elsewhere: from LLAMA_CHAT_API_KEY or from the key file, never from an option."""
-    if key := os.environ.get("LLAMA_CHAT_API_KEY"):
-        return key.strip()
-    if settings.url is None or settings.api_key_file is None:
+def remote(settings: Settings) -> RemoteConnection | None:
+    """The connection to the backend elsewhere that the settings name, or None for the local one."""
+    target = find_target(settings)
+    if target is None:
         return None
-    from llama_chat.connection import read_key
+    from llama_chat.remote import RemoteConnection
+    from llama_chat.road import make_road
 
-    return read_key(settings.api_key_file)
+    return RemoteConnection(settings, make_road(target, settings.api_key_file), target.name)
 
 
 def _folder() -> Path:

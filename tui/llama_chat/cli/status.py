@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,50 +12,56 @@ from llama_chat.cli import options, output
 from llama_chat.cli.options import Setup
 from llama_chat.cli.units import duration_text, size_text
 from llama_chat.errors import ChatError
+from llama_chat.targets import find_target
 
 if TYPE_CHECKING:
     from llama_backend.api import BackendStatus, KVStoreStatus
-    from llama_backend.client import Address
+    from llama_backend.client import Address, Backend
 
 
 @click.command("status")
-@options.url
+@options.elsewhere
 @options.as_json
 def command(json: bool, **params: Any) -> None:
     """Show how the backend is; exit 3 where none runs. Starts nothing."""
     setup = options.load(params)
-    address = _address(setup)
-    status = ask_status(address, options.api_key(setup.settings))
+    elsewhere = options.remote(setup.settings)
+    address = str(find_target(setup.settings) or _local(setup))
+    status = ask_status(elsewhere, address) if elsewhere else local_status(setup)
     if json:
         import msgspec
 
-        output.write_json({"address": str(address), **msgspec.to_builtins(status)})
+        output.write_json({"address": address, **msgspec.to_builtins(status)})
     else:
-        output.write(output.table(_rows(str(address), status)))
+        output.write(output.table(_rows(address, status)))
 
 
-def _address(setup: Setup) -> Address:
-    from llama_backend.client import Address
+def _local(setup: Setup) -> Address:
+    """Where the backend of this machine listens; raises Unreachable where none runs."""
     from llama_backend.launch import find
     from llama_chat.local import place
 
-    if setup.settings.url:
-        return Address(url=setup.settings.url)
     found = find(place(setup.paths))
     if found is None:
         raise Unreachable("no backend is running; `llama-chat ask` and `llama-chat` start one")
     return found
 
 
-def ask_status(address: Address, api_key: str | None = None) -> BackendStatus:
-    """What the backend there says of itself."""
-    import asyncio
-
+def local_status(setup: Setup) -> BackendStatus:
+    """What the backend of this machine says of itself."""
     from llama_backend.client import Client
 
+    address = _local(setup)
+    return ask_status(Client(address, wait=0), str(address))
+
+
+def ask_status(backend: Backend, address: str) -> BackendStatus:
+    """What the backend at that address says of itself; closes the connection."""
+    import asyncio
+
     async def asked() -> BackendStatus:
-        async with Client(address, None if address.is_local else api_key, wait=0) as client:
-            return await client.status()
+        async with aclosing(backend):
+            return await backend.status()
 
     try:
         return asyncio.run(asked())

@@ -14,12 +14,12 @@ from llama_chat.errors import ChatError
 def command(**params: Any) -> None:
     """End the background backend; answers that it is writing may still come to their end."""
     from llama_backend.launch import find, stop
-    from llama_chat.cli.status import ask_status
+    from llama_chat.cli.status import local_status
     from llama_chat.local import place
 
-    found = place(options.load(params).paths)
-    address = find(found)
-    if address is None:
+    setup = options.load(params)
+    found = place(setup.paths)
+    if find(found) is None:
         output.note("llama-chat: no backend was running")
-    elif not stop(found, ask_status(address).pid):
+    elif not stop(found, local_status(setup).pid):
         raise ChatError("the backend is still at work on an answer; it ends once that is complete")

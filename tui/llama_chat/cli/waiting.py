@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from llama_chat.cli import output
+from llama_chat.road import Stage
 
 PATIENCE_SECONDS = 1.0
 _TEXT = "waiting for the model …"
@@ -20,6 +21,7 @@ class Waiting:
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
         self._is_shown = False
+        self._text = _TEXT
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
@@ -39,6 +41,12 @@ class Waiting:
             output.put("\r\x1b[K")
             self._is_shown = False
 
+    def say(self, stage: Stage, _reason: str) -> None:
+        """Says what the road to a backend elsewhere is at, where the word is shown."""
+        self._text = _TEXT if stage == "reached" else f"{stage} …"
+        if self._is_shown:
+            self._show()
+
     def _show(self) -> None:
-        output.put(_TEXT)
+        output.put(f"\r{self._text}\x1b[K")
         self._is_shown = True

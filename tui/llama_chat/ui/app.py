@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from textual.app import App, SuspendNotSupported, SystemCommand
 from textual.screen import Screen
@@ -21,10 +20,13 @@ from llama_chat.ui.options import ChatOptions
 from llama_chat.ui.screens.chat import ChatScreen
 
 if TYPE_CHECKING:
-    from llama_backend.client import Backend
     from llama_chat.config import Settings
-    from llama_chat.connection import Connection
+    from llama_chat.connection import LocalConnection
     from llama_chat.history import Conversation
+    from llama_chat.remote import RemoteConnection
+    from llama_chat.road_backend import RoadBackend
+
+    Connection = LocalConnection | RemoteConnection
 
 _WIDTHS = [(0, "-narrow"), (60, "-normal")]
 _HEIGHTS = [(0, "-low"), (16, "-high")]
@@ -44,7 +46,7 @@ class ChatApp(App[None]):
     VERTICAL_BREAKPOINTS = _HEIGHTS
 
     def __init__(
-        self, backend: Backend, history: History, options: ChatOptions, conversation: Conversation | None = None
+        self, backend: RoadBackend, history: History, options: ChatOptions, conversation: Conversation | None = None
     ) -> None:
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.options = options
@@ -91,7 +93,7 @@ def run_app(
     if os.environ.get("TERM", "dumb") in ("dumb", ""):
         raise UsageError("this terminal cannot show the chat (TERM=dumb); `llama-chat ask` works in it")
     options = ChatOptions(
-        where=_place(settings, connection) + ("" if history else " · not saved"),
+        where=connection.where + ("" if history else " · not saved"),
         model=connection.model,
         system=settings.system,
         sampling=settings.sampling(),
@@ -101,10 +103,6 @@ def run_app(
     app.run()
     if app.return_code:
         raise SystemExit(app.return_code)
-
-
-def _place(settings: Settings, connection: Connection) -> str:
-    return "local" if connection.is_local else urlsplit(settings.url or "").netloc.rpartition("@")[2]
 
 
 def _checked_theme(theme: str | None) -> str | None:

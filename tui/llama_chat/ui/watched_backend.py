@@ -9,12 +9,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from llama_backend.errors import BackendError, ModelNotFound, ModelUnreadable, NotFound, Unavailable, Unreachable
+from llama_chat.errors import PodPending
 
 if TYPE_CHECKING:
     from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
-    from llama_backend.client import Backend
+    from llama_chat.road import Stage
+    from llama_chat.road_backend import RoadBackend
 
-Phase = Literal["starting", "loading", "ready", "restarting", "failed"]
+Phase = Literal[
+    "starting", "connecting", "waiting for a pod", "loading", "ready", "restarting", "reconnecting", "failed"
+]
 
 _FIRST_POLL_SECONDS = 0.1
 _SLOWEST_POLL_SECONDS = 1.0
@@ -30,7 +34,7 @@ class BackendState:
     progress: float = 0.0
     """Part of the model that is loaded, 0 to 1."""
     reason: str = ""
-    """Why it failed or restarts."""
+    """Why it is not ready."""
     model: str = ""
     context: int | None = None
     """Tokens that a conversation can hold, where the backend says."""
@@ -39,11 +43,14 @@ class BackendState:
 class WatchedBackend:
     """A Backend in front of another one, which it watches until that is ready.
 
-    `backend` connects when it is first used, and anew after `aclose`. `on_change` hears of every new state.
+    `backend` connects when it is first used, and anew after `aclose`. `on_change` hears of every new state. One that is
+    elsewhere and cannot be reached is tried until it can; a local one has failed then.
     """
 
-    def __init__(self, backend: Backend, on_change: Callable[[BackendState], None]) -> None:
+    def __init__(self, backend: RoadBackend, on_change: Callable[[BackendState], None]) -> None:
         self._backend = backend
+        self._was_ready = False
+        backend.listen(self._take_stage)
         self._on_change = on_change
         self._watching: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
@@ -116,11 +123,22 @@ class WatchedBackend:
     async def _poll(self) -> None:
         pause = _FIRST_POLL_SECONDS
         while True:
-            self._set(await self._look())
+            self._set(await self._look_patiently())
             if self.is_ready:
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 1.3, _SLOWEST_POLL_SECONDS)
+
+    async def _look_patiently(self) -> BackendState:
+        """The state now; raises BackendError where waiting does not help."""
+        try:
+            return await self._look()
+        except Unreachable as error:
+            if self._backend.is_local:
+                raise
+            if isinstance(error, PodPending):
+                return replace(self.state, phase="waiting for a pod", reason=error.message)
+            return replace(self.state, phase=self._road_phase, reason=error.message)
 
     async def _look(self) -> BackendState:
         """The state now; raises BackendError where the model cannot be had."""
@@ -142,13 +160,26 @@ class WatchedBackend:
 
     async def _note(self, error: BackendError) -> None:
         """Draws what follows from an error of a request: a backend that went away is looked for again."""
-        if isinstance(error, Unreachable):
+        if isinstance(error, Unreachable) and self._backend.is_local:
             await self._backend.aclose()
         if isinstance(error, Unreachable | Unavailable):
-            self._set(replace(self.state, phase="restarting", reason=error.message))
+            away = isinstance(error, Unreachable) and not self._backend.is_local
+            self._set(replace(self.state, phase=self._road_phase if away else "restarting", reason=error.message))
             self.wake()
 
+    @property
+    def _road_phase(self) -> Phase:
+        return "reconnecting" if self._was_ready else "connecting"
+
+    def _take_stage(self, stage: Stage, reason: str) -> None:
+        """Shows what the road tells; the reason of an earlier try stays until there is another one."""
+        if stage == "reached":
+            self._set(replace(self.state, phase="ready", reason=""))
+        elif self.state.phase != "failed" or reason:
+            self._set(replace(self.state, phase=stage, reason=reason or self.state.reason))
+
     def _set(self, state: BackendState) -> None:
+        self._was_ready = self._was_ready or state.phase == "ready"
         if state != self.state:
             self.state = state
             self._on_change(state)

@@ -30,8 +30,8 @@ from llama_chat.ui.widgets.prompt_area import PromptArea
 from llama_chat.ui.widgets.status_line import StatusLine
 
 if TYPE_CHECKING:
-    from llama_backend.client import Backend
     from llama_chat.history import Conversation, History
+    from llama_chat.road_backend import RoadBackend
     from llama_chat.ui.options import ChatOptions
 
 _HINT_SECONDS = 4.0
@@ -55,7 +55,7 @@ class ChatScreen(Screen[None]):
     ]
 
     def __init__(
-        self, backend: Backend, history: History, options: ChatOptions, conversation: Conversation | None = None
+        self, backend: RoadBackend, history: History, options: ChatOptions, conversation: Conversation | None = None
     ) -> None:
         super().__init__()
         self._options = options
@@ -307,8 +307,12 @@ class ChatScreen(Screen[None]):
 
 def _waiting(state: BackendState) -> str:
     """What an answer waits for."""
-    if state.phase == "ready":
-        return "reading the prompt …"
-    if state.phase == "loading":
-        return f"waiting for the model: loading {state.progress:.0%}"
-    return f"waiting for the model: {state.phase}"
+    match state.phase:
+        case "ready":
+            return "reading the prompt …"
+        case "loading":
+            return f"waiting for the model: loading {state.progress:.0%}"
+        case "connecting" | "reconnecting" | "waiting for a pod":
+            return f"{state.phase} …"
+        case _:
+            return f"waiting for the model: {state.phase}"

@@ -93,7 +93,8 @@ def _state(status: Status) -> tuple[int, Content]:
     if phase == "loading":
         return 9, Content.styled(f"loading {status.backend.progress:.0%}", "$text-warning")
     if phase != "ready":
-        return 9, Content.styled(phase, "$text-warning")
+        why = Content.styled(f": {reason}", "$foreground 60%") if reason else Content("")
+        return 9, Content.styled(phase, "$text-warning") + why
     if status.is_answering:
         return 5, Content("Esc stops")
     return 2, Content.styled("ready", "$text-success")

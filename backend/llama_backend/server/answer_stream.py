@@ -1,0 +1,136 @@
+"""The numbered events of one answer, written ahead of its readers and kept for those who come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from itertools import islice
+
+from llama_backend.errors import BackendError, NotFound
+from llama_backend.server.answers import error_event
+from llama_backend.server.events import Events
+
+KEPT_BYTES = 1 << 20
+"""Of one answer, what was sent last. As much again may be unsent; then it waits for a reader."""
+_END = b"\n\n"
+
+
+class AnswerStream:
+    """Takes the events of an answer as they come, whether somebody reads them or not."""
+
+    def __init__(self, events: Events, kept_bytes: int = KEPT_BYTES) -> None:
+        self._kept_bytes = kept_bytes
+        self._kept: deque[bytes] = deque()
+        self._first = 1
+        """The number of the oldest event that is kept."""
+        self._bytes_sent = 0
+        """Of those that are kept."""
+        self._bytes_unsent = 0
+        self._sent = 0
+        """The highest number that a reader was given."""
+        self._error: BackendError | None = None
+        self._finished = False
+        self._news = asyncio.Event()
+        """Set, and replaced, when there is something new to read."""
+        self._room = asyncio.Event()
+        self.readers = 0
+        self._writing = asyncio.create_task(self._write(events), name="answer")
+
+    @property
+    def _last(self) -> int:
+        return self._first + len(self._kept) - 1
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether it ended before there was any event."""
+        return self._finished and self._last == 0
+
+    @property
+    def is_told(self) -> bool:
+        """Whether all is written, and a reader was given it."""
+        return self._finished and self._sent >= self._last
+
+    def check(self, after: int) -> None:
+        """Raises NotFound where the events that follow number `after` are not kept, or never were."""
+        if not self._first - 1 <= after <= self._last:
+            raise NotFound(f"what follows event {after} of this answer is not kept")
+
+    async def read(self, after: int) -> AsyncGenerator[bytes, None]:
+        """The events that follow number `after`, as they come; raises as `check`, and what refused the request."""
+        at = after + 1
+        self.readers += 1
+        try:
+            while not (self._finished and at == self._last + 1):
+                news = self._news
+                for event in self._from(at):
+                    self._note_sent(at, len(event))
+                    yield b"id: %d\n%s" % (at, event)
+                    at += 1
+                if news is self._news and not self._finished:
+                    await news.wait()
+            if self._error is not None:
+                raise self._error
+        finally:
+            self.readers -= 1
+
+    async def stop(self) -> None:
+        """Ends the answer where it is, and the engine's work on it."""
+        self._writing.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._writing
+
+    def _from(self, number: int) -> list[bytes]:
+        self.check(number - 1)
+        return list(islice(self._kept, number - self._first, None))
+
+    async def _write(self, events: Events) -> None:
+        try:
+            async with aclosing(events):
+                async for parts in events:
+                    await self._make_room()
+                    self._append(parts)
+        except BackendError as error:
+            self._fail(error)
+        except asyncio.CancelledError:
+            self._fail(NotFound("the answer was stopped"))
+            raise
+        finally:
+            self._finished = True
+            self._wake()
+
+    def _append(self, parts: bytes) -> None:
+        """Numbers each event by itself, since a connection can break between two that were written together."""
+        events = [event + _END for event in parts.split(_END) if event]
+        self._kept.extend(events)
+        self._bytes_unsent += sum(map(len, events))
+        self._wake()
+
+    def _fail(self, error: BackendError) -> None:
+        """An error is the last event, or where it is the first the request's refusal."""
+        if self._last:
+            self._append(error_event(error.to_wire()))
+        else:
+            self._error = error
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def _note_sent(self, number: int, size: int) -> None:
+        """What was sent long ago gives way to what is sent now."""
+        if number <= self._sent:
+            return
+        self._sent = number
+        self._bytes_sent += size
+        self._bytes_unsent -= size
+        while self._bytes_sent > self._kept_bytes:
+            self._bytes_sent -= len(self._kept.popleft())
+            self._first += 1
+        self._room.set()
+
+    async def _make_room(self) -> None:
+        while self._bytes_unsent > self._kept_bytes:
+            self._room.clear()
+            await self._room.wait()

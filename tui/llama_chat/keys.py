@@ -1,0 +1,66 @@
+"""API keys for backends elsewhere: from a variable, a file or the keyring, never from the command line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from llama_chat.errors import ConfigError
+from llama_chat.targets import Target
+
+VARIABLE = "LLAMA_CHAT_API_KEY"
+_SERVICE = "llama-chat"
+"""The keyring's name for our keys; the user name is that of the target, or its URL."""
+
+
+def find_key(target: Target, key_file: str | None) -> str | None:
+    """The key for `target`: its own, the environment's, that of the file `key_file`, or the keyring's.
+
+    Raises ConfigError where a file or variable is named that holds none.
+    """
+    if target.key.variable:
+        return _from_variable(target.key.variable)
+    if target.key.file:
+        return read_key(target.key.file)
+    if key := os.environ.get(VARIABLE, "").strip():
+        return key
+    return read_key(key_file) if key_file else _from_keyring(target)
+
+
+def read_key(file: str) -> str:
+    """The first API key in a file as `serve` takes it; raises ConfigError."""
+    try:
+        text = Path(file).expanduser().read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the file with the API key cannot be read: {error}") from error
+    key = first_key(text)
+    if key is None:
+        raise ConfigError(f"the file {file} holds no API key")
+    return key
+
+
+def first_key(text: str) -> str | None:
+    """The first key of a text with one a line, perhaps words after it, and comments after `#`."""
+    lines = (line.split() for line in text.splitlines())
+    return next((words[0] for words in lines if words and not words[0].startswith("#")), None)
+
+
+def _from_variable(name: str) -> str:
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise ConfigError(f"the variable {name}, which is to hold the API key, is not set")
+    return key
+
+
+def _from_keyring(target: Target) -> str | None:
+    """What the `keyring` package has, where that is installed and works."""
+    try:
+        import keyring
+        from keyring.errors import KeyringError
+    except ImportError:
+        return None
+    try:
+        found: str | None = keyring.get_password(_SERVICE, target.name) or keyring.get_password(_SERVICE, str(target))
+    except KeyringError:
+        return None
+    return found

@@ -1,0 +1,19 @@
+"""What the chat needs of a connection; imported for its types only, since it loads the HTTP client."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from llama_backend.client import Backend
+from llama_chat.road import Tell
+
+
+class RoadBackend(Backend, Protocol):
+    """A Backend that may be far away, and tells how the road to it is."""
+
+    @property
+    def is_local(self) -> bool: ...
+
+    def listen(self, tell: Tell) -> None:
+        """Has `tell` hear of what happens on the road."""
+        ...
