@@ -18,6 +18,8 @@ from llama_backend.ipc import (
     Cancel,
     Count,
     Counted,
+    Embed,
+    Embedded,
     EngineConfig,
     Event,
     Failed,
@@ -32,6 +34,7 @@ from llama_backend.ipc import (
     Tuned,
 )
 from llama_backend.server.child import EngineChild
+from llama_backend.server.embedding_ticket import EmbeddingTicket
 from llama_backend.server.ticket import Observer, Ticket
 from llama_backend.server.totals import Totals
 
@@ -57,7 +60,7 @@ class Supervisor:
         self._task: asyncio.Task[None] | None = None
         self._numbers = count(1)
         self._tickets: dict[int, Ticket] = {}
-        self._requests: dict[int, Submit] = {}
+        self._requests: dict[int, Submit | Embed] = {}
         self._counts: dict[int, asyncio.Future[Counted]] = {}
         self._changed = asyncio.Event()
         self._load_error: Failed | None = None
@@ -142,6 +145,15 @@ class Supervisor:
         self._send(request)
         return ticket
 
+    def embed(self, texts: list[str | list[int]], dimensions: int | None, account: Account) -> EmbeddingTicket:
+        """Hands a request for embeddings to the engine; its ticket must be given to `release` in the end."""
+        request = Embed(id=next(self._numbers), inputs=texts, dimensions=dimensions, account=account)
+        ticket = EmbeddingTicket(request.id, len(texts))
+        self._tickets[request.id] = ticket
+        self._requests[request.id] = request
+        self._send(request)
+        return ticket
+
     def release(self, ticket: Ticket) -> None:
         """Forgets a request; answers that have not ended are cancelled."""
         self._requests.pop(ticket.number, None)
@@ -165,7 +177,7 @@ class Supervisor:
         left = found.context - found.count
         return TokenCount(count=found.count, context=found.context, remaining=left, fits=left > 0, tokens=found.tokens)
 
-    def _send(self, command: Submit | Cancel | Count | Forget) -> None:
+    def _send(self, command: Submit | Cancel | Count | Embed | Forget) -> None:
         if self._child is not None:
             self._child.send(command)
 
@@ -258,6 +270,9 @@ class Supervisor:
                     ticket.accept(prompt_tokens)
             case Refused():
                 self._refuse(event)
+            case Embedded():
+                if isinstance(ticket := self._tickets.get(event.id), EmbeddingTicket):
+                    ticket.put(event)
             case Counted():
                 if (future := self._counts.get(event.id)) and not future.done():
                     future.set_result(event)
