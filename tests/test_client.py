@@ -142,6 +142,20 @@ async def test_a_count_may_wait_for_the_model_as_long_as_it_said(
             await client.status()
 
 
+async def test_a_client_is_one_session_for_routers(tmp_path: Path) -> None:
+    def session(head: bytes) -> bytes:
+        return next(line for line in head.splitlines() if line.lower().startswith(b"x-session-id: "))
+
+    seen: list[bytes] = []
+    for _ in range(2):
+        async with scripted(tmp_path, HEAD + chunk("", '"stop"'), seen=seen) as client:
+            await deltas(client)
+            await deltas(client)
+    first, again, *others = [session(head) for head in seen]
+    assert first == again
+    assert others[0] == others[1] != first
+
+
 async def test_what_is_sent(tmp_path: Path) -> None:
     seen: list[bytes] = []
     async with scripted(tmp_path, HEAD, chunk("a", '"stop"'), seen=seen) as plain:

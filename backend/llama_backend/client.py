@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ class Backend(Protocol):
 class Client:
     """A Backend over HTTP.
 
+    Its requests carry an id of its own, by which a router in front of several backends can send them all to one.
     `wait` is how many seconds a request may wait for a model that is loading (RFC 7240 `Prefer: wait`).
     Raises Unreachable for an address that is no URL and Unauthorized for a key that no header can hold.
     """
@@ -80,7 +82,9 @@ class Client:
             raise Unauthorized("the API key has characters that cannot be sent")
         self.address = address
         self._wait = wait
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = {"X-Session-ID": os.urandom(8).hex()}
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
         if wait:
             headers["Prefer"] = f"wait={wait:.0f}"
         uds = str(address.socket) if address.socket else None

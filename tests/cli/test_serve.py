@@ -57,6 +57,7 @@ def test_by_default_it_listens_on_this_machine(describe: Describe, isolated_home
         ([], {"metrics_open": False, "request_timeout": None}),
         (["--request-timeout", "90"], {"request_timeout": 90.0}),
         (["--metrics-open"], {"metrics_open": True}),
+        (["--drain", "120"], {"drain": 120.0}),
     ],
 )
 def test_where_it_listens(describe: Describe, args: list[str], fields: dict[str, Any]) -> None:

@@ -78,6 +78,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """Seconds without a request until a backend ends, 0 is never; None is 600 in the background, else never."""
     request_timeout: Annotated[float, Meta(ge=0, le=1e6)] | None = None
     """Most seconds that `serve` lets a request take; 0 is no limit, the default."""
+    drain: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    """Seconds that running answers get after SIGTERM before they are ended with an error."""
     kv_cache_dir: str | None = None
     """Folder for KV states on disk; None is one below the user's cache folder."""
     kv_cache_size: Annotated[int, Meta(ge=0, le=1 << 30)] = 2048

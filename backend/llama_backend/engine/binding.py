@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -35,6 +36,20 @@ lib: Any = _load()
 
 LIBRARY = Path(lib._lib._name)
 """The file of the shared library."""
+
+
+def load_backends(library: ctypes.CDLL, folder: Path) -> None:
+    """Takes in ggml's backends from `folder`, where the library was built without any (GGML_BACKEND_DL).
+
+    There is one library for each generation of processors and for each kind of GPU, and ggml loads the best ones that
+    work here. Its functions are looked up through libllama, since a wheel holds copies of libggml that know nothing of
+    each other.
+    """
+    if library.ggml_backend_reg_count() == 0:
+        library.ggml_backend_load_all_from_path(os.fsencode(folder))
+
+
+load_backends(ctypes.CDLL(lib._lib._name), LIBRARY.parent)
 
 _held = ctypes.PyDLL(lib._lib._name)
 

@@ -19,6 +19,17 @@ Floats = npt.NDArray[np.float32]
 _BUFFER = 256 << 20
 
 
+def _load_backends() -> None:
+    """Take in ggml's backends that lie beside the library, where it was built without any (GGML_BACKEND_DL)."""
+    path = llama_cpp.llama_cpp._lib._name
+    library = ctypes.CDLL(path)
+    if library.ggml_backend_reg_count() == 0:
+        library.ggml_backend_load_all_from_path(os.fsencode(Path(path).parent))
+
+
+_load_backends()
+
+
 def listen(callback: Callable[[str], None]) -> Any:
     """Send llama.cpp's log to `callback`, in the pieces it comes in; the result must be kept as long as it is used."""
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @setting("kv_cache_size", "--kv-cache-size", metavar="MIB", help="Most of them on disk, 2048; 0 keeps none.")
 @setting("kv_cache_ram", "--kv-cache-ram", metavar="MIB", help="Most of them in RAM beside the context, 256.")
 @setting("request_timeout", "--request-timeout", metavar="SECONDS", help="Most that a request may take; 0: no limit.")
+@setting("drain", "--drain", metavar="SECONDS", help="How long running answers may go on after SIGTERM, 30.")
 @setting("idle_exit", "--idle-exit", metavar="SECONDS", help="End after as long without a request; 0 is never.")
 def command(**params: Any) -> int:
     """Run the backend in the foreground.
@@ -60,6 +61,7 @@ def _config(setup: Setup, model: InstalledModel) -> ServerConfig:
         metrics_open=settings.metrics_open,
         idle_exit=settings.idle_exit or None,
         request_timeout=settings.request_timeout or None,
+        drain=settings.drain,
     )
 
 
