@@ -65,6 +65,9 @@ class Supervisor:
         self.reason: str | None = None
         self.ready: Ready | None = None
         self.was_ready = False
+        self.had_gpu = False
+        self.last_step = monotonic()
+        """When the engine ended a step, or became ready."""
         self.restarts = 0
         self.running = 0
         self.waiting = 0
@@ -239,7 +242,7 @@ class Supervisor:
         match event:
             case StepDone():
                 self.running, self.waiting = event.running, event.waiting
-                now = monotonic()
+                self.last_step = now = monotonic()
                 for piece in event.pieces:
                     if ticket := self._tickets.get(piece.id):
                         ticket.deliver(piece, now)
@@ -257,6 +260,8 @@ class Supervisor:
                 self.progress = progress
             case Ready():
                 self.ready, self.was_ready, self.progress = event, True, 1.0
+                self.had_gpu = self.had_gpu or event.gpu_layers != 0
+                self.last_step = monotonic()
                 self._set_state("ready")
                 self._send_again()
             case StoreChanged(status):
