@@ -10,13 +10,14 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.bench.programs import Program, free_port, llama_server, ours, reference_folder, running
 
 CONTEXT, THREADS, ROUNDS, MAX_TOKENS = 1024, 2, 2, 160
-NGRAMS = ["--spec-type", "ngram-simple", "--spec-draft-n-max", "64"]
+AUTO, OFF, PLAIN, NGRAMS = "llama-chat, auto", "llama-chat, off", "llama-server", "llama-server, ngram-simple"
+NGRAM_OPTIONS = ["--spec-type", "ngram-simple", "--spec-draft-n-max", "64"]
 """llama-server's own speculation without a second model; ngram-simple is the nearest to prompt lookup."""
 TOPICS = ("the sea", "a lost key", "two brothers", "a train", "an old map")
 REPEATED = (
@@ -52,48 +53,62 @@ PROMPTS = {
 
 def programs(model: Path, reference: Path | None) -> Iterator[tuple[Program, int]]:
     """The programs with their ports."""
-    for speculation in (True, False):
+    for name in (AUTO, OFF):
         port = free_port()
-        name = f"llama-chat, speculation {'auto' if speculation else 'off'}"
-        yield replace(ours(model, 1, CONTEXT, THREADS, port, speculation=speculation), name=name), port
+        yield replace(ours(model, 1, CONTEXT, THREADS, port, speculation=name == AUTO), name=name), port
     if reference is None:
         return
-    for options in ([], NGRAMS):
+    for name, options in ((PLAIN, []), (NGRAMS, NGRAM_OPTIONS)):
         port = free_port()
         program = llama_server(reference, model, 1, CONTEXT, THREADS, port)
-        name = f"llama-server{', ngram-simple' if options else ''}"
         yield replace(program, name=name, command=program.command + options), port
 
 
+@dataclass(frozen=True)
+class Answer:
+    """Tokens behind the first, and the seconds they took."""
+
+    text: str
+    tokens: int
+    seconds: float
+
+    @property
+    def seconds_a_token(self) -> float:
+        return self.seconds / self.tokens
+
+
 def speculation(model: Path, reference: Path | None) -> Iterator[str]:
-    """A row for each program, with its tokens per second."""
+    """A row for each program: its tokens per second, and how many answers are those of the plain one of its kind."""
     with ExitStack() as stack:
         urls = {each.name: stack.enter_context(running(each, port)) for each, port in programs(model, reference)}
-        found = {kind: _measure(urls, prompts) for kind, prompts in PROMPTS.items()}
+        found = {kind: [_best_answers(urls, prompt) for prompt in prompts] for kind, prompts in PROMPTS.items()}
     for name in urls:
-        rates = ", ".join(f"{kind} {rates[name]:.0f} tokens/s" for kind, rates in found.items())
-        yield f"{name:28} {rates}"
+        yield f"{name:28} {', '.join(_cell(kind, name, answers) for kind, answers in found.items())}"
 
 
-def _measure(urls: dict[str, str], prompts: list[str]) -> dict[str, float]:
-    tokens, seconds = dict.fromkeys(urls, 0), dict.fromkeys(urls, 0.0)
-    for prompt in prompts:
-        answers = [(name, _ask(url, prompt)) for _ in range(ROUNDS) for name, url in urls.items()]
-        for name in urls:
-            best = min((answer for other, answer in answers if other == name), key=lambda each: each[1] / each[0])
-            tokens[name] += best[0]
-            seconds[name] += best[1]
-    return {name: tokens[name] / seconds[name] for name in urls}
+def _cell(kind: str, name: str, answers: list[dict[str, Answer]]) -> str:
+    rate = sum(each[name].tokens for each in answers) / sum(each[name].seconds for each in answers)
+    same = sum(each[name].text == each[_plain(name)].text for each in answers)
+    return f"{kind} {rate:.0f} tokens/s ({same} of {len(answers)} answers as without)"
 
 
-def _ask(url: str, prompt: str) -> tuple[int, float]:
-    """Tokens of an answer behind the first, and the seconds they took."""
+def _plain(name: str) -> str:
+    return OFF if name in (AUTO, OFF) else PLAIN
+
+
+def _best_answers(urls: dict[str, str], prompt: str) -> dict[str, Answer]:
+    rounds = [{name: _ask(url, prompt) for name, url in urls.items()} for _ in range(ROUNDS)]
+    return {name: min((each[name] for each in rounds), key=lambda answer: answer.seconds_a_token) for name in urls}
+
+
+def _ask(url: str, prompt: str) -> Answer:
     body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": MAX_TOKENS, "temperature": 0}
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request) as answer:
-        timings = json.load(answer)["timings"]
-    return timings["predicted_n"] - 1, timings["predicted_ms"] / 1e3
+    with urllib.request.urlopen(request) as response:
+        answer = json.load(response)
+    text, timings = answer["choices"][0]["message"]["content"], answer["timings"]
+    return Answer(text, timings["predicted_n"] - 1, timings["predicted_ms"] / 1e3)
 
 
 if __name__ == "__main__":
