@@ -3,7 +3,8 @@
     BackendError
     ├─ InvalidRequest         400  a field is wrong; `param` names it
     │  ├─ PromptTooLong       400  more prompt tokens than the context holds
-    │  └─ BodyTooLarge        413
+    │  ├─ BodyTooLarge        413
+    │  └─ BodyTooSlow         408
     ├─ Unauthorized           401
     ├─ Forbidden              403  a foreign Host header on a backend without a key
     ├─ ModelNotFound          404
@@ -11,6 +12,7 @@
     ├─ RateLimited            429  more requests than the key may send; carries `retry_after`
     ├─ Unavailable            503  loading, restarting or draining; carries `retry_after`
     │  ├─ ModelUnreadable     503  the file is no model that llama.cpp can load
+    │  ├─ DeviceUnavailable   503  a GPU was asked for that is not there
     │  └─ EngineDied          503  the engine process ended under the request
     ├─ DeadlineExceeded       504  the time that the request or the server allows is over
     ├─ InternalError          500  a fault of ours
@@ -67,6 +69,10 @@ class BodyTooLarge(InvalidRequest):
     status, code = 413, "request_too_large"
 
 
+class BodyTooSlow(InvalidRequest):
+    status, code = 408, "request_timeout"
+
+
 class Unauthorized(BackendError):
     status, code, type = 401, "invalid_api_key", "authentication_error"
 
@@ -101,6 +107,10 @@ class Unavailable(BackendError):
 
 class ModelUnreadable(Unavailable):
     code = "model_unreadable"
+
+
+class DeviceUnavailable(Unavailable):
+    code = "device_unavailable"
 
 
 class EngineDied(Unavailable):

@@ -18,6 +18,8 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from llama_backend.api import SamplingParams
+from llama_backend.config import LogFormat
+from llama_backend.ipc import KVType
 from llama_chat.errors import ConfigError
 
 PREFIX = "LLAMA_CHAT_"
@@ -60,6 +62,12 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """File with one API key a line; the first is sent to a backend elsewhere, any is accepted by `serve`."""
     metrics_open: bool = False
     """Whether `serve` tells its metrics without a key."""
+    tls_cert: str | None = None
+    """File with a certificate chain (PEM), with which `serve` speaks HTTPS on TCP."""
+    tls_key: str | None = None
+    """File with the certificate's private key."""
+    log_format: LogFormat = "text"
+    """What `serve` logs: lines for persons (`text`), or JSON lines (`json`)."""
     models_dir: str | None = None
     """Folder with the models."""
     host: str | None = None
@@ -72,12 +80,28 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     parallel: Annotated[int, Meta(ge=1, le=256)] | None = None
     """Answers that are computed at the same time; None is four that share the cells of one context."""
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
-    gpu_layers: Annotated[int, Meta(ge=-1, le=10_000)] | None = None
-    """Layers on the GPU; -1 is all; None is all where there is a GPU."""
+    """Threads for computing; None is what the processors allow, and fewer while others use these."""
+    gpu_layers: Annotated[int, Meta(ge=-1, le=10_000)] | Literal["auto"] = "auto"
+    """Layers on GPUs; -1 is all, and `auto` as many as fit into their free memory."""
+    tensor_split: Annotated[str, Meta(pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?)*$")] | None = None
+    """Parts of the model for each GPU, as in `3,1`; None is by their free memory."""
+    main_gpu: Annotated[int, Meta(ge=0, le=15)] | None = None
+    """The only GPU to use, counted from 0; None is all."""
+    kv_type: KVType = "f16"
+    """How keys and values are kept: `q8_0` takes 53 % of the memory of `f16`, `q4_0` takes 28 %."""
+    kv_layout: Literal["auto", "unified", "split"] = "auto"
+    """One pool of KV cells for all answers, or cells of its own for each; `auto` is by `parallel` and memory."""
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    batch_size: Annotated[int, Meta(ge=1, le=1 << 16)] | None = None
+    """The most tokens of a step; None is 512, and 2048 on a GPU."""
+    ubatch_size: Annotated[int, Meta(ge=1, le=1 << 16)] | None = None
+    """The most tokens that are computed at once in a step; None is 128, and 512 on a GPU."""
     idle_exit: Annotated[float, Meta(ge=0, le=1e9)] | None = None
     """Seconds without a request until a backend ends, 0 is never; None is 600 in the background, else never."""
     request_timeout: Annotated[float, Meta(ge=0, le=1e6)] | None = None
     """Most seconds that `serve` lets a request take; 0 is no limit, the default."""
+    resume_grace: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    """Seconds that `serve` goes on with an answer whose client lost its connection and may come back."""
     drain: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     """Seconds that running answers get after SIGTERM before they are ended with an error."""
     kv_cache_dir: str | None = None

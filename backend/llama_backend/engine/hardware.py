@@ -5,28 +5,55 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
+from llama_backend.engine.cgroup import cpu_limit, memory_left
+
 _CPUS = Path("/sys/devices/system/cpu")
+_MEMORY = Path("/proc/meminfo")
+_TIMES = Path("/proc/stat")
 _MANY = 4
 """Above this many processors only one hardware thread of each core is used."""
+_IDLE_COLUMNS = slice(3, 5)
+"""Of a processor's times in /proc/stat: idle, and idle with I/O under way."""
+_UNKNOWN_MEMORY = 4 << 30
+_LEAST_TICKS = 10
 
 
 def default_threads() -> int:
     """Threads for computing: the processors this process may use, without second hardware threads."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    allowed = _allowed()
     cores = {_core(cpu) for cpu in allowed}
     count = len(allowed) if len(allowed) <= _MANY else max(len(cores), _MANY)
-    quota = _cpu_quota()
-    return max(1, min(count, int(quota) if quota else count))
+    limit = cpu_limit()
+    return max(1, min(count, int(limit) if limit else count))
 
 
 def available_memory() -> int:
     """Bytes that can be taken without swapping."""
-    free = _meminfo("MemAvailable")
-    limit, used = _number("memory.max"), _number("memory.current")
-    if limit is not None and used is not None:
-        free = min(free, max(limit - used + _reclaimable(), 0))
-    return free
+    free, left = _free_memory(), memory_left()
+    return free if left is None else min(free, left)
+
+
+class IdleProcessors:
+    """How many of the processors that this process may use were idle since it looked last."""
+
+    def __init__(self) -> None:
+        self._last = _times()
+
+    def __call__(self) -> float | None:
+        """None where that is not known, or where too little time has passed."""
+        last, self._last = self._last, _times()
+        spans = [
+            (idle - last[cpu][0], total - last[cpu][1]) for cpu, (idle, total) in self._last.items() if cpu in last
+        ]
+        if not spans or min(total for _, total in spans) < _LEAST_TICKS:
+            return None
+        return sum(idle / total for idle, total in spans)
+
+
+def _allowed() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
 
 
 def _core(cpu: int) -> str:
@@ -36,33 +63,20 @@ def _core(cpu: int) -> str:
         return str(cpu)
 
 
-def _cpu_quota() -> float | None:
+def _times() -> dict[int, tuple[int, int]]:
+    """Ticks that each processor was idle, and all its ticks."""
+    names = {f"cpu{cpu}": cpu for cpu in _allowed()}
     try:
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
+        rows = [line.split() for line in _TIMES.read_text().splitlines() if line.startswith("cpu")]
+        counts = {names[name]: list(map(int, ticks)) for name, *ticks in rows if name in names}
     except (OSError, ValueError):
-        return None
+        return {}
+    return {cpu: (sum(ticks[_IDLE_COLUMNS]), sum(ticks[:8])) for cpu, ticks in counts.items()}
 
 
-def _number(name: str) -> int | None:
+def _free_memory() -> int:
     try:
-        return int((_CGROUP / name).read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _reclaimable() -> int:
-    """Bytes of files in the page cache that nobody used for a while; they count as the cgroup's memory."""
-    try:
-        lines = (_CGROUP / "memory.stat").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        lines = _MEMORY.read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration, ValueError):
-        return 0
-
-
-def _meminfo(key: str) -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
-    except (OSError, StopIteration, ValueError):
-        return 4 * 1024**3
+        return _UNKNOWN_MEMORY

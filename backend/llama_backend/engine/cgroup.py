@@ -1,0 +1,83 @@
+"""The limits of the control groups that this process is in, version 1 and 2.
+
+Formats: https://docs.kernel.org/admin-guide/cgroup-v2.html and https://docs.kernel.org/admin-guide/cgroup-v1/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+_ROOT = Path("/sys/fs/cgroup")
+_OWN = Path("/proc/self/cgroup")
+
+
+def cpu_limit() -> float | None:
+    """Processors' worth of time that this process may use; None is no limit."""
+    quotas = [_quota_v2(folder) for folder in _folders("")] + [_quota_v1(folder) for folder in _folders("cpu")]
+    return min((quota for quota in quotas if quota), default=None)
+
+
+def memory_left() -> int | None:
+    """Bytes that the tightest group can still take, with what the system would give back; None is no limit."""
+    left = [_left(folder, "memory.max", "memory.current", "inactive_file") for folder in _folders("")]
+    left += [
+        _left(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        for folder in _folders("memory")
+    ]
+    return min((size for size in left if size is not None), default=None)
+
+
+def _folders(controller: str) -> Iterator[Path]:
+    """This process's group and those above it; `controller` is empty for version 2.
+
+    In a container the path may be the host's, of which the container sees the last group only, as its root.
+    """
+    for line in _read(_OWN).splitlines():
+        _, _, rest = line.partition(":")
+        names, _, path = rest.partition(":")
+        if controller in names.split(","):
+            root = _ROOT / names if names else _ROOT
+            group = root / path.lstrip("/")
+            while group != root and root in group.parents:
+                yield group
+                group = group.parent
+            yield root
+
+
+def _quota_v2(folder: Path) -> float | None:
+    quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
+    return _ratio(quota, period)
+
+
+def _quota_v1(folder: Path) -> float | None:
+    return _ratio(_read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip())
+
+
+def _ratio(quota: str, period: str) -> float | None:
+    """The quota in periods; None for `max`, -1 and what is no number."""
+    is_limit = quota.isdigit() and period.isdigit() and int(period) > 0
+    return int(quota) / int(period) if is_limit else None
+
+
+def _left(folder: Path, limit_name: str, used_name: str, reclaimable: str) -> int | None:
+    limit, used = _read(folder / limit_name).strip(), _read(folder / used_name).strip()
+    if not (limit.isdigit() and used.isdigit()):
+        return None
+    return max(int(limit) - int(used) + _statistic(folder, reclaimable), 0)
+
+
+def _statistic(folder: Path, name: str) -> int:
+    """A number of bytes in `memory.stat`, 0 where it is missing."""
+    for line in _read(folder / "memory.stat").splitlines():
+        key, _, value = line.partition(" ")
+        if key == name and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,174 @@
+"""The number of threads on a simulated machine whose processors others use at times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llama_backend.engine.thread_tuner import ThreadTuner
+
+Busy = Callable[[float], int]
+
+
+@dataclass
+class Machine:
+    """Threads that share a processor hold up all others, as on the machines that were measured."""
+
+    processors: int
+    busy: Busy = lambda now: 0
+    """Processors that others use at a time."""
+    knows_idle: bool = True
+    jitter: float = 0.05
+    work: float = 0.014
+    """Processor seconds of a step of one token, with two processors; more on larger ones."""
+    now: float = 0.0
+    random: Random = field(default_factory=lambda: Random(7))
+
+    def step(self, threads: int, tokens: int) -> tuple[float, float]:
+        """Seconds of a step, and the processor seconds of its threads."""
+        seconds = self.cost(threads, tokens) * (1 + self.random.random() * self.jitter)
+        lost = 0.03 * threads + self.crowded(threads) / 2
+        self.now += seconds
+        return seconds, (threads - lost) * seconds
+
+    def crowded(self, threads: int) -> int:
+        """Threads that share a processor."""
+        return max(0, threads + self.busy(self.now) - self.processors)
+
+    def cost(self, threads: int, tokens: int) -> float:
+        work = self.work * (0.7 + 0.3 * tokens) * self.processors / 2
+        return float(work / threads**0.9) * (3 if self.crowded(threads) else 1)
+
+    def idle(self, tuner: ThreadTuner) -> float | None:
+        free = self.processors - self.busy(self.now) - tuner.threads
+        return max(0.0, float(free)) if self.knows_idle else None
+
+    def least(self, tokens: int) -> float:
+        """What a step takes with the best number of threads."""
+        return min(self.cost(threads, tokens) for threads in range(1, self.processors + 1))
+
+
+def tuner_on(machine: Machine) -> ThreadTuner:
+    tuner = ThreadTuner(machine.processors, lambda: machine.idle(tuner), lambda: machine.now)
+    return tuner
+
+
+def run(machine: Machine, tuner: ThreadTuner, seconds: float, tokens: int = 1) -> list[int]:
+    """The threads of each step for some seconds."""
+    used, end = [], machine.now + seconds
+    while machine.now < end:
+        used.append(tuner.threads)
+        tuner.observe(tokens, *machine.step(tuner.threads, tokens))
+    return used
+
+
+@pytest.mark.parametrize("processors", [1, 2, 8, 64])
+@pytest.mark.parametrize("tokens", [1, 16, 200])
+def test_nothing_is_tried_where_nothing_is_wrong(processors: int, tokens: int) -> None:
+    machine = Machine(processors)
+    tuner = tuner_on(machine)
+    assert set(run(machine, tuner, 500 * machine.step(processors, tokens)[0], tokens)) == {processors}
+    assert tuner.trials == 0
+
+
+@pytest.mark.parametrize("knows_idle", [True, False])
+@pytest.mark.parametrize(("processors", "busy"), [(2, 1), (4, 1), (4, 2), (16, 1), (16, 10)])
+def test_busy_processors_are_left_to_others_and_taken_again(processors: int, busy: int, knows_idle: bool) -> None:
+    machine = Machine(processors, lambda now: busy if 1 <= now < 11 else 0, knows_idle)
+    tuner = tuner_on(machine)
+    assert set(run(machine, tuner, 1)) == {processors}
+    found = run(machine, tuner, 10)
+    assert found[50] == pytest.approx(processors - busy, abs=busy // 4)
+    run(machine, tuner, 5 if knows_idle else 60)
+    assert tuner.threads == processors
+
+
+def test_a_machine_that_is_busy_from_the_beginning() -> None:
+    machine = Machine(2, lambda now: 1)
+    tuner = tuner_on(machine)
+    found = run(machine, tuner, 20)
+    assert found[18:] == [1] * len(found[18:])
+    assert (tuner.changes, tuner.trials) == (1, 1)
+
+
+def test_without_knowing_what_is_idle_trials_become_rare() -> None:
+    machine = Machine(2, lambda now: 1, knows_idle=False)
+    tuner = tuner_on(machine)
+    found = run(machine, tuner, 300)
+    assert tuner.trials <= 12
+    assert found.count(2) < 0.01 * len(found)
+
+
+def test_one_step_is_enough_to_give_up_a_hopeless_trial() -> None:
+    tuner = ThreadTuner(2, clock=lambda: 1e6)
+    for _ in range(17):
+        tuner.observe(1, 0.03 if tuner.threads == 2 else 0.012, 0.015)
+    assert tuner.threads == 1
+    for _ in range(6):
+        tuner._next[1] = 0.0
+        tuner.observe(1, 0.012, 0.012)
+    assert tuner.threads == 2
+    tuner.observe(1, 1.0, 0.5)
+    assert tuner.threads == 1
+
+
+def test_longer_conversations_are_no_reason_to_keep_trying() -> None:
+    machine = Machine(2)
+    tuner = tuner_on(machine)
+    for _ in range(60):
+        machine.work *= 1.04
+        run(machine, tuner, 5)
+    assert tuner.threads == 2
+    assert tuner.changes == 0
+    assert tuner.trials < 10
+
+
+def test_steps_of_changing_width_never_leave_a_trial_open() -> None:
+    machine = Machine(2, lambda now: 1)
+    tuner = tuner_on(machine)
+    for number in range(4000):
+        tokens = 1 + number // 7 % 3
+        tuner.observe(tokens, *machine.step(tuner.threads, tokens))
+    assert tuner.trials < 60
+
+
+def test_a_step_of_no_tokens_or_no_time_changes_nothing() -> None:
+    tuner = ThreadTuner(4)
+    for tokens, seconds in ((0, 1.0), (1, 0.0)) * 20:
+        assert tuner.observe(tokens, seconds, 0.0) == 4
+    assert tuner.trials == 0
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    processors=st.integers(1, 8),
+    spans=st.lists(st.tuples(st.floats(2, 12), st.integers(0, 8)), min_size=1, max_size=3),
+    knows_idle=st.booleans(),
+    tokens=st.sampled_from([1, 4, 16, 64]),
+    jitter=st.floats(0, 0.15),
+)
+def test_what_others_do_costs_little_more_than_it_must(
+    processors: int, spans: list[tuple[float, int]], knows_idle: bool, tokens: int, jitter: float
+) -> None:
+    """Against the number that it began with, and against the best at each moment: what it tries does not matter."""
+    ends = [sum(length for length, _ in spans[: index + 1]) for index in range(len(spans))]
+    levels = [min(busy, processors) for _, busy in spans]
+    machine = Machine(processors, lambda now: next((b for e, b in zip(ends, levels, strict=True) if now < e), 0))
+    machine.knows_idle, machine.jitter = knows_idle, jitter
+    tuner = tuner_on(machine)
+    total, fixed, best = 0.0, 0.0, 0.0
+    while machine.now < ends[-1]:
+        assert 1 <= tuner.threads <= processors
+        fixed += machine.cost(processors, tokens) * (1 + jitter)
+        best += machine.least(tokens) * (1 + jitter)
+        seconds, processor_seconds = machine.step(tuner.threads, tokens)
+        total += seconds
+        tuner.observe(tokens, seconds, processor_seconds)
+    trials = 12 * len(spans) * machine.cost(1, tokens)
+    assert total < 1.05 * fixed + trials
+    assert total < 2 * best + trials
