@@ -15,11 +15,12 @@ from pathlib import Path
 
 from tests.bench.programs import Program, free_port, llama_server, ours, reference_folder, running
 
-CONTEXT, THREADS, ROUNDS, MAX_TOKENS = 1024, 2, 2, 160
+CONTEXT, THREADS, ROUNDS = 1024, 2, 2
+MAX_TOKENS = {"repeating": 160, "stories": 96}
 AUTO, OFF, PLAIN, NGRAMS = "llama-chat, auto", "llama-chat, off", "llama-server", "llama-server, ngram-simple"
 NGRAM_OPTIONS = ["--spec-type", "ngram-simple", "--spec-draft-n-max", "64"]
 """llama-server's own speculation without a second model; ngram-simple is the nearest to prompt lookup."""
-TOPICS = ("the sea", "a lost key", "two brothers", "a train", "an old map")
+TOPICS = ("the sea", "a lost key", "two brothers", "an old map")
 REPEATED = (
     "change the name Thomas to Peter:\n\nThe old lighthouse stood at the end of the harbor, where the fishing "
     "boats came home every evening. Its keeper, a quiet man named Thomas, lit the lamp at six o'clock and "
@@ -81,7 +82,10 @@ def speculation(model: Path, reference: Path | None) -> Iterator[str]:
     """A row for each program: its tokens per second, and how many answers are those of the plain one of its kind."""
     with ExitStack() as stack:
         urls = {each.name: stack.enter_context(running(each, port)) for each, port in programs(model, reference)}
-        found = {kind: [_best_answers(urls, prompt) for prompt in prompts] for kind, prompts in PROMPTS.items()}
+        found = {
+            kind: [_best_answers(urls, prompt, MAX_TOKENS[kind]) for prompt in prompts]
+            for kind, prompts in PROMPTS.items()
+        }
     for name in urls:
         yield f"{name:28} {', '.join(_cell(kind, name, answers) for kind, answers in found.items())}"
 
@@ -96,13 +100,13 @@ def _plain(name: str) -> str:
     return OFF if name in (AUTO, OFF) else PLAIN
 
 
-def _best_answers(urls: dict[str, str], prompt: str) -> dict[str, Answer]:
-    rounds = [{name: _ask(url, prompt) for name, url in urls.items()} for _ in range(ROUNDS)]
+def _best_answers(urls: dict[str, str], prompt: str, limit: int) -> dict[str, Answer]:
+    rounds = [{name: _ask(url, prompt, limit) for name, url in urls.items()} for _ in range(ROUNDS)]
     return {name: min((each[name] for each in rounds), key=lambda answer: answer.seconds_a_token) for name in urls}
 
 
-def _ask(url: str, prompt: str) -> Answer:
-    body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": MAX_TOKENS, "temperature": 0}
+def _ask(url: str, prompt: str, limit: int) -> Answer:
+    body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": limit, "temperature": 0}
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request) as response:
