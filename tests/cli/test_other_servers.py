@@ -76,7 +76,7 @@ def chat_on(url: str, question: str, answer: str) -> None:
     """Asks in the chat; nothing on the screen complains."""
     terminal = Terminal("attach", "--max-tokens", "8", url)
     try:
-        terminal.read_until(b"ready")
+        terminal.read_until(b"Write a message")
         terminal.send(question.encode() + b"\r")
         terminal.read_until(answer.encode())
         terminal.send(b"\x11")

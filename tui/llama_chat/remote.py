@@ -107,6 +107,7 @@ class RemoteConnection:
         return structs.replace(request, model=self._their_model or "")
 
     def _progress(self, backoff: Backoff) -> None:
+        self._was_reached = True
         if backoff.is_trying:
             backoff.succeed()
             self._tell("reached", "")
