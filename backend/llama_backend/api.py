@@ -286,13 +286,17 @@ class ModelMeta(Struct, frozen=True, kw_only=True):
     path: str | None = None
 
 
+OURS = "llama-chat"
+"""Who owns the models of our own backend."""
+
+
 class ModelInfo(Struct, frozen=True, kw_only=True):
     """One model of `GET /v1/models`."""
 
     id: str
     object: str = "model"
     created: int = 0
-    owned_by: str = "llama-chat"
+    owned_by: str = OURS
     meta: ModelMeta | None = None
 
 
