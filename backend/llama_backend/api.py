@@ -282,6 +282,10 @@ class ModelMeta(Struct, frozen=True, kw_only=True):
     path: str | None = None
 
 
+State = Literal["loading", "ready", "restarting", "failed", "draining"]
+ModelState = State | Literal["unloaded"]
+
+
 class ModelInfo(Struct, frozen=True, kw_only=True):
     """One model of `GET /v1/models`."""
 
@@ -290,14 +294,13 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     created: int = 0
     owned_by: str = "llama-chat"
     meta: ModelMeta | None = None
+    state: ModelState | None = None
+    """Whether it is loaded."""
 
 
 class ModelList(Struct, frozen=True):
     data: list[ModelInfo]
     object: str = "list"
-
-
-State = Literal["loading", "ready", "restarting", "failed", "draining"]
 
 
 class StepTimes(Struct, frozen=True):
@@ -356,6 +359,8 @@ class BackendStatus(Struct, frozen=True, kw_only=True):
     """Sequences that have a slot."""
     waiting: int = 0
     """Sequences that wait for one."""
+    loaded: list[str] = []
+    """Names of the models that are loaded or being loaded."""
     active: int = 0
     """Requests that have not ended, in whatever state."""
     restarts: int = 0

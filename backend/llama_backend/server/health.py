@@ -15,7 +15,7 @@ async def livez(request: Request) -> Response:
 
 async def startupz(request: Request) -> Response:
     """200 once the model was loaded for the first time."""
-    return _answer(request, server_of(request).supervisor.was_ready)
+    return _answer(request, server_of(request).models.first.was_ready)
 
 
 async def readyz(request: Request) -> Response:
@@ -25,5 +25,6 @@ async def readyz(request: Request) -> Response:
 
 def _answer(request: Request, is_well: bool) -> Response:
     server = server_of(request)
-    body = {"state": server.state, "progress": round(server.supervisor.progress, 3), "reason": server.supervisor.reason}
+    supervisor = server.models.first.supervisor
+    body = {"state": server.state, "progress": round(supervisor.progress, 3), "reason": supervisor.reason}
     return as_json(body) if is_well else as_json(body, 503, {"Retry-After": "2"})

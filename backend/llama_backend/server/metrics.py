@@ -1,4 +1,4 @@
-"""`GET /metrics`: how the server and its engine are, for Prometheus. Nothing on it is from a request's content."""
+"""`GET /metrics`: how the server and its engines are, for Prometheus. Nothing on it is from a request's content."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from llama_backend.api import KVStoreStatus, StepTimes
 from llama_backend.ipc import Stats
 from llama_backend.server.backend import Server
 from llama_backend.server.child import resident_bytes
+from llama_backend.server.hosted import HostedModel
 from llama_backend.server.prometheus import CONTENT_TYPE, Labels, Page
 from llama_backend.server.routes import server_of
 
-_STATES = ("loading", "ready", "restarting", "failed")
+_STATES = ("unloaded", "loading", "ready", "restarting", "failed")
 _PARTS = ("schedule", "decode", "sample", "deliver")
 
 
@@ -26,29 +27,37 @@ async def metrics(request: Request) -> Response:
 def render(server: Server) -> bytes:
     """The page, in Prometheus' text format."""
     page = Page("llama_chat_")
-    model = {"model": server.config.model}
     _write_server(page, server)
-    _write_requests(page, server, model)
-    _write_engine(page, server, model)
-    stats = server.supervisor.totals.stats
-    if stats is not None:
-        _write_tokens(page, stats, model)
-        _write_steps(page, stats.times, model)
-        _write_cells(page, stats, model)
-    if server.supervisor.kv_store is not None:
-        _write_store(page, server.supervisor.kv_store, model)
+    for model in server.models.used or [server.models.first]:
+        _write_model(page, model)
     return page.content
+
+
+def _write_model(page: Page, model: HostedModel) -> None:
+    labels = {"model": model.name}
+    _write_requests(page, model, labels)
+    _write_engine(page, model, labels)
+    stats, store = model.totals.stats, model.supervisor.kv_store
+    if stats is not None:
+        _write_tokens(page, stats, labels)
+        _write_steps(page, stats.times, labels)
+        _write_cells(page, stats, labels)
+    if store is not None:
+        _write_store(page, store, labels)
 
 
 def _write_server(page: Page, server: Server) -> None:
     page.gauge("info", "The version that runs.", ({"version": server.version}, 1))
     page.gauge("draining", "Whether the server ends once its running answers are complete.", ({}, server.draining))
+    page.gauge("requests_active", "Answers asked for that have not ended.", ({}, server.admission.inside))
+    sizes = ({"process": "server"}, resident_bytes(os.getpid()))
+    page.gauge("resident_memory_bytes", "Resident memory of each process.", sizes)
     errors = [({"code": code}, count) for code, count in sorted(server.errors.items())]
     page.counter("errors_total", "Requests answered with an error, by its code.", *errors)
 
 
-def _write_requests(page: Page, server: Server, model: Labels) -> None:
-    meter, supervisor = server.meter, server.supervisor
+def _write_requests(page: Page, hosted: HostedModel, model: Labels) -> None:
+    meter, supervisor = hosted.meter, hosted.supervisor
     outcomes = [({**model, "outcome": name}, count) for name, count in sorted(meter.outcomes.items())]
     page.counter("requests_total", "Requests that have ended, by finish reason or code of the error.", *outcomes)
     for name, about, by_account in (
@@ -57,7 +66,6 @@ def _write_requests(page: Page, server: Server, model: Labels) -> None:
     ):
         page.counter(name, about, *[({**model, "key": key}, count) for key, count in sorted(by_account.items())])
     page.counter("embedding_tokens_total", "Tokens of texts that were embedded.", (model, meter.embedded_tokens))
-    page.gauge("requests_active", "Answers asked for that have not ended.", (model, server.admission.inside))
     page.gauge("requests_running", "Sequences that have a slot.", (model, supervisor.running))
     page.gauge("requests_queued", "Sequences that wait for a slot.", (model, supervisor.waiting))
     page.histogram("request_queue_seconds", "From acceptance by the engine to the first step.", (model, meter.queue))
@@ -66,18 +74,15 @@ def _write_requests(page: Page, server: Server, model: Labels) -> None:
     page.histogram("request_duration_seconds", "From arrival to the end.", (model, meter.duration))
 
 
-def _write_engine(page: Page, server: Server, model: Labels) -> None:
-    supervisor, ready = server.supervisor, server.supervisor.ready
-    page.gauge("model_loaded", "Whether requests can be computed.", (model, supervisor.state == "ready"))
-    states = [({**model, "state": state}, state == supervisor.state) for state in _STATES]
+def _write_engine(page: Page, hosted: HostedModel, model: Labels) -> None:
+    supervisor, ready = hosted.supervisor, hosted.supervisor.ready
+    page.gauge("model_loaded", "Whether requests can be computed.", (model, hosted.state == "ready"))
+    states = [({**model, "state": state}, state == hosted.state) for state in _STATES]
     page.gauge("engine_state", "The engine's state, one of these.", *states)
-    page.counter(
-        "engine_restarts_total", "Engines that died and were followed by another.", (model, supervisor.restarts)
-    )
-    sizes = [({"process": "server"}, resident_bytes(os.getpid()))]
+    page.counter("engine_restarts_total", "Engines that died and were followed by another.", (model, hosted.restarts))
     if supervisor.pid is not None:
-        sizes.append(({"process": "engine", **model}, resident_bytes(supervisor.pid)))
-    page.gauge("resident_memory_bytes", "Resident memory of each process.", *sizes)
+        size = ({"process": "engine", **model}, resident_bytes(supervisor.pid))
+        page.gauge("resident_memory_bytes", "Resident memory of each process.", size)
     if ready is not None:
         page.gauge("slots", "Sequences that can be computed at the same time.", (model, ready.slots))
         page.gauge("context_tokens", "Tokens of one sequence.", (model, ready.context))
