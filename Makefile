@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --progress-bar off
 
-.PHONY: chat test lint types imports tests bench clean
+.PHONY: chat test lint types imports tests bench image test-image sbom clean
 
 chat: .venv/.chat
 	@if [ -t 0 ] && [ -t 1 ]; then exec $(BIN)/llama-chat; \
@@ -32,8 +32,20 @@ tests: .venv/.test
 bench: .venv/.bench
 	$(BIN)/python -m tests.bench
 
+image:
+	container/build runtime-cpu
+
+test-image: image .venv/.test .venv-tools/.done
+	TEST_IMAGE=localhost/llama-chat:cpu CONTAINER_TOOLS=$(CURDIR)/.venv-tools/bin $(BIN)/pytest tests/container
+
+sbom: image .venv-tools/.done
+	mkdir -p build
+	podman save --quiet --format oci-archive --output build/llama-chat.tar localhost/llama-chat:cpu
+	.venv-tools/bin/syft --quiet oci-archive:build/llama-chat.tar --output cyclonedx-json=build/sbom.cdx.json
+	rm build/llama-chat.tar
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-tools build
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -49,4 +61,9 @@ clean:
 
 .venv/.bench: pyproject.toml | .venv/bin/python
 	$(PIP) --editable '.[demo,test,bench]' >&2
+	@touch $@
+
+.venv-tools/.done: container/tools.txt
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/python -m pip install --quiet --progress-bar off --requirement container/tools.txt >&2
 	@touch $@

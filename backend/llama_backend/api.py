@@ -235,6 +235,10 @@ class Timings(Struct, frozen=True):
     predicted_n: int = 0
     predicted_ms: float = 0.0
     predicted_per_second: float = 0.0
+    draft_n: int = 0
+    """Tokens that speculation drafted."""
+    draft_n_accepted: int = 0
+    """Those of them that became part of the answer."""
 
 
 class Delta(Struct, frozen=True):
@@ -334,6 +338,49 @@ class KVStoreStatus(Struct, frozen=True, kw_only=True):
     """Tokens that were not computed because of that."""
 
 
+class GPUShare(Struct, frozen=True, kw_only=True):
+    """What a GPU takes on, in bytes, by the estimate that the layers were chosen with."""
+
+    name: str
+    description: str
+    layers: int
+    weights: int
+    kv: int
+    compute: int
+    free: int
+    """Before the model was loaded."""
+
+
+class TuningStatus(Struct, frozen=True, kw_only=True):
+    """How the engine computes: what it chose, and what was set by hand."""
+
+    threads: int
+    """At the moment."""
+    threads_most: int
+    """As many as the processors and their limits allow, or as were asked for."""
+    threads_fixed: bool
+    """Whether they were set by hand, and stay."""
+    thread_changes: int = 0
+    """How often another number of threads was better."""
+    thread_trials: int = 0
+    """How often one was tried."""
+    flash_attention: bool
+    kv_unified: bool
+    kv_type: str
+    kv_cells: int
+    kv_bytes: int
+    """What all KV cells take."""
+    batch: int
+    """The most tokens of a step."""
+    ubatch: int
+    """The most tokens that are computed at once in it."""
+    gpu_layers: int
+    layers: int
+    """All of them, with the output as one."""
+    gpu_layers_fixed: bool
+    gpus: list[GPUShare] = []
+
+
 class BackendStatus(Struct, frozen=True, kw_only=True):
     """`GET /v1/status`."""
 
@@ -367,6 +414,7 @@ class BackendStatus(Struct, frozen=True, kw_only=True):
     rss: int | None = None
     """Resident bytes of server and engine."""
     step_times: StepTimes | None = None
+    tuning: TuningStatus | None = None
     kv_store: KVStoreStatus | None = None
 
 

@@ -149,6 +149,16 @@ def test_an_engine_that_keeps_dying_is_started_less_and_less_often(serve: Serve)
         assert client.get("/livez").status_code == 200
 
 
+def test_an_engine_that_answered_is_followed_at_once_however_often_it_dies(serve: Serve) -> None:
+    server = serve(FakeModel(load=0.05))
+    with server.http() as client:
+        for _ in range(5):
+            begin = monotonic()
+            client.post(CHAT, json=chat("words=1"), headers={"Prefer": "wait=9"}).raise_for_status()
+            assert monotonic() - begin < 2
+            kill_engine(server)
+
+
 def test_what_the_engine_said_last_is_in_the_reason(serve: Serve) -> None:
     server = serve()
     kill_engine(server)

@@ -2,88 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
-import select
 import signal
-import struct
 import sys
-import termios
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from llama_chat.history import History
+from tests.terminal import Terminal
 
 LEFT = b"\x1b[?1049l"
 """What ends the alternate screen."""
 
 
-class Terminal:
-    """A pseudo-terminal with the chat in it."""
-
-    def __init__(self, history: Path, **environment: str) -> None:
-        self.output = b""
-        self.status: int | None = None
-        self.pid, self._file = pty.fork()
-        if self.pid == 0:
-            path = os.pathsep.join(filter(None, sys.path))
-            variables = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": path} | environment
-            command = [sys.executable, "-m", "tests.ui.terminal_chat", str(history)]
-            os.execve(sys.executable, command, variables)
-        fcntl.ioctl(self._file, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        self.modes = termios.tcgetattr(self._file)
-
-    def write(self, data: bytes) -> None:
-        os.write(self._file, data)
-
-    def read_until(self, text: bytes, seconds: float = 20.0) -> None:
-        """Reads until `text` was written since the last call."""
-        deadline = time.monotonic() + seconds
-        while text not in self.output:
-            assert time.monotonic() < deadline, f"{text!r} did not come, but {self.output[-2000:]!r}"
-            if select.select([self._file], [], [], 0.1)[0]:
-                try:
-                    self.output += os.read(self._file, 65536)
-                except OSError:
-                    time.sleep(0.05)
-        self.output = self.output.split(text, 1)[1]
-
-    def end(self, seconds: float = 10.0) -> int:
-        """The exit status."""
-        deadline = time.monotonic() + seconds
-        while self.status is None and time.monotonic() < deadline:
-            if select.select([self._file], [], [], 0.02)[0]:
-                with suppress(OSError):
-                    self.output += os.read(self._file, 65536)
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.status = os.waitstatus_to_exitcode(status) if pid else None
-        assert self.status is not None, "the chat did not end"
-        return self.status
-
-    def wait_stopped(self, seconds: float = 10.0) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
-            if pid and os.WIFSTOPPED(status):
-                return
-            time.sleep(0.02)
-        raise AssertionError("the chat did not stop")
-
-    def close(self) -> None:
-        if self.status is None:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        os.close(self._file)
-
-    @property
-    def is_as_before(self) -> bool:
-        """Whether the terminal echoes and edits lines again."""
-        return bool(termios.tcgetattr(self._file)[3] == self.modes[3])
+def chat(history: Path, **environment: str) -> Terminal:
+    """A chat with a scripted backend, in a terminal."""
+    return Terminal(sys.executable, "-m", "tests.ui.terminal_chat", str(history), **environment)
 
 
 @pytest.fixture
@@ -93,7 +30,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def terminal(path: Path) -> Iterator[Terminal]:
-    found = Terminal(path)
+    found = chat(path)
     found.read_until(b"rite a message")
     yield found
     found.close()
@@ -168,7 +105,7 @@ def test_keys_for_a_new_line(terminal: Terminal, path: Path, newline: bytes) -> 
 
 
 def test_no_color_is_honoured(path: Path) -> None:
-    terminal = Terminal(path, NO_COLOR="1", COLORTERM="truecolor")
+    terminal = chat(path, NO_COLOR="1", COLORTERM="truecolor")
     terminal.read_until(b"rite a message")
     terminal.write(b"hello\r")
     terminal.read_until(b"slow")

@@ -15,18 +15,20 @@ import msgspec
 
 from llama_backend.engine.binding import LIBRARY, LlamaLog
 from llama_backend.engine.engine import LLMEngine
-from llama_backend.engine.hardware import available_memory, default_threads
 from llama_backend.engine.kv_cache import KVCache
 from llama_backend.engine.kv_files import StateFolder
-from llama_backend.engine.kv_plan import KVPlan, embedding_room, plan_kv
+from llama_backend.engine.kv_plan import KVPlan, embedding_room
 from llama_backend.engine.kv_stamp import stamp_of
 from llama_backend.engine.kv_store import KVStore
 from llama_backend.engine.model import Model
+from llama_backend.engine.outbox import Outbox
 from llama_backend.engine.prompt import PromptBuilder
 from llama_backend.engine.reader import LEAVE_SECONDS, Channel, Inbox, Job, Limits, Prompt, Reader, Texts, refusal
+from llama_backend.engine.speculation import MOST_DRAFTED
+from llama_backend.engine.tuning import Tuning, plan_context, plan_gpus
 from llama_backend.errors import BackendError, InvalidRequest
 from llama_backend.guard import Guard
-from llama_backend.ipc import Cancel, EngineConfig, Failed, Forget, Loading, Ready, Stop, StoreChanged, Submit
+from llama_backend.ipc import Cancel, EngineConfig, Failed, Forget, Loading, Ready, Stop, StoreChanged, Submit, Tuned
 
 if TYPE_CHECKING:
     from llama_backend.engine.embedder import Embedder
@@ -50,7 +52,7 @@ def run(config: EngineConfig, sock: socket.socket, guard: Guard) -> int:
     try:
         loaded = _load(config, channel, log, guard)
     except BackendError as error:
-        channel.send(Failed(error.message))
+        channel.send(Failed(error.message, error.code))
         return 1
     except BrokenPipeError:
         return 0
@@ -63,37 +65,45 @@ def _load(config: EngineConfig, channel: Channel, log: LlamaLog, guard: Guard) -
     # The engine's numpy takes as long to import as a small model to load: both at once.
     importer = threading.Thread(target=lambda: __import__("llama_backend.engine.runner"))
     importer.start()
-    model = Model(config.path, config.gpu_layers, log, _Progress(channel))
+    offload = plan_gpus(config)
+    if offload is not None:
+        print(offload.text, file=sys.stderr, flush=True)
+    model = Model(config.path, offload, log, _Progress(channel))
     importer.join()
     from llama_backend.engine.embedder import Embedder
     from llama_backend.engine.embedding_context import EmbeddingContext
     from llama_backend.engine.runner import ModelRunner
 
-    plan = plan_kv(config, model.context_trained, model.kv_bytes_per_token, available_memory())
-    threads = config.threads or default_threads()
+    plan = plan_context(config, model, offload)
+    tuning = Tuning(config, plan, model, offload)
     vocab, inbox = model.vocab, Inbox()
     prompts = PromptBuilder(vocab, model.template)
     store = _open_store(config, model, plan, prompts)
-    room = embedding_room(plan.context, model.kv_bytes_per_token)
+    room = embedding_room(plan.context, model.kv_bytes_per_token("f16"))
     Reader(channel, inbox, prompts, store, Limits(plan.context, room, model.embedding_width)).start()
-    runner = ModelRunner(model, plan, threads)
+    speculate = config.speculation and model.can_cut and model.has_whole_states
+    runner = ModelRunner(model, plan, tuning.threads, tuning.tuner, MOST_DRAFTED if speculate else 0)
+    tuning.note_context(log)
     runner.warm_up(vocab.bos or 0)
     cache = KVCache(runner, plan.slots, plan.cells, plan.unified, store)
     ready = Ready(
         context=plan.context,
         context_trained=model.context_trained,
         slots=plan.slots,
-        threads=threads,
-        gpu_layers=model.gpu_layers,
+        threads=tuning.threads,
+        gpu_layers=tuning.gpu_layers,
         kv_unified=plan.unified,
         description=model.description,
         parameters=model.parameters,
         size=model.size,
+        tuning=tuning.status,
     )
     channel.send(ready)
-    engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard)
-    embedder = Embedder(lambda: EmbeddingContext(model, room, threads), model.pooling, guard)
-    return Loaded(engine, embedder, channel, inbox, prompts, store)
+    outbox = Outbox(channel.send, overlaps=offload is not None and offload.is_whole)
+    runner.meanwhile = outbox.flush
+    engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard, speculate)
+    embedder = Embedder(lambda: EmbeddingContext(model, room, tuning.threads), model.pooling, guard)
+    return Loaded(engine, embedder, channel, inbox, prompts, store, tuning, outbox)
 
 
 def _open_store(config: EngineConfig, model: Model, plan: KVPlan, prompts: PromptBuilder) -> KVStore:
@@ -135,6 +145,8 @@ class Loaded:
         inbox: Inbox,
         prompts: PromptBuilder,
         store: KVStore,
+        tuning: Tuning,
+        outbox: Outbox,
     ) -> None:
         self._engine = engine
         self._embedder = embedder
@@ -142,7 +154,10 @@ class Loaded:
         self._inbox = inbox
         self._prompts = prompts
         self._store = store
+        self._tuning = tuning
+        self._outbox = outbox
         self._told = -1
+        self._told_changes = 0
         self._next_stats = 0.0
 
     def loop(self) -> None:
@@ -171,7 +186,8 @@ class Loaded:
 
     def _step(self) -> None:
         """A step of the answers, and before the next one a part of the embeddings."""
-        self._channel.send(self._engine.step())
+        done = self._engine.step()
+        self._outbox.put(done, is_last=not self._engine.busy)
         self._report()
         try:
             for embedded in self._embedder.step(beside_answers=self._engine.busy):
@@ -214,10 +230,13 @@ class Loaded:
             self._channel.send(self._engine.stats())
 
     def _tell(self) -> None:
-        """Reports what the store holds, where that has changed."""
+        """Reports what the store holds and how it computes, where that has changed."""
         if self._told != self._store.version:
             self._told = self._store.version
             self._channel.send(StoreChanged(self._store.status))
+        if self._told_changes != self._tuning.changes:
+            self._told_changes = self._tuning.changes
+            self._channel.send(Tuned(self._tuning.status))
 
     def _leave(self) -> None:
         end = monotonic() + LEAVE_SECONDS

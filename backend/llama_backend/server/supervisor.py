@@ -10,8 +10,8 @@ from time import monotonic
 from typing import Any
 
 from llama_backend.account import LOCAL, Account
-from llama_backend.api import ChatMessage, KVStoreStatus, SamplingParams, State, TokenCount
-from llama_backend.errors import BackendError, EngineDied, InvalidRequest, ModelUnreadable, Unavailable, from_wire
+from llama_backend.api import ChatMessage, KVStoreStatus, SamplingParams, State, TokenCount, TuningStatus
+from llama_backend.errors import BackendError, EngineDied, InvalidRequest, Unavailable, from_wire
 from llama_backend.guard import Suspects
 from llama_backend.ipc import (
     Accepted,
@@ -31,6 +31,7 @@ from llama_backend.ipc import (
     StepDone,
     StoreChanged,
     Submit,
+    Tuned,
 )
 from llama_backend.server.child import EngineChild
 from llama_backend.server.embedding_ticket import EmbeddingTicket
@@ -45,8 +46,9 @@ _STOP_SECONDS = 5.0
 _MOST_DEATHS = 2
 """A request that was in the batch when so many engines died is not given to another."""
 _STABLE_SECONDS = 10.0
+_UNREADABLE = Failed("the model cannot be loaded")
 _BACKOFF_SECONDS = (0.0, 0.5, 2.0, 5.0, 10.0)
-"""Pauses before restarts of an engine that keeps dying young."""
+"""Pauses before restarts of an engine that keeps dying young, without having answered anything."""
 
 
 class Supervisor:
@@ -61,8 +63,11 @@ class Supervisor:
         self._requests: dict[int, Submit | Embed] = {}
         self._counts: dict[int, asyncio.Future[Counted]] = {}
         self._changed = asyncio.Event()
-        self._load_error: str | None = None
+        self._load_error: Failed | None = None
+        self._failure = _UNREADABLE
         self._failed_at = 0.0
+        self._delivered = False
+        """The present engine has brought a part of an answer."""
         self.state: State = "loading"
         self.progress = 0.0
         self.reason: str | None = None
@@ -73,6 +78,7 @@ class Supervisor:
         self.waiting = 0
         self.totals = totals or Totals()
         self.kv_store: KVStoreStatus | None = None
+        self.tuning: TuningStatus | None = None
 
     @property
     def active(self) -> int:
@@ -102,7 +108,7 @@ class Supervisor:
         end = monotonic() + seconds
         while self.state != "ready":
             if self.state == "failed":
-                raise ModelUnreadable(self.reason or "the model cannot be loaded")
+                raise from_wire({"error": {"message": self._failure.reason, "code": self._failure.code}}, 503)
             left = end - monotonic()
             if left <= 0:
                 raise Unavailable(f"the model is {self.state}", retry_after=2, progress=round(self.progress, 3))
@@ -181,9 +187,9 @@ class Supervisor:
         self._changed = asyncio.Event()
         _log.info("engine: %s%s", state, f": {reason}" if reason else "")
 
-    def _set_failed(self, reason: str) -> None:
-        self._failed_at = monotonic()
-        self._set_state("failed", reason)
+    def _set_failed(self, failure: Failed) -> None:
+        self._failed_at, self._failure = monotonic(), failure
+        self._set_state("failed", failure.reason)
 
     def _retry_failed(self) -> None:
         if self.state == "failed" and monotonic() - self._failed_at > _RELOAD_SECONDS:
@@ -198,17 +204,18 @@ class Supervisor:
             try:
                 self._child = self._child or EngineChild(self._config)
             except OSError as error:
-                self._set_failed(f"the engine cannot be started: {error.strerror or error}")
+                self._set_failed(Failed(f"the engine cannot be started: {error.strerror or error}"))
                 self._fail_all(EngineDied(self.reason or "", retry_after=2))
                 return
             if not await self._follow(self._child):
                 return
-            died_young = 0 if monotonic() - begin > _STABLE_SECONDS else died_young + 1
+            is_old = self._delivered or monotonic() - begin > _STABLE_SECONDS
+            died_young = 0 if is_old else died_young + 1
             await asyncio.sleep(_BACKOFF_SECONDS[min(died_young, len(_BACKOFF_SECONDS)) - 1] if died_young else 0)
 
     async def _follow(self, child: EngineChild) -> bool:
         """Takes in all that one engine says; returns whether another one should follow it."""
-        self.ready, self._load_error = None, None
+        self.ready, self._load_error, self._delivered = None, None, False
         await child.follow(self._take)
         loaded = self.ready is not None
         self._child = None
@@ -221,7 +228,7 @@ class Supervisor:
             self._set_state("restarting", reason)
             self._fail_some(child.suspects(), EngineDied(reason, retry_after=2))
         else:
-            self._set_failed(self._load_error or reason)
+            self._set_failed(self._load_error or Failed(reason))
             self._fail_all(EngineDied(reason, retry_after=2))
         return loaded
 
@@ -251,6 +258,7 @@ class Supervisor:
         match event:
             case StepDone():
                 self.running, self.waiting = event.running, event.waiting
+                self._delivered = self._delivered or bool(event.pieces)
                 now = monotonic()
                 for piece in event.pieces:
                     if ticket := self._tickets.get(piece.id):
@@ -271,13 +279,15 @@ class Supervisor:
             case Loading(progress):
                 self.progress = progress
             case Ready():
-                self.ready, self.was_ready, self.progress = event, True, 1.0
+                self.ready, self.was_ready, self.progress, self.tuning = event, True, 1.0, event.tuning
                 self._set_state("ready")
                 self._send_again()
             case StoreChanged(status):
                 self.kv_store = status
-            case Failed(reason):
-                self._load_error = reason
+            case Tuned(tuning):
+                self.tuning = tuning
+            case Failed():
+                self._load_error = event
 
     def _send_again(self) -> None:
         """Hands the requests that another engine left unanswered to this one."""
