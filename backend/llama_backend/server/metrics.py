@@ -7,7 +7,7 @@ import os
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llama_backend.api import KVStoreStatus, StepTimes
+from llama_backend.api import KVStoreStatus, StepTimes, TuningStatus
 from llama_backend.ipc import Stats
 from llama_backend.server.backend import Server
 from llama_backend.server.child import resident_bytes
@@ -66,6 +66,8 @@ def _write_requests(page: Page, hosted: HostedModel, model: Labels) -> None:
     ):
         page.counter(name, about, *[({**model, "key": key}, count) for key, count in sorted(by_account.items())])
     page.counter("embedding_tokens_total", "Tokens of texts that were embedded.", (model, meter.embedded_tokens))
+    page.counter("drafted_tokens_total", "Tokens that speculation drafted.", (model, meter.drafted))
+    page.counter("drafted_tokens_accepted_total", "Those of them that were right.", (model, meter.drafts_accepted))
     page.gauge("requests_running", "Sequences that have a slot.", (model, supervisor.running))
     page.gauge("requests_queued", "Sequences that wait for a slot.", (model, supervisor.waiting))
     page.histogram("request_queue_seconds", "From acceptance by the engine to the first step.", (model, meter.queue))
@@ -83,12 +85,25 @@ def _write_engine(page: Page, hosted: HostedModel, model: Labels) -> None:
     if supervisor.pid is not None:
         size = ({"process": "engine", **model}, resident_bytes(supervisor.pid))
         page.gauge("resident_memory_bytes", "Resident memory of each process.", size)
+    if supervisor.tuning is not None:
+        _write_tuning(page, supervisor.tuning, model)
     if ready is not None:
         page.gauge("slots", "Sequences that can be computed at the same time.", (model, ready.slots))
         page.gauge("context_tokens", "Tokens of one sequence.", (model, ready.context))
-        page.gauge("threads", "Threads that compute.", (model, ready.threads))
-        page.gauge("gpu_layers", "Layers on the GPU; -1 is all.", (model, ready.gpu_layers))
         page.gauge("model_size_bytes", "Bytes of the weights.", (model, ready.size))
+
+
+def _write_tuning(page: Page, tuning: TuningStatus, model: Labels) -> None:
+    page.gauge("threads", "Threads that compute at the moment.", (model, tuning.threads))
+    page.counter("thread_changes_total", "How often another number was better.", (model, tuning.thread_changes))
+    page.gauge("gpu_layers", "Layers on GPUs.", (model, tuning.gpu_layers))
+    page.gauge("kv_bytes", "Memory of all KV cells.", (model, tuning.kv_bytes))
+    parts = [
+        ({**model, "gpu": gpu.name, "part": part}, size)
+        for gpu in tuning.gpus
+        for part, size in (("weights", gpu.weights), ("kv", gpu.kv), ("compute", gpu.compute))
+    ]
+    page.gauge("gpu_memory_bytes", "Memory of a GPU that the model takes, by estimate.", *parts)
 
 
 def _write_tokens(page: Page, stats: Stats, model: Labels) -> None:
