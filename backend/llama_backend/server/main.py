@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-import logging
 import signal
 import socket
 import sys
@@ -18,6 +17,7 @@ from llama_backend.config import ServerConfig
 from llama_backend.errors import InvalidRequest
 from llama_backend.ipc import EngineConfig
 from llama_backend.server.child import EngineChild
+from llama_backend.server.log import set_up_log
 from llama_backend.server.sockets import inode_of, is_loopback, open_sockets, remove_socket
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _CLOSE_SECONDS = 5
 """Answers are complete before uvicorn shuts down; only their last bytes are on their way."""
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def run(config: ServerConfig) -> int:
@@ -34,7 +33,7 @@ def run(config: ServerConfig) -> int:
     signal.signal(signal.SIGTERM, _leave)
     sockets = open_sockets(config)
     inode = inode_of(config.socket)
-    _set_up_log()
+    set_up_log(config.log_format)
     child = EngineChild(config.engine)
     try:
         return _run(config, sockets, child)
@@ -61,12 +60,13 @@ async def _serve(config: ServerConfig, sockets: list[socket.socket], child: Engi
 
     from llama_backend.server.app import make_app
     from llama_backend.server.lifecycle import Lifecycle
+    from llama_backend.server.protocol import BoundedProtocol
 
     server = _make_server(config, child)
     server.models.first.load()
     settings = uvicorn.Config(
         make_app(server),
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -119,17 +119,11 @@ def _installed(config: ServerConfig) -> dict[str, EngineConfig]:
 
 
 def _check(config: ServerConfig) -> None:
-    """Refuses to listen beyond this machine without a key."""
+    """Refuses to listen beyond this machine without a key, with TLS as well as without."""
+    if (config.tls_cert is None) != (config.tls_key is None):
+        raise InvalidRequest("a certificate and its key go together: --tls-cert and --tls-key", param="tls_cert")
     if config.host is None or config.api_key_file is not None:
         return
     if not is_loopback(config.host):
         text = f"{config.host} can be reached from other machines, and there is no key: give --api-key-file"
         raise InvalidRequest(text, param="host")
-
-
-def _set_up_log() -> None:
-    """Logs to standard error; what llama.cpp says only where that is no terminal."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=_LOG_FORMAT)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    if sys.stderr.isatty():
-        logging.getLogger("llama_backend.engine").setLevel(logging.ERROR)

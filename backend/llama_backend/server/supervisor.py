@@ -73,6 +73,9 @@ class Supervisor:
         self.reason: str | None = None
         self.ready: Ready | None = None
         self.was_ready = False
+        self.had_gpu = False
+        self.last_step = monotonic()
+        """When the engine ended a step, or became ready."""
         self.restarts = 0
         self.running = 0
         self.waiting = 0
@@ -259,7 +262,7 @@ class Supervisor:
             case StepDone():
                 self.running, self.waiting = event.running, event.waiting
                 self._delivered = self._delivered or bool(event.pieces)
-                now = monotonic()
+                self.last_step = now = monotonic()
                 for piece in event.pieces:
                     if ticket := self._tickets.get(piece.id):
                         ticket.deliver(piece, now)
@@ -280,6 +283,8 @@ class Supervisor:
                 self.progress = progress
             case Ready():
                 self.ready, self.was_ready, self.progress, self.tuning = event, True, 1.0, event.tuning
+                self.had_gpu = self.had_gpu or event.gpu_layers != 0
+                self.last_step = monotonic()
                 self._set_state("ready")
                 self._send_again()
             case StoreChanged(status):
