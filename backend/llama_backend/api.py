@@ -406,6 +406,8 @@ class BackendStatus(Struct, frozen=True, kw_only=True):
     """Sequences that have a slot."""
     waiting: int = 0
     """Sequences that wait for one."""
+    models: list[str] = []
+    """Names of all models that requests may name."""
     loaded: list[str] = []
     """Names of the models that are loaded or being loaded."""
     active: int = 0

@@ -76,6 +76,7 @@ class Server:
             gpu_layers=ready.gpu_layers if ready else None,
             running=sum(model.supervisor.running for model in loaded),
             waiting=sum(model.supervisor.waiting for model in loaded),
+            models=[model.name for model in self.models.models],
             loaded=[model.name for model in loaded],
             active=self.admission.inside,
             restarts=sum(model.restarts for model in self.models.used),

@@ -11,9 +11,11 @@ from llama_backend.server.vitals import trouble
 
 async def livez(request: Request) -> Response:
     """200 as long as the server's loop turns and nothing is wrong that only a new process could mend."""
-    found = trouble(server_of(request).supervisor, server_of(request).config.stall)
-    state = server_of(request).state
-    return as_json({"state": state}) if found is None else as_json({"state": state, "reason": found}, 503)
+    server = server_of(request)
+    troubles = [trouble(model.supervisor, server.config.stall) for model in server.models.loaded]
+    found = next(filter(None, troubles), None)
+    body = {"state": server.state} | ({"reason": found} if found else {})
+    return as_json(body, 503 if found else 200)
 
 
 async def startupz(request: Request) -> Response:
