@@ -14,9 +14,9 @@ import pytest
 
 from llama_backend.api import ChatMessage, ChatRequest
 from llama_backend.client import Address
-from llama_backend.errors import ModelNotFound, Unreachable
+from llama_backend.errors import ModelNotFound, PodPending, Unreachable
 from llama_chat.config import Settings
-from llama_chat.errors import KubeError, PodPending
+from llama_chat.errors import KubeError
 from llama_chat.remote import RemoteConnection
 from llama_chat.road import Stage, Tell, UrlRoad, make_road
 from llama_chat.targets import find_target

@@ -6,8 +6,15 @@ from typing import Any
 import pytest
 
 from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, State
-from llama_backend.errors import BackendError, EngineDied, ModelUnreadable, NotFound, Unavailable, Unreachable
-from llama_chat.errors import PodPending
+from llama_backend.errors import (
+    BackendError,
+    EngineDied,
+    ModelUnreadable,
+    NotFound,
+    PodPending,
+    Unavailable,
+    Unreachable,
+)
 from llama_chat.ui.watched_backend import BackendState, WatchedBackend
 from tests.ui.scripted import READY, ScriptedBackend
 from tests.ui.wait import until

@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from llama_backend.api import OURS
-from llama_backend.errors import BackendError, ConnectionLost, ModelNotFound, NotFound, Unavailable, Unreachable
+from llama_backend.errors import (
+    BackendError,
+    ConnectionLost,
+    ModelNotFound,
+    NotFound,
+    PodPending,
+    Unavailable,
+    Unreachable,
+)
 from llama_backend.position import Position
 from llama_chat.backoff import Backoff
-from llama_chat.errors import PodPending
 
 if TYPE_CHECKING:
     from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount

@@ -8,8 +8,15 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from llama_backend.errors import BackendError, ModelNotFound, ModelUnreadable, NotFound, Unavailable, Unreachable
-from llama_chat.errors import PodPending
+from llama_backend.errors import (
+    BackendError,
+    ModelNotFound,
+    ModelUnreadable,
+    NotFound,
+    PodPending,
+    Unavailable,
+    Unreachable,
+)
 
 if TYPE_CHECKING:
     from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
