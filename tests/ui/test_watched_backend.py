@@ -99,10 +99,13 @@ async def test_what_hinders_is_raised_and_the_next_request_looks_again(
     assert await watch.answer() == "You said: hi"
 
 
-async def test_a_server_without_a_status_is_asked_for_its_models() -> None:
-    watch = Watch(ScriptedBackend(states=[NotFound("no such path")]))
+@pytest.mark.parametrize(
+    ("model", "shown"), [("scripted", "scripted"), ("owner/name", "owner/name"), ("/models/a.gguf", "a.gguf")]
+)
+async def test_a_server_without_a_status_is_asked_for_its_models(model: str, shown: str) -> None:
+    watch = Watch(ScriptedBackend(states=[NotFound("no such path")], model=model))
     assert await watch.answer() == "You said: hi"
-    assert watch.backend.state == BackendState("ready", model="scripted")
+    assert watch.backend.state == BackendState("ready", model=shown)
 
 
 @pytest.mark.parametrize(("error", "closed"), [(EngineDied("signal 9"), 0), (Unreachable("broken"), 1)])
