@@ -49,6 +49,8 @@ class ScriptedBackend:
     path: Path | None = None
     """The Unix socket to listen on; None is TCP."""
     model: str = MODEL
+    others: list[str] = field(default_factory=list)
+    """Models besides that requests may name."""
     active: int = 0
     """Requests at work, as the status tells them."""
     has_status: bool = True
@@ -151,7 +153,7 @@ class ScriptedBackend:
 
     async def _status(self, _: Request) -> Response:
         facts = {"pid": 1, "uptime": 61.0, "log": "/nowhere/backend.log", "context": CONTEXT, "slots": 4}
-        more = {"rss": 250_000_000, "threads": 2, "active": self.active}
+        more = {"rss": 250_000_000, "threads": 2, "active": self.active, "models": [self.model, *self.others]}
         kept = {"states": 2, "ram_bytes": 0, "ram_limit": 1000, "disk_bytes": 46_100_000, "disk_limit": 2_000_000_000}
         store = {"kv_store": {**kept, "folder": "/nowhere/kv-states"}}
         return JSONResponse({"state": "ready", "model": self.model, **facts, **more, **store})
