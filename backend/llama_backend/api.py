@@ -286,6 +286,8 @@ class ModelMeta(Struct, frozen=True, kw_only=True):
     path: str | None = None
 
 
+OURS = "llama-chat"
+"""Who owns the models of our own backend."""
 State = Literal["loading", "ready", "restarting", "failed", "draining"]
 ModelState = State | Literal["unloaded"]
 
@@ -296,7 +298,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     id: str
     object: str = "model"
     created: int = 0
-    owned_by: str = "llama-chat"
+    owned_by: str = OURS
     meta: ModelMeta | None = None
     state: ModelState | None = None
     """Whether it is loaded."""
