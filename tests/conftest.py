@@ -7,6 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("always the same", derandomize=True, deadline=None, database=None)
+settings.load_profile("always the same")
 
 
 @pytest.fixture(autouse=True)

@@ -167,6 +167,14 @@ def test_where_states_are_kept() -> None:
     assert (other.kv_folder, other.kv_disk, other.kv_ram) == ("/x", 0, 1 << 20)
 
 
+@pytest.mark.parametrize(
+    ("settings", "on"), [({}, True), ({"speculation": "auto"}, True), ({"speculation": "off"}, False)]
+)
+def test_whether_it_speculates(settings: dict[str, Any], on: bool) -> None:
+    config = server_config(Settings(**settings), user_paths(), InstalledModel("name", Path("/m.gguf")))
+    assert config.engine.speculation is on
+
+
 def test_the_settings_describe_the_background_backend() -> None:
     settings = Settings(ctx_size=512, parallel=2, threads=1, gpu_layers=-1, idle_exit=5)
     config = server_config(settings, user_paths(), InstalledModel("name", Path("/m.gguf")))

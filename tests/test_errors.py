@@ -20,6 +20,7 @@ CODES: list[tuple[BaseException, int]] = [
     (backend.Unauthorized("x"), 1),
     (backend.ModelNotFound("x"), 4),
     (backend.ModelUnreadable("x"), 4),
+    (backend.DeviceUnavailable("x"), 1),
     (backend.EngineDied("x"), 1),
     (backend.QueueFull("x"), 1),
     (backend.Unavailable("x"), 3),

@@ -170,6 +170,30 @@ class CompletionRequest(_Request, frozen=True, kw_only=True):
         return texts[0] if texts else [item for item in self.prompt if isinstance(item, int)]
 
 
+class EmbeddingRequest(Struct, frozen=True, kw_only=True):
+    """`POST /v1/embeddings`: texts, or texts as token ids."""
+
+    model: str = ""
+    input: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1, max_length=2048)]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    """The first as many numbers of the vector, made a unit vector again; None is all."""
+    timeout: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    """Seconds until the answer must be complete."""
+
+    @property
+    def texts(self) -> list[str | list[int]]:
+        """Each text, or its token ids; raises InvalidRequest for a mixture of both."""
+        if isinstance(self.input, str):
+            return [self.input]
+        ids = [item for item in self.input if isinstance(item, int)]
+        if len(ids) == len(self.input):
+            return [ids]
+        if ids or len({type(item) for item in self.input}) > 1:
+            raise InvalidRequest("input: texts, or token ids, or lists of token ids, not a mixture", param="input")
+        return [item for item in self.input if not isinstance(item, int)]
+
+
 class TokenizeRequest(Struct, frozen=True, kw_only=True):
     """`POST /v1/tokenize`: a conversation (with the template around it) or a plain text."""
 
@@ -211,6 +235,10 @@ class Timings(Struct, frozen=True):
     predicted_n: int = 0
     predicted_ms: float = 0.0
     predicted_per_second: float = 0.0
+    draft_n: int = 0
+    """Tokens that speculation drafted."""
+    draft_n_accepted: int = 0
+    """Those of them that became part of the answer."""
 
 
 class Delta(Struct, frozen=True):
@@ -307,6 +335,49 @@ class KVStoreStatus(Struct, frozen=True, kw_only=True):
     """Tokens that were not computed because of that."""
 
 
+class GPUShare(Struct, frozen=True, kw_only=True):
+    """What a GPU takes on, in bytes, by the estimate that the layers were chosen with."""
+
+    name: str
+    description: str
+    layers: int
+    weights: int
+    kv: int
+    compute: int
+    free: int
+    """Before the model was loaded."""
+
+
+class TuningStatus(Struct, frozen=True, kw_only=True):
+    """How the engine computes: what it chose, and what was set by hand."""
+
+    threads: int
+    """At the moment."""
+    threads_most: int
+    """As many as the processors and their limits allow, or as were asked for."""
+    threads_fixed: bool
+    """Whether they were set by hand, and stay."""
+    thread_changes: int = 0
+    """How often another number of threads was better."""
+    thread_trials: int = 0
+    """How often one was tried."""
+    flash_attention: bool
+    kv_unified: bool
+    kv_type: str
+    kv_cells: int
+    kv_bytes: int
+    """What all KV cells take."""
+    batch: int
+    """The most tokens of a step."""
+    ubatch: int
+    """The most tokens that are computed at once in it."""
+    gpu_layers: int
+    layers: int
+    """All of them, with the output as one."""
+    gpu_layers_fixed: bool
+    gpus: list[GPUShare] = []
+
+
 class BackendStatus(Struct, frozen=True, kw_only=True):
     """`GET /v1/status`."""
 
@@ -338,6 +409,7 @@ class BackendStatus(Struct, frozen=True, kw_only=True):
     rss: int | None = None
     """Resident bytes of server and engine."""
     step_times: StepTimes | None = None
+    tuning: TuningStatus | None = None
     kv_store: KVStoreStatus | None = None
 
 

@@ -11,6 +11,7 @@
     ├─ RateLimited            429  more requests than the key may send; carries `retry_after`
     ├─ Unavailable            503  loading, restarting or draining; carries `retry_after`
     │  ├─ ModelUnreadable     503  the file is no model that llama.cpp can load
+    │  ├─ DeviceUnavailable   503  a GPU was asked for that is not there
     │  └─ EngineDied          503  the engine process ended under the request
     ├─ DeadlineExceeded       504  the time that the request or the server allows is over
     ├─ InternalError          500  a fault of ours
@@ -101,6 +102,10 @@ class Unavailable(BackendError):
 
 class ModelUnreadable(Unavailable):
     code = "model_unreadable"
+
+
+class DeviceUnavailable(Unavailable):
+    code = "device_unavailable"
 
 
 class EngineDied(Unavailable):

@@ -14,8 +14,18 @@ import msgspec
 from msgspec import Struct
 
 from llama_backend.account import LOCAL, Account
-from llama_backend.api import ChatMessage, FinishReason, KVStoreStatus, SamplingParams, StepTimes, Timings, Usage
+from llama_backend.api import (
+    ChatMessage,
+    FinishReason,
+    KVStoreStatus,
+    SamplingParams,
+    StepTimes,
+    Timings,
+    TuningStatus,
+    Usage,
+)
 
+KVType = Literal["f16", "q8_0", "q4_0"]
 HEADER = struct.Struct("<I")
 MAX_FRAME = 64 * 1024 * 1024
 
@@ -29,14 +39,30 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     slots: int | None = None
     """Sequences that are decoded at the same time; None is four that share the cells of one context."""
     threads: int | None = None
+    """None is as many as the processors allow, and fewer while others use these."""
     gpu_layers: int | None = None
-    """Layers on the GPU; None is all where there is one, -1 all."""
+    """Layers on GPUs, the output being one; None is as many as fit, -1 all. Without a GPU any but 0 is an error."""
+    tensor_split: list[float] | None = None
+    """Parts of the model for each GPU; None is by their free memory."""
+    main_gpu: int | None = None
+    """The only GPU that is used, counted from 0; None is all."""
+    kv_type: KVType = "f16"
+    kv_unified: bool | None = None
+    """Whether all sequences share one pool of KV cells; None is by `slots` and memory."""
+    flash_attention: bool | None = None
+    """None is on wherever the model and the device have it."""
+    batch: int | None = None
+    """The most tokens of a step; None is by the device."""
+    ubatch: int | None = None
+    """The most tokens that are computed at once in it; None is by the device."""
     kv_folder: str | None = None
     """Folder for KV states on disk, for this user's eyes only; None keeps none."""
     kv_disk: int = 2 << 30
     """Most bytes of KV states on disk; 0 keeps none."""
     kv_ram: int = 256 << 20
     """Most bytes of KV states in RAM beside the context; 0 keeps none."""
+    speculation: bool = True
+    """Whether tokens that may come next are computed along where that pays."""
     module: str = "llama_backend.engine"
     """What is run as the engine: `python -m MODULE CONFIG FD`."""
 
@@ -71,6 +97,16 @@ class Count(Struct, frozen=True, kw_only=True, tag=True):
     return_tokens: bool = False
 
 
+class Embed(Struct, frozen=True, kw_only=True, tag=True):
+    """Asks for the embedding of each of some texts or lists of token ids."""
+
+    id: int
+    inputs: list[str | list[int]]
+    dimensions: int | None = None
+    """Only as many of the first numbers; None is all."""
+    account: Account = LOCAL
+
+
 class Forget(Struct, frozen=True, tag=True):
     """Drops all KV states: those of idle slots, in RAM and on disk."""
 
@@ -79,7 +115,7 @@ class Stop(Struct, frozen=True, tag=True):
     pass
 
 
-Command = Submit | Cancel | Count | Forget | Stop
+Command = Submit | Cancel | Count | Embed | Forget | Stop
 
 
 class Loading(Struct, frozen=True, tag=True):
@@ -100,12 +136,20 @@ class Ready(Struct, frozen=True, kw_only=True, tag=True):
     description: str
     parameters: int
     size: int
+    tuning: TuningStatus | None = None
+
+
+class Tuned(Struct, frozen=True, tag=True):
+    """The engine computes otherwise than it said before."""
+
+    status: TuningStatus
 
 
 class Failed(Struct, frozen=True, tag=True):
-    """The model could not be loaded; the process ends."""
+    """The model could not be loaded; the process ends. `code` is one of the error tree's."""
 
     reason: str
+    code: str = "model_unreadable"
 
 
 class Accepted(Struct, frozen=True, tag=True):
@@ -131,6 +175,16 @@ class Counted(Struct, frozen=True, kw_only=True, tag=True):
     count: int
     context: int
     tokens: list[int] | None = None
+
+
+class Embedded(Struct, frozen=True, kw_only=True, tag=True):
+    """The embedding of one text."""
+
+    id: int
+    index: int
+    tokens: int
+    data: bytes
+    """A unit vector of little-endian float32."""
 
 
 class TokenLogprob(Struct, frozen=True, array_like=True):
@@ -186,7 +240,7 @@ class StoreChanged(Struct, frozen=True, tag=True):
     status: KVStoreStatus
 
 
-Event = Loading | Ready | Failed | Accepted | Refused | Counted | StepDone | Stats | StoreChanged
+Event = Loading | Ready | Tuned | Failed | Accepted | Refused | Counted | Embedded | StepDone | Stats | StoreChanged
 Direction = Literal["command", "event"]
 
 _encoder = msgspec.msgpack.Encoder()

@@ -37,10 +37,24 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def ours(model: Path, slots: int | None, context: int, threads: int, port: int, states: Path | None = None) -> Program:
+def ours(
+    model: Path,
+    slots: int | None,
+    context: int,
+    threads: int,
+    port: int,
+    states: Path | None = None,
+    speculation: bool = True,
+) -> Program:
     """Our server; `states` is a folder for KV states."""
-    folder = str(states) if states else None
-    engine = EngineConfig(path=str(model), slots=slots, context=context, threads=threads, kv_folder=folder)
+    engine = EngineConfig(
+        path=str(model),
+        slots=slots,
+        context=context,
+        threads=threads,
+        kv_folder=str(states) if states else None,
+        speculation=speculation,
+    )
     config = ServerConfig(model="m", engine=engine, host="127.0.0.1", port=port)
     command = [sys.executable, "-m", "llama_backend.server", msgspec.json.encode(config).decode()]
     return Program("llama-chat", command, "/readyz")

@@ -73,12 +73,25 @@ def test_files_are_absolute(describe: Describe, tmp_path: Path) -> None:
 def test_how_it_computes(describe: Describe, tmp_path: Path, demo_model: Path) -> None:
     (tmp_path / "mine.gguf").symlink_to(demo_model)
     states = ("--kv-cache-dir", "kv", "--kv-cache-size", "10", "--kv-cache-ram", "0")
-    options = (*states, "--ctx-size", "512", "--parallel", "2", "--threads", "1", "--gpu-layers", "-1")
+    options = (
+        *states,
+        "--ctx-size",
+        "512",
+        "--parallel",
+        "2",
+        "--threads",
+        "1",
+        "--gpu-layers",
+        "-1",
+        "--speculation",
+        "off",
+    )
     config = describe("--model", "./mine.gguf", *options)
     assert (config.model, config.engine.path) == ("mine", str(tmp_path / "mine.gguf"))
     engine = config.engine
     assert (engine.context, engine.slots, engine.threads, engine.gpu_layers) == (512, 2, 1, -1)
     assert (engine.kv_folder, engine.kv_disk, engine.kv_ram) == (str(tmp_path / "kv"), 10 << 20, 0)
+    assert not engine.speculation
 
 
 def test_it_reads_the_environment(describe: Describe, monkeypatch: pytest.MonkeyPatch) -> None:

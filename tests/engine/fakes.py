@@ -20,6 +20,7 @@ from llama_backend.engine.kv_files import Bytes
 from llama_backend.engine.kv_store import KVStore
 from llama_backend.engine.sampler import SamplerChain
 from llama_backend.engine.scheduler import Batch
+from llama_backend.engine.step_cost import StepCost
 from llama_backend.engine.vocab import Vocab
 from llama_backend.ipc import Piece
 
@@ -27,11 +28,20 @@ N_VOCAB = 1000
 EOG = 0
 EOG_ONE_IN = 60
 
+FakeModel = Callable[[Tokens[int]], int]
+
 
 def next_token(tokens: Tokens[int]) -> int:
     """The fake model: a pure function of all tokens before."""
     checksum = crc32(repr(list(tokens)).encode())
     return EOG if checksum % EOG_ONE_IN == 0 else 1 + checksum // EOG_ONE_IN % (N_VOCAB - 1)
+
+
+def copying_token(tokens: Tokens[int]) -> int:
+    """A fake model that mostly says what came after its last token before: a pure function too."""
+    checksum = crc32(repr(list(tokens)).encode())
+    places = [index for index, token in enumerate(tokens[:-1]) if token == tokens[-1]]
+    return tokens[places[-1] + 1] if places and checksum % 12 else next_token(tokens)
 
 
 def piece(token: int) -> bytes:
@@ -49,11 +59,13 @@ def fake_vocab() -> Vocab:
     )
 
 
-def lone_answer(prompt: list[int], max_tokens: int | None, context: int) -> tuple[str, str]:
-    """Text and finish reason that a prompt gets from the fake model when nobody else is there."""
+def lone_answer(
+    prompt: list[int], max_tokens: int | None, context: int, model: FakeModel = next_token
+) -> tuple[str, str]:
+    """Text and finish reason that a prompt gets from a fake model when nobody else is there."""
     tokens, text = list(prompt), ""
     while True:
-        token = next_token(tokens)
+        token = model(tokens)
         if token == EOG:
             return text, "stop"
         tokens.append(token)
@@ -132,19 +144,22 @@ class FakeMemory:
     def has_room(self, batch: Batch) -> bool:
         if self.unified:
             held = len({id(cell) for cells in self.owned.values() for cell in cells})
-            return held + batch.prefill + batch.decode <= self.capacity
+            return held + batch.size <= self.capacity
         sizes = {seq_id: len(tokens) for seq_id, tokens in self.cells.items()}
         for item in batch.items:
             assert item.sequence.slot is not None
-            sizes[item.sequence.slot.seq_id] = sizes.get(item.sequence.slot.seq_id, 0) + item.count
+            sizes[item.sequence.slot.seq_id] = sizes.get(item.sequence.slot.seq_id, 0) + item.count + len(item.draft)
         return max(sizes.values()) <= self.capacity
 
 
 class FakeRunner:
     """Computes batches on a FakeMemory, and checks each as llama.cpp would."""
 
-    def __init__(self, memory: FakeMemory, n_batch: int = 512, failures: Random | None = None) -> None:
+    def __init__(
+        self, memory: FakeMemory, n_batch: int = 512, failures: Random | None = None, model: FakeModel = next_token
+    ) -> None:
         self.memory = memory
+        self.model = model
         self.n_batch = n_batch
         self.samplers = 0
         self.no_room = 0
@@ -158,16 +173,19 @@ class FakeRunner:
             self.no_room += 1
             raise NoRoom
         self.batches.append(batch)
-        self._rows, end = {}, 0
+        self._rows, rows, end = {}, [], 0
         for item in batch.items:
             assert item.sequence.slot is not None
-            tokens = item.sequence.tokens[item.start : item.start + item.count]
-            self.memory.add(item.sequence.slot.seq_id, item.start, tokens)
-            end += item.count
+            seq_id, row = item.sequence.slot.seq_id, end + item.count - 1
+            self.memory.add(seq_id, item.start, item.sequence.tokens[item.start : item.start + item.count])
             if item.wants_logits:
-                self._rows[end - 1] = next_token(self.memory.cells[item.sequence.slot.seq_id])
-        ends = [sum(item.count for item in batch.items[: index + 1]) for index in range(len(batch.items))]
-        return [end - 1 for end in ends]
+                self._rows[row] = self.model(self.memory.cells[seq_id])
+            for index, token in enumerate(item.draft, 1):
+                self.memory.add(seq_id, item.start + item.count + index - 1, [token])
+                self._rows[row + index] = self.model(self.memory.cells[seq_id])
+            rows.append(row)
+            end = row + 1 + len(item.draft)
+        return rows
 
     def _fails(self) -> bool:
         """Whether chance lets a batch fail; never that of a sequence that is alone."""
@@ -179,7 +197,10 @@ class FakeRunner:
         assert len(seq_ids) == len(batch.items)
         assert seq_ids == sorted(set(seq_ids)), "one item for each sequence, in the order of the slots"
         assert all(item.count > 0 for item in batch.items)
-        assert sum(item.count for item in batch.items) == batch.prefill + batch.decode <= self.n_batch
+        assert sum(item.count for item in batch.items) == batch.prefill + batch.decode
+        assert sum(len(item.draft) for item in batch.items) == batch.drafted
+        assert batch.size <= self.n_batch
+        assert not (batch.drafted and batch.prefill), "drafts take no time from a prompt"
 
     def new_sampler(self, chain: SamplerChain, prompt: list[int], grammar: str | None = None) -> SamplerChain:
         self.samplers += 1
@@ -196,6 +217,20 @@ class FakeRunner:
     def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
         assert self._rows[row] == token
         return -0.5, [(token - index, -0.5 - index) for index in range(top)]
+
+
+class FixedCost(StepCost):
+    """A machine on which a token beyond the first of a step costs a fixed part of that step."""
+
+    def __init__(self, part: float) -> None:
+        super().__init__()
+        self.part = part
+
+    def knows(self, tokens: int) -> bool:
+        return True
+
+    def seconds(self, tokens: int) -> float:
+        return 0.001 * (1 + self.part * (tokens - 1))
 
 
 class SlowModelCache(KVCache):
@@ -233,14 +268,21 @@ class Bench:
         vocab: Vocab | None = None,
         capacity: int | None = None,
         store: KVStore | None = None,
+        model: FakeModel = next_token,
+        token_part: float | None = None,
     ) -> None:
+        """`token_part` is what a further token of a step costs as a part of it; None is without speculation."""
         self.context = context or (cells if unified else cells // slots)
         capacity = capacity or (cells if unified else cells // slots)
         self.memory = FakeMemory(capacity, unified, refuses_partial)
-        self.runner = FakeRunner(self.memory, n_batch, failures)
+        self.runner = FakeRunner(self.memory, n_batch, failures, model)
         self.cache = SlowModelCache(self.memory, slots, cells, unified, store)
         self.remembered: list[tuple[str, list[int], bool]] = []
-        self.engine = LLMEngine(self.runner, self.cache, vocab or fake_vocab(), self.context, self._remember)
+        speculate = token_part is not None
+        self.engine = LLMEngine(
+            self.runner, self.cache, vocab or fake_vocab(), self.context, self._remember, speculate=speculate
+        )
+        self.engine._speculator._cost = FixedCost(token_part or 0.0)
         self.answers: dict[int, Answer] = {}
 
     def _remember(self, text: str, tokens: list[int], stripped: bool) -> None:

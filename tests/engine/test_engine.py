@@ -11,6 +11,7 @@ import pytest
 from llama_backend.engine.kv_files import StateFolder
 from llama_backend.engine.kv_store import KVStore
 from tests.engine.fakes import Bench, fake_vocab, lone_answer, next_token
+from tests.engine.simulation import simulate
 
 # With these beginnings the fake model goes on for a while; see `lone_answer`.
 LONG, ALSO_LONG = [[n] * 5 for n in range(1, 900) if len(lone_answer([n] * 5, None, 400)[0].split()) > 200][:2]
@@ -218,12 +219,12 @@ def test_a_memory_that_holds_less_than_it_was_made_for_stops_nobody_for_good(uni
 @pytest.mark.parametrize("seed", range(40))
 def test_whatever_comes_everybody_gets_the_answer_that_they_get_alone(seed: int, unified: bool) -> None:
     """Random prompts with common beginnings, small pools, cancellations, models that refuse partial removal."""
-    _simulate(Random(seed), unified, failing=False)
+    simulate(Random(seed), unified, failing=False)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_batches_that_find_no_room_now_and_then_change_no_answer(seed: int) -> None:
-    _simulate(Random(seed), unified=seed % 2 == 0, failing=True)
+    simulate(Random(seed), unified=seed % 2 == 0, failing=True)
 
 
 @pytest.mark.parametrize("failing", [True, False])
@@ -237,7 +238,7 @@ def test_states_that_come_and_go_change_no_answer(tmp_path: Path, seed: int, fai
         folder = StateFolder(tmp_path, "0" * 32, random.choice([1500, 1 << 20]))
         store = KVStore(folder, random.choice([0, 1000, 1 << 20]), lambda tokens: [], whole)
         store.open()
-        bench = _simulate(random, unified, failing, store, refuses_partial=whole)
+        bench = simulate(random, unified, failing, store, refuses_partial=whole)
         while random.random() < 0.8 and bench.engine.keep_idle():
             store.wait_written(5)
         store.close(5)
@@ -302,51 +303,3 @@ def test_the_next_process_goes_on_with_a_conversation(tmp_path: Path, whole: boo
         store.close(5)
         prompt = bench.memory.cells[0] + [900 + turn] * 80
     assert computed == [199, 80, 80]
-
-
-def _simulate(
-    random: Random,
-    unified: bool,
-    failing: bool,
-    store: KVStore | None = None,
-    refuses_partial: bool | None = None,
-) -> Bench:
-    slots = random.randint(1, 6)
-    context = random.randint(30, 200)
-    cells = random.randint(context, 2 * context) if unified else slots * context
-    bench = Bench(
-        slots=slots,
-        cells=cells,
-        context=context,
-        unified=unified,
-        refuses_partial=random.random() < 0.3 if refuses_partial is None else refuses_partial,
-        store=store,
-        n_batch=random.randint(max(8, slots), 80),
-        failures=random if failing else None,
-    )
-    bench.cache.least = 4
-    beginnings = [Random(number).choices(range(1, 1000), k=context) for number in range(3)]
-    requests: dict[int, tuple[list[int], int | None]] = {}
-    cancelled: set[int] = set()
-    for number in range(30):
-        common = random.choice(beginnings)[: random.randint(0, context // 2)]
-        prompt = common + [random.randint(1, 999) for _ in range(random.randint(1, context - 1 - len(common)))]
-        requests[number] = (prompt, random.choice([None, random.randint(1, context)]))
-        bench.submit(number, *requests[number], store=random.random() < 0.8)
-        for _ in range(random.choice([0, 0, 1, 5, 20])):
-            bench.step()
-        if random.random() < 0.1:
-            cancelled.add(number)
-            bench.engine.cancel(number)
-    bench.run()
-    bench.step()
-    for number, (prompt, max_tokens) in requests.items():
-        answer, (text, reason) = bench.answers[number], lone_answer(prompt, max_tokens, context)
-        assert answer.reason == reason or (number in cancelled and answer.reason == "cancelled")
-        assert answer.text == text if answer.reason != "cancelled" else text.startswith(answer.text)
-    assert bench.runner.samplers == 0
-    assert failing or bench.runner.no_room == 0
-    assert {s.seq_id: s.tokens for s in bench.cache._slots if s.tokens} == {
-        seq_id: tokens for seq_id, tokens in bench.memory.cells.items() if tokens
-    }
-    return bench

@@ -18,7 +18,7 @@ import pytest
 
 from llama_backend.api import ChatMessage, SamplingParams
 from llama_backend.engine.binding import lib
-from llama_backend.engine.process import Channel
+from llama_backend.engine.reader import Channel
 from llama_backend.ipc import (
     HEADER,
     Accepted,
@@ -75,6 +75,10 @@ class EngineProcess:
         self.sock.sendall(b"".join(map(frame, commands)))
 
     def events(self) -> Iterator[Event]:
+        """What comes, but for statistics, which come at any time."""
+        return (event for event in self.all_events() if not isinstance(event, Stats))
+
+    def all_events(self) -> Iterator[Event]:
         while len(header := self._file.read(HEADER.size)) == HEADER.size:
             yield decode_event(self._file.read(HEADER.unpack(header)[0]))
 
@@ -170,7 +174,7 @@ def test_statistics_come_when_the_work_is_done_and_step_times_add_up(engine: Eng
     engine.send(Submit(id=2, sampling=GREEDY, prompt="Once upon a time"))
     done = engine.wait_for(StepDone, lambda event: any(piece.finish_reason for piece in event.pieces))
     assert (done.running, done.waiting) == (0, 0)
-    stats = next(engine.events())
+    stats = next(engine.all_events())
     assert isinstance(stats, Stats)
     times = stats.times
     assert times.steps >= 12
@@ -250,6 +254,9 @@ def test_a_signal_to_the_group_is_the_servers_business(engine: EngineProcess, nu
 
 @pytest.mark.usefixtures("ready")
 def test_an_idle_engine_is_silent_and_takes_no_time(engine: EngineProcess) -> None:
+    engine.send(Submit(id=13, sampling=GREEDY, messages=HELLO))
+    engine.answer(13)
+    assert isinstance(next(engine.all_events()), Stats)
     before = cpu_seconds(engine.process.pid)
     assert select.select([engine.sock], [], [], 0.5)[0] == []
     assert cpu_seconds(engine.process.pid) - before < 0.1
@@ -358,10 +365,37 @@ def test_a_file_that_is_not_there(start: Start, tmp_path: Path) -> None:
     assert "No such file" in failed.reason
 
 
-def test_layers_on_a_gpu_that_is_not_there_are_refused(start: Start, demo_model: Path) -> None:
+@pytest.mark.parametrize("asked", [{"gpu_layers": 5}, {"gpu_layers": -1}, {"main_gpu": 0}, {"tensor_split": [1.0]}])
+def test_a_gpu_that_is_not_there_is_no_reason_to_compute_without(
+    start: Start, demo_model: Path, asked: dict[str, Any]
+) -> None:
     if lib.llama_supports_gpu_offload():
         pytest.skip("there is a GPU")
-    assert "no GPU" in start(demo_model, gpu_layers=5).wait_for(Failed).reason
+    engine = start(demo_model, **asked)
+    failed = engine.wait_for(Failed)
+    assert "a GPU was asked for" in failed.reason
+    assert failed.code == "device_unavailable"
+    assert engine.finish()[0] == 1
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
+def test_types_of_keys_and_values(start: Start, demo_model: Path, kv_type: str) -> None:
+    engine = start(demo_model, context=256, kv_type=kv_type)
+    tuning = engine.wait_for(Ready).tuning
+    assert tuning is not None
+    assert (tuning.kv_type, tuning.kv_cells, tuning.flash_attention) == (kv_type, 256, True)
+    assert tuning.kv_bytes == 256 * {"f16": 23040, "q8_0": 12240, "q4_0": 6480}[kv_type]
+    engine.send(Submit(id=1, sampling=GREEDY, prompt="The capital of France is"))
+    assert engine.answer(1)[0].startswith(" Paris")
+
+
+def test_what_was_set_by_hand_is_kept(start: Start, demo_model: Path) -> None:
+    by_hand = {"threads": 1, "flash_attention": False, "batch": 64, "ubatch": 32, "kv_unified": False, "gpu_layers": 0}
+    tuning = start(demo_model, context=256, slots=2, **by_hand).wait_for(Ready).tuning
+    assert tuning is not None
+    assert (tuning.threads, tuning.threads_fixed, tuning.flash_attention) == (1, True, False)
+    assert (tuning.batch, tuning.ubatch, tuning.kv_unified, tuning.kv_cells) == (64, 32, False, 512)
+    assert (tuning.gpu_layers, tuning.layers, tuning.gpu_layers_fixed, tuning.gpus) == (0, 31, True, [])
 
 
 def test_frames_are_read_whole_and_the_end_is_none() -> None:

@@ -19,6 +19,7 @@ from enum import IntEnum
 from llama_backend.errors import (
     BackendError,
     BodyTooLarge,
+    DeviceUnavailable,
     EngineDied,
     InvalidRequest,
     ModelNotFound,
@@ -86,6 +87,7 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (ModelNotFound, ExitCode.MODEL),
     (ModelUnreadable, ExitCode.MODEL),
     (EngineDied, ExitCode.FAILURE),
+    (DeviceUnavailable, ExitCode.FAILURE),
     (Unavailable, ExitCode.UNREACHABLE),
     (Unreachable, ExitCode.UNREACHABLE),
     (BackendError, ExitCode.FAILURE),

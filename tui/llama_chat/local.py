@@ -9,7 +9,7 @@ from llama_backend.config import ServerConfig
 from llama_backend.ipc import EngineConfig
 from llama_backend.kv_folder import clear_states
 from llama_backend.launch import Place, ensure, find
-from llama_chat.errors import ChatError
+from llama_chat.errors import ChatError, ConfigError
 from llama_chat.paths import Paths, make_runtime
 
 if TYPE_CHECKING:
@@ -54,16 +54,34 @@ async def forget(settings: Settings, paths: Paths) -> None:
 
 
 def server_config(settings: Settings, paths: Paths, model: InstalledModel) -> ServerConfig:
-    """A background backend for `model`."""
+    """A background backend for `model`. Raises ConfigError for settings that cannot go together."""
+    _check(settings)
     engine = EngineConfig(
         path=str(model.path),
         context=settings.ctx_size,
         slots=settings.parallel,
         threads=settings.threads,
-        gpu_layers=settings.gpu_layers,
+        gpu_layers=None if settings.gpu_layers == "auto" else settings.gpu_layers,
+        tensor_split=[float(part) for part in settings.tensor_split.split(",")] if settings.tensor_split else None,
+        main_gpu=settings.main_gpu,
+        kv_type=settings.kv_type,
+        kv_unified={"auto": None, "unified": True, "split": False}[settings.kv_layout],
+        flash_attention={"auto": None, "on": True, "off": False}[settings.flash_attention],
+        batch=settings.batch_size,
+        ubatch=settings.ubatch_size,
         kv_folder=str(kv_folder(settings, paths)),
         kv_disk=settings.kv_cache_size * _MIB,
         kv_ram=settings.kv_cache_ram * _MIB,
+        speculation=settings.speculation != "off",
     )
     idle_exit = IDLE_EXIT if settings.idle_exit is None else settings.idle_exit
     return ServerConfig(model=model.name, engine=engine, idle_exit=idle_exit or None)
+
+
+def _check(settings: Settings) -> None:
+    if settings.kv_type != "f16" and settings.flash_attention == "off":
+        raise ConfigError(f"kv_type {settings.kv_type} needs flash attention, and flash_attention is off")
+    if settings.tensor_split is not None and settings.main_gpu is not None:
+        raise ConfigError("tensor_split spreads the model over GPUs, and main_gpu puts it on one; give either")
+    if settings.tensor_split is not None and not any(map(float, settings.tensor_split.split(","))):
+        raise ConfigError(f"tensor_split: at least one part must be above 0, got {settings.tensor_split!r}")

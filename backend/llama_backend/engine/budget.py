@@ -34,6 +34,10 @@ class PrefillBudget:
         target = self._target - self._decode_step if decoding else self._alone
         return max(min(self._least, room), min(room, int(target / self._token_cost)))
 
+    def longest(self, beside: bool) -> float:
+        """The longest that a step should take, in seconds, where others read beside a sequence or not."""
+        return self._target if beside else self._alone
+
     def observe(self, prefill: int, decode: int, seconds: float) -> None:
         """Takes in a step of `prefill` prompt tokens and `decode` single tokens that took `seconds`."""
         if not prefill:

@@ -14,8 +14,9 @@ from llama_backend.engine.detokenizer import Detokenizer
 from llama_backend.engine.kv_cache import KVCache
 from llama_backend.engine.logprobs import LogprobTrail
 from llama_backend.engine.sampler import SamplerChain, chain_of
-from llama_backend.engine.scheduler import Batch, Scheduler
+from llama_backend.engine.scheduler import Batch, BatchItem, Scheduler
 from llama_backend.engine.sequence import Sequence, SequenceStatus
+from llama_backend.engine.speculation import Speculator
 from llama_backend.engine.tally import Tally
 from llama_backend.engine.vocab import Vocab
 from llama_backend.guard import Guard
@@ -42,7 +43,10 @@ class Runner(Protocol):
         ...
 
     def decode(self, batch: Batch) -> list[int]:
-        """Computes a batch; returns the row of each item's last token. Raises NoRoom."""
+        """Computes a batch; returns the row of each item's last token, which those of its draft follow.
+
+        Raises NoRoom.
+        """
         ...
 
     def new_sampler(self, chain: SamplerChain, prompt: list[int], grammar: str | None = None) -> Any:
@@ -71,6 +75,7 @@ class LLMEngine:
         context: int,
         on_answer: OnAnswer,
         guard: Guard | None = None,
+        speculate: bool = False,
     ) -> None:
         self._runner = runner
         self._vocab = vocab
@@ -80,6 +85,7 @@ class LLMEngine:
         self._budget = PrefillBudget(runner.n_batch)
         self._cache = cache
         self.scheduler = Scheduler(cache, self._budget)
+        self._speculator = Speculator(cache, self._budget, context, runner.n_batch, vocab.is_eog, speculate)
         self._sequences: dict[int, Sequence] = {}
         self._pieces: list[Piece] = []
         self._tally = Tally()
@@ -146,6 +152,7 @@ class LLMEngine:
         """Runs one batch and returns what it brought."""
         begin = perf_counter()
         batch = self.scheduler.schedule()
+        self._speculator.extend(batch)
         self._tally.schedule += perf_counter() - begin
         if batch.items:
             self._run(batch, begin)
@@ -176,28 +183,53 @@ class LLMEngine:
         try:
             rows = self._runner.decode(batch)
         except NoRoom:
-            if not self.scheduler.shrink():
-                self._finish(batch.items[0].sequence, "length")
+            self._give_way(batch)
             return
-        decode_end = perf_counter()
-        self._tally.decode += decode_end - decode_begin
-        self._budget.observe(batch.prefill, batch.decode, decode_end - decode_begin)
+        self._observe(batch, perf_counter() - decode_begin)
         self.scheduler.commit(batch)
+        before = [len(item.sequence.tokens) for item in batch.items] if batch.drafted else []
         for item, row in zip(batch.items, rows, strict=True):
-            sequence, end = item.sequence, item.start + item.count
-            if not sequence.clock.started:
-                sequence.clock.started = begin
-            if end == len(sequence.tokens):
-                self._advance(sequence, row)
+            if not item.sequence.clock.started:
+                item.sequence.clock.started = begin
+            if item.draft:
+                self._verify(item, row)
+            elif item.wants_logits:
+                self._advance(item.sequence, row)
+        if batch.drafted:
+            self._speculator.settle(batch, before)
 
-    def _advance(self, sequence: Sequence, row: int) -> None:
-        """Samples the next token of a sequence and delivers the text that it makes certain."""
+    def _give_way(self, batch: Batch) -> None:
+        """Makes room after llama.cpp found none for a batch."""
+        if batch.drafted:
+            self._speculator.refuse()
+        elif not self.scheduler.shrink():
+            self._finish(batch.items[0].sequence, "length")
+
+    def _observe(self, batch: Batch, seconds: float) -> None:
+        self._tally.decode += seconds
+        if not batch.drafted:
+            self._budget.observe(batch.prefill, batch.decode, seconds)
+        self._speculator.observe(batch, seconds)
+
+    def _verify(self, item: BatchItem, row: int) -> None:
+        """Samples a token from each row as long as what the row before brought is what was drafted."""
+        slot = item.sequence.slot
+        assert slot is not None
+        for offset, drafted in enumerate((*item.draft, None)):
+            token = self._advance(item.sequence, row + offset, drafted)
+            if token is None or token != drafted:
+                break
+            self._cache.extend(slot, [token])
+        self._cache.settle(slot)
+
+    def _advance(self, sequence: Sequence, row: int, drafted: int | None = None) -> int | None:
+        """Samples the next token of a sequence and delivers the text that it makes certain; None at the end."""
         begin = perf_counter()
         try:
             token = self._sample(sequence, row)
         except DeadEnd:
             self._finish(sequence, "error", message="no token of this model can go on with what the grammar describes")
-            return
+            return None
         now = perf_counter()
         self._tally.sample += now - begin
         if not sequence.clock.first_token:
@@ -207,19 +239,22 @@ class LLMEngine:
         sequence.status = SequenceStatus.DECODE
         if self._vocab.is_eog(token):
             self._finish(sequence, "stop")
-            return
+            return None
         if sequence.logprobs is not None:
             sequence.logprobs.add(self._logprob(row, token, sequence.logprobs.top))
         sequence.tokens.append(token)
         self._tally.generated_tokens += 1
+        self._speculator.advance(sequence, drafted)
         text = sequence.detokenizer.push(token)
         reason = self._reason(sequence)
         if reason is not None:
             self._finish(sequence, reason, text)
-        elif text and sequence.logprobs is None:
+            return None
+        if text and sequence.logprobs is None:
             self._pieces.append(Piece(sequence.id, text))
         elif text:
             self._pieces.append(Piece(sequence.id, text, logprobs=_taken(sequence, text)))
+        return token
 
     def _sample(self, sequence: Sequence, row: int) -> int:
         if not sequence.has_grammar:
@@ -276,4 +311,6 @@ def _timings(sequence: Sequence) -> Timings:
         predicted_n=sequence.n_completion,
         predicted_ms=round(generating * 1e3, 3),
         predicted_per_second=round((sequence.n_completion - 1) / generating, 2) if generating > 0 else 0.0,
+        draft_n=sequence.drafting.drafted if sequence.drafting else 0,
+        draft_n_accepted=sequence.drafting.accepted if sequence.drafting else 0,
     )

@@ -96,6 +96,11 @@ class KVCache:
         return len(self._users)
 
     @property
+    def free(self) -> int:
+        """Cells that hold nothing."""
+        return self._cells - self.used
+
+    @property
     def used_by_busy(self) -> int:
         """Cells that hold tokens of busy slots."""
         return len({cell for slot in self._slots if slot.busy for cell in slot.cells})
@@ -143,6 +148,10 @@ class KVCache:
         """Notes that `tokens` were computed and have cells of their own."""
         slot.tokens += tokens
         self._hold(slot, [next(self._numbers) for _ in tokens])
+
+    def settle(self, slot: Slot) -> None:
+        """Frees the cells behind those that were noted: of drafted tokens that did not come."""
+        self._memory.remove(slot.seq_id, len(slot.tokens))
 
     def shared_prefix(self, tokens: Tokens[int]) -> int:
         """How many tokens a sequence of `tokens` would have in cells that a busy slot holds anyway."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llama_backend.engine.kv_plan import KVPlan
 
-_FORMAT = "1"
+_FORMAT = "2"
 _SAMPLE = 1 << 20
 """Bytes from the start and from the end of a model's file: its metadata, and weights."""
 
@@ -15,12 +15,14 @@ _SAMPLE = 1 << 20
 def stamp_of(model: Path, library: Path, plan: KVPlan) -> str:
     """32 hexadecimal digits; they change with the model's file, llama.cpp's build, and the layout of the cells.
 
-    llama.cpp loads a state only into as many streams as it had; and some models scale positions by the context.
+    llama.cpp loads a state only into as many streams as it had, of the same type, with values that lie as flash
+    attention has them or not; and some models scale positions by the context.
     Raises OSError.
     """
     streams = 1 if plan.unified else plan.slots
     digest = blake2b(digest_size=16)
-    for part in (_FORMAT, f"{plan.context} {streams}", _facts(model), _facts(library)):
+    layout = f"{plan.context} {streams} {plan.kv_type} {plan.flash_attention}"
+    for part in (_FORMAT, layout, _facts(model), _facts(library)):
         digest.update(f"{part}\n".encode())
     with model.open("rb") as file:
         digest.update(file.read(_SAMPLE))

@@ -6,27 +6,33 @@ import ctypes
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 from llama_backend.engine.binding import LlamaLog, lib, quick
+from llama_backend.engine.kv_plan import KV_BYTES
+from llama_backend.engine.offload import Offload
 from llama_backend.engine.vocab import Vocab
 from llama_backend.errors import ModelUnreadable
 from llama_backend.gguf import read_metadata
+from llama_backend.ipc import KVType
 
 _TEXT_SIZE = 256
 _CPU_ONLY = 0
-_ALL_LAYERS = -1
+Pooling = Literal["mean", "first", "last"]
+_POOLINGS: dict[str, Pooling] = {"2": "first", "3": "last"}
+"""By llama.cpp's number of the pooling type."""
 
 
 class Model:
     """The weights of a GGUF file; raises ModelUnreadable with a damaged header's reason or llama.cpp's."""
 
     def __init__(
-        self, path: str, gpu_layers: int | None, log: LlamaLog, progress: Callable[[float], None] | None = None
+        self, path: str, offload: Offload | None, log: LlamaLog, progress: Callable[[float], None] | None = None
     ) -> None:
+        """`offload` says which layers go to GPUs; None is none."""
         lib.llama_backend_init()
         params = lib.llama_model_default_params()
-        self.gpu_layers = _layers(gpu_layers)
-        params.n_gpu_layers = self.gpu_layers
+        _place(params, offload)
         if progress is not None:
             params.progress_callback = lib.llama_progress_callback(_always_on(progress))
         self.handle = lib.llama_model_load_from_file(path.encode(), params)
@@ -58,11 +64,27 @@ class Model:
         return buffer.value.decode("utf-8", "replace")
 
     @property
-    def kv_bytes_per_token(self) -> int:
-        """Bytes of one token's F16 keys and values: 2 × 2 × layers × KV heads × head size."""
+    def layers(self) -> int:
+        """Repeating layers, without the output."""
+        return int(lib.llama_model_n_layer(self.handle))
+
+    def kv_bytes_per_token(self, kv_type: KVType) -> int:
+        """Bytes of one token's keys and values: 2 × layers × KV heads × head size × bytes of a value."""
         n_head = max(lib.llama_model_n_head(self.handle), 1)
         head_size = lib.llama_model_n_embd(self.handle) // n_head
-        return int(4 * lib.llama_model_n_layer(self.handle) * lib.llama_model_n_head_kv(self.handle) * head_size)
+        values = 2 * self.layers * lib.llama_model_n_head_kv(self.handle) * head_size
+        return int(values * KV_BYTES[kv_type])
+
+    @property
+    def embedding_width(self) -> int:
+        """Numbers of an embedding."""
+        return int(lib.llama_model_n_embd_out(self.handle))
+
+    @property
+    def pooling(self) -> Pooling:
+        """How a text's embedding comes from those of its tokens: as the file says, or else their mean."""
+        value = self._meta(f"{self._meta('general.architecture')}.pooling_type")
+        return _POOLINGS.get(value or "", "mean")
 
     @property
     def can_cut(self) -> bool:
@@ -87,10 +109,14 @@ class Model:
     @property
     def _space_prefix(self) -> bool:
         """llama.cpp adds a space prefix for SentencePiece, unless the file says no."""
-        buffer = ctypes.create_string_buffer(_TEXT_SIZE)
-        size = lib.llama_model_meta_val_str(self.handle, b"tokenizer.ggml.add_space_prefix", buffer, _TEXT_SIZE)
         is_spm = lib.llama_vocab_type(self._vocab) == lib.LLAMA_VOCAB_TYPE_SPM
-        return bool(is_spm and (size < 0 or buffer.value == b"true"))
+        return bool(is_spm and self._meta("tokenizer.ggml.add_space_prefix") in (None, "true"))
+
+    def _meta(self, key: str) -> str | None:
+        """A short value of the file's header."""
+        buffer = ctypes.create_string_buffer(_TEXT_SIZE)
+        size = lib.llama_model_meta_val_str(self.handle, key.encode(), buffer, _TEXT_SIZE)
+        return buffer.value.decode("utf-8", "replace") if size >= 0 else None
 
 
 class VocabReader:
@@ -151,14 +177,16 @@ def _token(number: int) -> int | None:
     return number if number >= 0 else None
 
 
-def _layers(wanted: int | None) -> int:
-    """Layers for the GPU; none where there is none and none was asked for."""
-    has_gpu = bool(lib.llama_supports_gpu_offload())
-    if wanted and not has_gpu:
-        raise ModelUnreadable("layers on a GPU were asked for, and this build of llama.cpp has no GPU or finds none")
-    if wanted is None:
-        return _ALL_LAYERS if has_gpu else _CPU_ONLY
-    return wanted
+def _place(params: Any, offload: Offload | None) -> None:
+    """Writes into llama.cpp's parameters which layers go where."""
+    params.n_gpu_layers = offload.layers if offload else _CPU_ONLY
+    if offload is None:
+        return
+    if offload.main_gpu is not None:
+        params.split_mode, params.main_gpu = lib.LLAMA_SPLIT_MODE_NONE, offload.main_gpu
+    if offload.split is not None:
+        # llama.cpp reads as many as it has room for devices; ctypes keeps the array for as long as the parameters.
+        params.tensor_split = (ctypes.c_float * lib.llama_max_devices())(*offload.split)
 
 
 def _always_on(progress: Callable[[float], None]) -> Callable[[float, object], bool]:

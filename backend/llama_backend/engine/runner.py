@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,14 @@ from llama_backend.engine.logprobs import log_softmax_of
 from llama_backend.engine.model import Model
 from llama_backend.engine.sampler import SamplerChain
 from llama_backend.engine.scheduler import Batch
+from llama_backend.engine.thread_tuner import ThreadTuner
 from llama_backend.errors import ModelUnreadable
 
-_N_BATCH = 512
 _NO_ROOM = 1
+_TYPES = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0, "q4_0": lib.GGML_TYPE_Q4_0}
+
+
+_FLASH = {True: lib.LLAMA_FLASH_ATTN_TYPE_AUTO, False: lib.LLAMA_FLASH_ATTN_TYPE_DISABLED}
 
 
 class DecodeError(Exception):
@@ -54,17 +60,18 @@ class BatchArrays:
         return batch
 
     def fill(self, batch: Batch) -> list[int]:
-        """Writes a batch; returns the row of each item's last token."""
-        end, rows = 0, []
+        """Writes a batch; returns the row of each item's last token, behind which are those of its draft."""
+        end, rows, wanted = 0, [], list[int]()
         for item in batch.items:
-            start, end = end, end + item.count
-            sequence = item.sequence
-            self.token[start:end] = sequence.tokens[item.start : item.start + item.count]
-            self.pos[start:end] = range(item.start, item.start + item.count)
+            start, row, sequence = end, end + item.count - 1, item.sequence
+            end = row + 1 + len(item.draft)
+            self.token[start:end] = sequence.tokens[item.start : item.start + item.count] + item.draft
+            self.pos[start:end] = range(item.start, item.start + end - start)
             self.seq_id[start:end] = sequence.slot.seq_id if sequence.slot else 0
-            rows.append(end - 1)
+            rows.append(row)
+            wanted += range(row, end) if item.wants_logits else ()
         self.logits[:end] = 0
-        self.logits[[row for row, item in zip(rows, batch.items, strict=True) if item.wants_logits]] = 1
+        self.logits[wanted] = 1
         self.struct.n_tokens = end
         return rows
 
@@ -72,17 +79,26 @@ class BatchArrays:
 class ModelRunner:
     """A context over a Model; it is the KVMemory of the cache."""
 
-    def __init__(self, model: Model, plan: KVPlan, threads: int) -> None:
+    def __init__(
+        self, model: Model, plan: KVPlan, threads: int, tuner: ThreadTuner | None = None, most_drafted: int = 0
+    ) -> None:
+        """`tuner` chooses other numbers of threads from the times of the steps."""
         params = lib.llama_context_default_params()
         params.n_ctx = plan.cells
         params.n_seq_max = plan.slots
-        params.n_outputs_max = plan.slots
-        params.n_batch = max(_N_BATCH, plan.slots)
+        params.n_outputs_max = plan.slots + most_drafted
+        params.n_batch, params.n_ubatch = plan.batch, plan.ubatch
         params.kv_unified = plan.unified
+        params.type_k = params.type_v = _TYPES[plan.kv_type]
+        params.flash_attn_type = _FLASH[plan.flash_attention]
         params.n_threads = params.n_threads_batch = threads
+        self._threads, self._tuner = threads, tuner
+        self.meanwhile: Callable[[], None] | None = None
+        """Called while a batch is computed: on a GPU, where llama.cpp does not wait for the results."""
         self._context = lib.llama_init_from_model(model.handle, params)
         if not self._context:
-            raise ModelUnreadable(f"llama.cpp cannot make a context of {plan.cells} tokens; try a smaller --ctx-size")
+            what = f"a context of {plan.cells} tokens with KV cells of type {plan.kv_type}"
+            raise ModelUnreadable(f"llama.cpp cannot make {what}; try a smaller --ctx-size, or --kv-type f16")
         self._memory = lib.llama_get_memory(self._context)
         self._unified = plan.unified
         self._n_vocab = model.vocab.size
@@ -97,15 +113,26 @@ class ModelRunner:
         self._seq_rm = quick("llama_memory_seq_rm")
 
     def decode(self, batch: Batch) -> list[int]:
-        """Computes a batch; returns the row of each item's last token. Raises NoRoom, DecodeError."""
+        """See Runner. Raises NoRoom, DecodeError."""
         rows = self._arrays.fill(batch)
+        begin, processor_begin = perf_counter(), process_time()
         code = lib.llama_decode(self._context, self._arrays.struct)
         if code == _NO_ROOM:
             raise NoRoom
         if code != 0:
             raise DecodeError(code)
+        if self.meanwhile is not None:
+            self.meanwhile()
         lib.llama_synchronize(self._context)
+        if self._tuner is not None:
+            self._tune(self._tuner, perf_counter() - begin, process_time() - processor_begin)
         return rows
+
+    def _tune(self, tuner: ThreadTuner, seconds: float, processor_seconds: float) -> None:
+        threads = tuner.observe(self._arrays.struct.n_tokens, seconds, processor_seconds)
+        if threads != self._threads:
+            self._threads = threads
+            lib.llama_set_n_threads(self._context, threads, threads)
 
     def remove(self, seq_id: int, start: int) -> bool:
         return bool(self._seq_rm(self._memory, seq_id, start, -1))

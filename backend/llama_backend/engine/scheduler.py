@@ -20,6 +20,8 @@ class BatchItem:
     sequence: Sequence
     start: int
     count: int
+    draft: list[int] = field(default_factory=list)
+    """Tokens that may come next, to be computed behind the others."""
 
     @property
     def wants_logits(self) -> bool:
@@ -35,6 +37,13 @@ class Batch:
     """Tokens of prompts."""
     decode: int = 0
     """Tokens of sequences that generate."""
+    drafted: int = 0
+    """Tokens of drafts."""
+
+    @property
+    def size(self) -> int:
+        """All tokens."""
+        return self.prefill + self.decode + self.drafted
 
 
 class Scheduler:
@@ -47,7 +56,7 @@ class Scheduler:
     def __init__(self, cache: KVCache, budget: PrefillBudget) -> None:
         self._cache = cache
         self._budget = budget
-        self.waiting = FairQueue()
+        self.waiting = FairQueue[Sequence]()
         self.running: list[Sequence] = []
         self.preemptions = 0
         self._crowded = False

@@ -8,6 +8,7 @@ from typing import Any
 
 from llama_backend.account import LOCAL, Account
 from llama_backend.engine.detokenizer import Detokenizer
+from llama_backend.engine.drafting import Drafting
 from llama_backend.engine.kv_cache import Slot
 from llama_backend.engine.logprobs import LogprobTrail
 
@@ -56,6 +57,8 @@ class Sequence:
     """Whose it is."""
     private: bool = False
     """Its tokens are to be kept nowhere but in its slot."""
+    drafting: Drafting | None = None
+    """What may come next, where speculation is on and the first token is there."""
     clock: Clock = field(default_factory=Clock)
     n_prompt: int = field(init=False)
 

@@ -89,7 +89,7 @@ class Server:
             path=self.config.engine.path,
             context=ready.context if ready else None,
             slots=ready.slots if ready else None,
-            threads=ready.threads if ready else None,
+            threads=supervisor.tuning.threads if supervisor.tuning else ready.threads if ready else None,
             kv_unified=ready.kv_unified if ready else None,
             gpu_layers=ready.gpu_layers if ready else None,
             running=supervisor.running,
@@ -98,6 +98,7 @@ class Server:
             restarts=supervisor.restarts,
             rss=sum(map(resident_bytes, pids)),
             step_times=stats.times if stats else None,
+            tuning=supervisor.tuning,
             kv_store=supervisor.kv_store,
         )
 

@@ -10,14 +10,16 @@ from time import monotonic
 from typing import Any
 
 from llama_backend.account import LOCAL, Account
-from llama_backend.api import ChatMessage, KVStoreStatus, SamplingParams, State, TokenCount
-from llama_backend.errors import BackendError, EngineDied, InvalidRequest, ModelUnreadable, Unavailable, from_wire
+from llama_backend.api import ChatMessage, KVStoreStatus, SamplingParams, State, TokenCount, TuningStatus
+from llama_backend.errors import BackendError, EngineDied, InvalidRequest, Unavailable, from_wire
 from llama_backend.guard import Suspects
 from llama_backend.ipc import (
     Accepted,
     Cancel,
     Count,
     Counted,
+    Embed,
+    Embedded,
     EngineConfig,
     Event,
     Failed,
@@ -29,8 +31,10 @@ from llama_backend.ipc import (
     StepDone,
     StoreChanged,
     Submit,
+    Tuned,
 )
 from llama_backend.server.child import EngineChild
+from llama_backend.server.embedding_ticket import EmbeddingTicket
 from llama_backend.server.ticket import Observer, Ticket
 from llama_backend.server.totals import Totals
 
@@ -42,6 +46,7 @@ _STOP_SECONDS = 5.0
 _MOST_DEATHS = 2
 """A request that was in the batch when so many engines died is not given to another."""
 _STABLE_SECONDS = 10.0
+_UNREADABLE = Failed("the model cannot be loaded")
 _BACKOFF_SECONDS = (0.0, 0.5, 2.0, 5.0, 10.0)
 """Pauses before restarts of an engine that keeps dying young, without having answered anything."""
 
@@ -55,10 +60,11 @@ class Supervisor:
         self._task: asyncio.Task[None] | None = None
         self._numbers = count(1)
         self._tickets: dict[int, Ticket] = {}
-        self._requests: dict[int, Submit] = {}
+        self._requests: dict[int, Submit | Embed] = {}
         self._counts: dict[int, asyncio.Future[Counted]] = {}
         self._changed = asyncio.Event()
-        self._load_error: str | None = None
+        self._load_error: Failed | None = None
+        self._failure = _UNREADABLE
         self._failed_at = 0.0
         self._delivered = False
         """The present engine has brought a part of an answer."""
@@ -72,6 +78,7 @@ class Supervisor:
         self.waiting = 0
         self.totals = Totals()
         self.kv_store: KVStoreStatus | None = None
+        self.tuning: TuningStatus | None = None
 
     @property
     def active(self) -> int:
@@ -101,7 +108,7 @@ class Supervisor:
         end = monotonic() + seconds
         while self.state != "ready":
             if self.state == "failed":
-                raise ModelUnreadable(self.reason or "the model cannot be loaded")
+                raise from_wire({"error": {"message": self._failure.reason, "code": self._failure.code}}, 503)
             left = end - monotonic()
             if left <= 0:
                 raise Unavailable(f"the model is {self.state}", retry_after=2, progress=round(self.progress, 3))
@@ -138,6 +145,15 @@ class Supervisor:
         self._send(request)
         return ticket
 
+    def embed(self, texts: list[str | list[int]], dimensions: int | None, account: Account) -> EmbeddingTicket:
+        """Hands a request for embeddings to the engine; its ticket must be given to `release` in the end."""
+        request = Embed(id=next(self._numbers), inputs=texts, dimensions=dimensions, account=account)
+        ticket = EmbeddingTicket(request.id, len(texts))
+        self._tickets[request.id] = ticket
+        self._requests[request.id] = request
+        self._send(request)
+        return ticket
+
     def release(self, ticket: Ticket) -> None:
         """Forgets a request; answers that have not ended are cancelled."""
         self._requests.pop(ticket.number, None)
@@ -161,7 +177,7 @@ class Supervisor:
         left = found.context - found.count
         return TokenCount(count=found.count, context=found.context, remaining=left, fits=left > 0, tokens=found.tokens)
 
-    def _send(self, command: Submit | Cancel | Count | Forget) -> None:
+    def _send(self, command: Submit | Cancel | Count | Embed | Forget) -> None:
         if self._child is not None:
             self._child.send(command)
 
@@ -171,9 +187,9 @@ class Supervisor:
         self._changed = asyncio.Event()
         _log.info("engine: %s%s", state, f": {reason}" if reason else "")
 
-    def _set_failed(self, reason: str) -> None:
-        self._failed_at = monotonic()
-        self._set_state("failed", reason)
+    def _set_failed(self, failure: Failed) -> None:
+        self._failed_at, self._failure = monotonic(), failure
+        self._set_state("failed", failure.reason)
 
     def _retry_failed(self) -> None:
         if self.state == "failed" and monotonic() - self._failed_at > _RELOAD_SECONDS:
@@ -188,7 +204,7 @@ class Supervisor:
             try:
                 self._child = self._child or EngineChild(self._config)
             except OSError as error:
-                self._set_failed(f"the engine cannot be started: {error.strerror or error}")
+                self._set_failed(Failed(f"the engine cannot be started: {error.strerror or error}"))
                 self._fail_all(EngineDied(self.reason or "", retry_after=2))
                 return
             if not await self._follow(self._child):
@@ -212,7 +228,7 @@ class Supervisor:
             self._set_state("restarting", reason)
             self._fail_some(child.suspects(), EngineDied(reason, retry_after=2))
         else:
-            self._set_failed(self._load_error or reason)
+            self._set_failed(self._load_error or Failed(reason))
             self._fail_all(EngineDied(reason, retry_after=2))
         return loaded
 
@@ -254,19 +270,24 @@ class Supervisor:
                     ticket.accept(prompt_tokens)
             case Refused():
                 self._refuse(event)
+            case Embedded():
+                if isinstance(ticket := self._tickets.get(event.id), EmbeddingTicket):
+                    ticket.put(event)
             case Counted():
                 if (future := self._counts.get(event.id)) and not future.done():
                     future.set_result(event)
             case Loading(progress):
                 self.progress = progress
             case Ready():
-                self.ready, self.was_ready, self.progress = event, True, 1.0
+                self.ready, self.was_ready, self.progress, self.tuning = event, True, 1.0, event.tuning
                 self._set_state("ready")
                 self._send_again()
             case StoreChanged(status):
                 self.kv_store = status
-            case Failed(reason):
-                self._load_error = reason
+            case Tuned(tuning):
+                self.tuning = tuning
+            case Failed():
+                self._load_error = event
 
     def _send_again(self) -> None:
         """Hands the requests that another engine left unanswered to this one."""

@@ -10,6 +10,7 @@ import click
 from llama_backend.errors import ModelNotFound, NotFound, Unreachable
 from llama_chat.cli import options, output
 from llama_chat.cli.options import Setup
+from llama_chat.cli.tuning import tuning_rows
 from llama_chat.cli.units import duration_text, size_text
 from llama_chat.errors import ChatError
 from llama_chat.targets import find_target
@@ -70,7 +71,7 @@ def ask_status(backend: Backend, address: str) -> BackendStatus:
 
 
 def _rows(address: str, status: BackendStatus) -> list[tuple[str, ...]]:
-    facts = {
+    facts: dict[str, object] = {
         "state": _state(status),
         "model": status.model,
         "file": status.path,
@@ -79,8 +80,7 @@ def _rows(address: str, status: BackendStatus) -> list[tuple[str, ...]]:
         "log": status.log,
         "context": f"{status.context} tokens" if status.context else None,
         "slots": f"{status.slots}: {status.running} at work, {status.waiting} waiting" if status.slots else None,
-        "threads": status.threads,
-        "GPU layers": status.gpu_layers,
+        **(tuning_rows(status.tuning) if status.tuning else {"threads": status.threads}),
         "uptime": duration_text(status.uptime),
         "memory": size_text(status.rss) if status.rss else None,
         "KV states": _kv_states(status.kv_store) if status.kv_store else None,

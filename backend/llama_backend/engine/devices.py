@@ -1,0 +1,73 @@
+"""The GPUs that llama.cpp sees."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Any
+
+from llama_backend.engine.binding import LIBRARY, lib
+
+
+class DeviceType(IntEnum):
+    """`enum ggml_backend_dev_type`."""
+
+    CPU = 0
+    GPU = 1
+    IGPU = 2
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device with memory of `total` bytes, of which `free` were free."""
+
+    name: str
+    description: str
+    free: int
+    total: int
+
+
+def gpu_devices() -> list[Device]:
+    """The GPUs in llama.cpp's order; integrated ones only where there is no other. Empty for a build without any."""
+    if not lib.llama_supports_gpu_offload():
+        return []
+    registry = Registry()
+    return registry.devices(DeviceType.GPU) or registry.devices(DeviceType.IGPU)
+
+
+class Registry:
+    """ggml's devices, from the copy of the library that llama.cpp itself uses."""
+
+    def devices(self, kind: DeviceType) -> list[Device]:
+        """Asking a GPU for its memory begins to use it, which takes some time and memory."""
+        lib.llama_backend_init()
+        count, get = self._function("count", ctypes.c_size_t), self._function("get", ctypes.c_void_p, ctypes.c_size_t)
+        kind_of = self._function("type", ctypes.c_int, ctypes.c_void_p)
+        handles = [get(index) for index in range(count())]
+        return [self._device(handle) for handle in handles if kind_of(handle) == kind]
+
+    def _device(self, handle: int) -> Device:
+        name, description = (self._function(what, ctypes.c_char_p, ctypes.c_void_p) for what in ("name", "description"))
+        size = ctypes.POINTER(ctypes.c_size_t)
+        memory = self._function("memory", None, ctypes.c_void_p, size, size)
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        memory(handle, ctypes.byref(free), ctypes.byref(total))
+        return Device(_text(name(handle)), _text(description(handle)), free.value, total.value)
+
+    def _function(self, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+        function = self._library[f"ggml_backend_dev_{name}"]
+        function.restype, function.argtypes = result, arguments
+        return function
+
+    @cached_property
+    def _library(self) -> ctypes.CDLL:
+        """A wheel has no links, so `libggml.so` beside it would be another copy, with a registry of its own."""
+        path = LIBRARY.with_name("libggml.so.0")
+        return ctypes.CDLL(str(path if path.exists() else LIBRARY.with_name("libggml" + LIBRARY.suffix)))
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").decode("utf-8", "replace")

@@ -1,0 +1,77 @@
+"""What speculation knows of one sequence: what may come next, how likely that is, and what trying it has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import mul
+
+from llama_backend.engine.acceptance import Acceptance, OwnAcceptance
+from llama_backend.engine.lookup import PromptLookup
+
+LEAST_CHANCE = 0.1
+"""A token that is less likely than this to be accepted is not drafted."""
+_LOSS = 0.02
+"""The part of its time that speculation may cost a sequence, its own or that of others."""
+_STAKE = 2.0
+"""Plain steps that a draft may lose beyond that, until more is won back."""
+_CREDIT = 8.0
+"""Plain steps that a sequence is ahead by speculation and may fall back again; being further ahead does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """Tokens that may come next, and for each the probability that it is accepted, with all before it."""
+
+    tokens: list[int] = field(default_factory=list)
+    chances: list[float] = field(default_factory=list)
+
+
+class Drafting:
+    """Of one sequence, whose `tokens` grow at the end."""
+
+    __slots__ = ("_acceptance", "_lookup", "accepted", "drafted", "lag")
+
+    def __init__(self, tokens: Tokens[int], everybody: Acceptance) -> None:
+        self._lookup = PromptLookup(tokens)
+        self._acceptance = OwnAcceptance(everybody)
+        self.lag = 0.0
+        """Plain steps that it is behind what it would have got without drafts, its own and those of others."""
+        self.drafted = 0
+        """Tokens that were computed along."""
+        self.accepted = 0
+        """Those of them that were sampled."""
+
+    def advance(self) -> None:
+        """Takes in a token that was appended, and whether it was what would have been drafted.
+
+        So acceptance is measured on every token, at no cost, and a draft is tried only where that says it pays.
+        """
+        run = self._lookup.run
+        hit = self._lookup.advance()
+        if hit is not None:
+            self._acceptance.learn(run, hit)
+
+    def guess(self, limit: int) -> Guess:
+        """At most `limit` tokens, as far as they are likely enough."""
+        run = self._lookup.run
+        if not run or limit < 1:
+            return Guess()
+        each = (self._acceptance.chance(run + index) for index in range(limit))
+        chances = [chance for chance in accumulate(each, mul) if chance >= LEAST_CHANCE]
+        return Guess(self._lookup.draft(len(chances)), chances)
+
+    def bears(self, steps: float, expected: float, tokens: int) -> bool:
+        """Whether a step that takes as long as `steps` plain ones and brings `expected` tokens harms it.
+
+        It must not fall behind by what is expected, nor by more than the stake if none of the draft comes. `tokens`
+        is how many it has got so far.
+        """
+        allowed = _LOSS * tokens - self.lag
+        stake = _STAKE if expected > 1 else 0.0
+        return steps - expected <= allowed and steps - 1 <= allowed + stake
+
+    def settle(self, steps: float, tokens: int) -> None:
+        """Notes what a step with drafts, of this sequence or of others, took in plain steps and brought in tokens."""
+        self.lag = max(self.lag + steps - tokens, -_CREDIT)

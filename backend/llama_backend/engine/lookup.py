@@ -1,0 +1,88 @@
+"""Prompt lookup: what came after the same tokens before, in a sequence's own prompt and answer.
+
+An answer that repeats text (a correction, code with a change, a quotation) can be guessed that way without a second
+model: A. Saxena, "Prompt Lookup Decoding", 2023, https://github.com/apoorvumang/prompt-lookup-decoding
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
+
+_SIZE = 3
+"""Tokens that must be the same before a place counts."""
+_MOST_PLACES = 32
+"""Of the places with the same tokens only the latest are compared further."""
+_LONGEST = 64
+"""Tokens up to which a longer match counts for more."""
+_NEAR = 8
+"""After a run as long as this, one token is enough to go on where it broke off: so many tokens later at most, in the
+text that was repeated and in the repetition."""
+
+
+class PromptLookup:
+    """Follows one sequence of tokens, which grows at its end, and knows how an earlier place in it went on."""
+
+    def __init__(self, tokens: Tokens[int]) -> None:
+        self._tokens = tokens
+        self._places: dict[tuple[int, ...], list[int]] = {}
+        for end, gram in enumerate(zip(*(tokens[shift:-1] for shift in range(_SIZE)), strict=False), _SIZE):
+            self._places.setdefault(gram, []).append(end)
+        self._next: int | None = None
+        self._broken, self._until = 0, 0
+        self.run = 0
+        """How many tokens at the end are the same as those before the place that is followed; 0 without one."""
+        self._find()
+
+    def advance(self) -> bool | None:
+        """Takes in the one token that was appended since; whether it was what the place had, None without one."""
+        end = len(self._tokens) - 1
+        if end >= _SIZE:
+            self._places.setdefault(tuple(self._tokens[end - _SIZE : end]), []).append(end)
+        if self._next is None:
+            self._find()
+            return None
+        if self._tokens[self._next] != self._tokens[-1]:
+            self._break_off(self._next)
+            return False
+        self._next += 1
+        self.run += 1
+        return True
+
+    def draft(self, limit: int) -> list[int]:
+        """At most `limit` tokens that may come next; where the place is at the end, it goes on with the draft."""
+        if self._next is None:
+            return []
+        found = list(self._tokens[self._next : self._next + limit])
+        period = len(self._tokens) - self._next
+        for index in range(len(found), limit):
+            found.append(found[index - period])
+        return found
+
+    def _break_off(self, place: int) -> None:
+        if self.run >= _NEAR:
+            self._broken, self._until = place, len(self._tokens) + _NEAR
+        self._find()
+
+    def _find(self) -> None:
+        """Goes to the earlier place with the longest match to the end, the latest of equal ones."""
+        self._next, self.run = None, 0
+        for place in self._places.get(tuple(self._tokens[-_SIZE:]), [])[-_MOST_PLACES:]:
+            match = self._match(place, _SIZE)
+            if match >= self.run:
+                self._next, self.run = place, match
+        if self._next is None and len(self._tokens) < self._until:
+            self._find_near()
+
+    def _find_near(self) -> None:
+        """Goes to the next place behind the one that was left where the last token is the same."""
+        for place in range(self._broken + 1, min(self._broken + _NEAR, len(self._tokens))):
+            if self._tokens[place - 1] == self._tokens[-1]:
+                self._next, self.run = place, self._match(place, 1)
+                return
+
+    def _match(self, place: int, length: int) -> int:
+        """How many tokens before a place are the same as those at the end; `length` are known to be."""
+        tokens, end = self._tokens, len(self._tokens)
+        while length < _LONGEST and length < place and tokens[place - length - 1] == tokens[end - length - 1]:
+            length += 1
+        return length

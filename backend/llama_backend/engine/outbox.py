@@ -1,0 +1,30 @@
+"""When what a step brought is sent: at once, or while a GPU computes the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llama_backend.ipc import StepDone
+
+
+class Outbox:
+    """Delivers steps in their order. On a GPU a step's message is written while the next is computed."""
+
+    def __init__(self, send: Callable[[StepDone], None], *, overlaps: bool) -> None:
+        self._send = send
+        self._overlaps = overlaps
+        self._held: StepDone | None = None
+
+    def put(self, done: StepDone, *, is_last: bool) -> None:
+        """Takes over a step; `is_last` is whether no other follows soon."""
+        self.flush()
+        if self._overlaps and not is_last:
+            self._held = done
+        else:
+            self._send(done)
+
+    def flush(self) -> None:
+        """Sends what is held."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._send(held)
