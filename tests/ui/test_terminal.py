@@ -111,3 +111,12 @@ def test_no_color_is_honoured(path: Path) -> None:
     terminal.read_until(b"slow")
     assert not any(code in terminal.output for code in (b"38;2", b"38;5", b"48;2", b"48;5"))
     terminal.close()
+
+
+def test_an_idle_chat_writes_now_and_then(path: Path) -> None:
+    """Else a load balancer would cut the exec session in which it runs."""
+    terminal = chat(path, QUIET="0.3")
+    terminal.read_until(b"ready")
+    for _ in range(3):
+        terminal.read_until(b"ready")
+    terminal.close()

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from llama_backend.api import SamplingParams
+from llama_backend.config import LogFormat
 from llama_backend.ipc import KVType
 from llama_chat.errors import ConfigError
 
@@ -61,6 +62,12 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """File with one API key a line; the first is sent to a backend elsewhere, any is accepted by `serve`."""
     metrics_open: bool = False
     """Whether `serve` tells its metrics without a key."""
+    tls_cert: str | None = None
+    """File with a certificate chain (PEM), with which `serve` speaks HTTPS on TCP."""
+    tls_key: str | None = None
+    """File with the certificate's private key."""
+    log_format: LogFormat = "text"
+    """What `serve` logs: lines for persons (`text`), or JSON lines (`json`)."""
     models_dir: str | None = None
     """Folder with the models."""
     host: str | None = None
@@ -91,8 +98,14 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """The most tokens that are computed at once in a step; None is 128, and 512 on a GPU."""
     idle_exit: Annotated[float, Meta(ge=0, le=1e9)] | None = None
     """Seconds without a request until a backend ends, 0 is never; None is 600 in the background, else never."""
+    models_max: Annotated[int, Meta(ge=1, le=256)] | None = None
+    """Most models that `serve` keeps loaded; requests may then name any installed one. None serves one alone."""
+    model_idle: Annotated[float, Meta(ge=0, le=1e9)] | None = None
+    """Seconds without a request until `serve` unloads a model; 0 is never, the default."""
     request_timeout: Annotated[float, Meta(ge=0, le=1e6)] | None = None
     """Most seconds that `serve` lets a request take; 0 is no limit, the default."""
+    resume_grace: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    """Seconds that `serve` goes on with an answer whose client lost its connection and may come back."""
     drain: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     """Seconds that running answers get after SIGTERM before they are ended with an error."""
     kv_cache_dir: str | None = None

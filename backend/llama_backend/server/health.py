@@ -6,24 +6,30 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llama_backend.server.routes import as_json, server_of
+from llama_backend.server.vitals import trouble
 
 
 async def livez(request: Request) -> Response:
-    """200 as long as the server's loop turns."""
-    return as_json({"state": server_of(request).state})
+    """200 as long as the server's loop turns and nothing is wrong that only a new process could mend."""
+    server = server_of(request)
+    troubles = [trouble(model.supervisor, server.config.stall) for model in server.models.loaded]
+    found = next(filter(None, troubles), None)
+    body = {"state": server.state} | ({"reason": found} if found else {})
+    return as_json(body, 503 if found else 200)
 
 
 async def startupz(request: Request) -> Response:
     """200 once the model was loaded for the first time."""
-    return _answer(request, server_of(request).supervisor.was_ready)
+    return _answer(request, server_of(request).models.first.was_ready)
 
 
 async def readyz(request: Request) -> Response:
-    """200 while requests can be taken."""
+    """200 while requests can be taken: an engine says that it is ready once it has decoded a token."""
     return _answer(request, server_of(request).state == "ready")
 
 
 def _answer(request: Request, is_well: bool) -> Response:
     server = server_of(request)
-    body = {"state": server.state, "progress": round(server.supervisor.progress, 3), "reason": server.supervisor.reason}
+    supervisor = server.models.first.supervisor
+    body = {"state": server.state, "progress": round(supervisor.progress, 3), "reason": supervisor.reason}
     return as_json(body) if is_well else as_json(body, 503, {"Retry-After": "2"})

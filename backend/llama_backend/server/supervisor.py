@@ -54,7 +54,7 @@ _BACKOFF_SECONDS = (0.0, 0.5, 2.0, 5.0, 10.0)
 class Supervisor:
     """The engine of one model, across its restarts."""
 
-    def __init__(self, config: EngineConfig, child: EngineChild | None = None) -> None:
+    def __init__(self, config: EngineConfig, child: EngineChild | None = None, totals: Totals | None = None) -> None:
         self._config = config
         self._child: EngineChild | None = child
         self._task: asyncio.Task[None] | None = None
@@ -73,10 +73,13 @@ class Supervisor:
         self.reason: str | None = None
         self.ready: Ready | None = None
         self.was_ready = False
+        self.had_gpu = False
+        self.last_step = monotonic()
+        """When the engine ended a step, or became ready."""
         self.restarts = 0
         self.running = 0
         self.waiting = 0
-        self.totals = Totals()
+        self.totals = totals or Totals()
         self.kv_store: KVStoreStatus | None = None
         self.tuning: TuningStatus | None = None
 
@@ -259,7 +262,7 @@ class Supervisor:
             case StepDone():
                 self.running, self.waiting = event.running, event.waiting
                 self._delivered = self._delivered or bool(event.pieces)
-                now = monotonic()
+                self.last_step = now = monotonic()
                 for piece in event.pieces:
                     if ticket := self._tickets.get(piece.id):
                         ticket.deliver(piece, now)
@@ -280,6 +283,8 @@ class Supervisor:
                 self.progress = progress
             case Ready():
                 self.ready, self.was_ready, self.progress, self.tuning = event, True, 1.0, event.tuning
+                self.had_gpu = self.had_gpu or event.gpu_layers != 0
+                self.last_step = monotonic()
                 self._set_state("ready")
                 self._send_again()
             case StoreChanged(status):

@@ -20,10 +20,11 @@ Phase = Literal[
     "starting", "connecting", "waiting for a pod", "loading", "ready", "restarting", "reconnecting", "failed"
 ]
 
+_ON_THE_ROAD = ("connecting", "waiting for a pod", "reconnecting")
 _FIRST_POLL_SECONDS = 0.1
 _SLOWEST_POLL_SECONDS = 1.0
 _PATIENCE_SECONDS = 1.0
-"""How long an answer may keep silent until the state is looked at again."""
+"""How long an answer may keep silent until the state is looked at again, and how often that is done then."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class BackendState:
     model: str = ""
     context: int | None = None
     """Tokens that a conversation can hold, where the backend says."""
+    queued: int = 0
+    """The place in the queue of the answer that is waited for; 0 is none."""
 
 
 class WatchedBackend:
@@ -61,6 +64,10 @@ class WatchedBackend:
     def is_ready(self) -> bool:
         return self.state.phase == "ready"
 
+    @property
+    def is_local(self) -> bool:
+        return self._backend.is_local
+
     def wake(self) -> None:
         """Begins to connect and watch, where that is not under way already."""
         if self._watching is None or self._watching.done():
@@ -69,7 +76,7 @@ class WatchedBackend:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """As Backend.chat, once the model is loaded."""
         await self._ready()
-        silence = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self.wake)
+        silence = asyncio.create_task(self._watch_silence())
         try:
             async with aclosing(self._backend.chat(request)) as deltas:
                 async for delta in deltas:
@@ -80,6 +87,7 @@ class WatchedBackend:
             raise
         finally:
             silence.cancel()
+            self._set(replace(self.state, queued=0))
 
     async def count(self, messages: list[ChatMessage]) -> TokenCount:
         try:
@@ -110,6 +118,24 @@ class WatchedBackend:
         if self._failure is not None:
             raise self._failure
 
+    async def _watch_silence(self) -> None:
+        """Looks what an answer waits for, from time to time as long as nothing comes.
+
+        Who asks last stands last in the queue, and who comes later stands behind.
+        """
+        place = None
+        while True:
+            await asyncio.sleep(_PATIENCE_SECONDS)
+            try:
+                found = await self._look()
+            except BackendError:
+                self.wake()
+                return
+            place = found.queued if place is None else min(place, found.queued)
+            self._set(replace(found, queued=place))
+            if not self.is_ready:
+                self.wake()
+
     async def _watch(self) -> None:
         """Looks at the state until it is ready or will not be."""
         self._failure = None
@@ -123,7 +149,7 @@ class WatchedBackend:
     async def _poll(self) -> None:
         pause = _FIRST_POLL_SECONDS
         while True:
-            self._set(await self._look_patiently())
+            self._set(replace(await self._look_patiently(), queued=0))
             if self.is_ready:
                 return
             await asyncio.sleep(pause)
@@ -150,7 +176,8 @@ class WatchedBackend:
             raise ModelUnreadable(status.reason or "the model could not be loaded")
         if status.state == "draining":
             raise Unavailable("the backend is shutting down")
-        return BackendState(status.state, status.progress, status.reason or "", status.model, status.context)
+        about = status.reason or "", status.model, status.context
+        return BackendState(status.state, status.progress, *about, queued=status.waiting)
 
     async def _look_from_afar(self) -> BackendState:
         """The state of a server of another make, which has models and no status."""
@@ -172,11 +199,11 @@ class WatchedBackend:
         return "reconnecting" if self._was_ready else "connecting"
 
     def _take_stage(self, stage: Stage, reason: str) -> None:
-        """Shows what the road tells; the reason of an earlier try stays until there is another one."""
+        """Shows what the road tells; another try without news changes nothing."""
         if stage == "reached":
             self._set(replace(self.state, phase="ready", reason=""))
-        elif self.state.phase != "failed" or reason:
-            self._set(replace(self.state, phase=stage, reason=reason or self.state.reason))
+        elif reason or stage == "waiting for a pod" or self.state.phase not in _ON_THE_ROAD:
+            self._set(replace(self.state, phase=stage, reason=reason))
 
     def _set(self, state: BackendState) -> None:
         self._was_ready = self._was_ready or state.phase == "ready"
