@@ -41,12 +41,12 @@ def ours(
     model: Path,
     slots: int | None,
     context: int,
-    threads: int,
+    threads: int | None,
     port: int,
     states: Path | None = None,
     speculation: bool = True,
 ) -> Program:
-    """Our server; `states` is a folder for KV states."""
+    """Our server; `threads` None lets it choose, `states` is a folder for KV states."""
     engine = EngineConfig(
         path=str(model),
         slots=slots,
