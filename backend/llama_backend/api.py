@@ -170,6 +170,30 @@ class CompletionRequest(_Request, frozen=True, kw_only=True):
         return texts[0] if texts else [item for item in self.prompt if isinstance(item, int)]
 
 
+class EmbeddingRequest(Struct, frozen=True, kw_only=True):
+    """`POST /v1/embeddings`: texts, or texts as token ids."""
+
+    model: str = ""
+    input: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1, max_length=2048)]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    """The first as many numbers of the vector, made a unit vector again; None is all."""
+    timeout: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    """Seconds until the answer must be complete."""
+
+    @property
+    def texts(self) -> list[str | list[int]]:
+        """Each text, or its token ids; raises InvalidRequest for a mixture of both."""
+        if isinstance(self.input, str):
+            return [self.input]
+        ids = [item for item in self.input if isinstance(item, int)]
+        if len(ids) == len(self.input):
+            return [ids]
+        if ids or len({type(item) for item in self.input}) > 1:
+            raise InvalidRequest("input: texts, or token ids, or lists of token ids, not a mixture", param="input")
+        return [item for item in self.input if not isinstance(item, int)]
+
+
 class TokenizeRequest(Struct, frozen=True, kw_only=True):
     """`POST /v1/tokenize`: a conversation (with the template around it) or a plain text."""
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 from llama_backend.ipc import EngineConfig
+
+LogFormat = Literal["text", "json"]
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True):
@@ -24,6 +28,10 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """File with one key a line; asked for on TCP, never on the Unix socket."""
     metrics_open: bool = False
     """Whether `/metrics` needs no key, as probes need none."""
+    tls_cert: str | None = None
+    """File with the certificate chain for TCP, PEM; None is HTTP without TLS."""
+    tls_key: str | None = None
+    """File with its private key."""
     idle_exit: float | None = None
     """Seconds without a request after which the server ends; None is never."""
     max_queue: int = 256
@@ -36,5 +44,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Seconds that a resumable answer goes on, and is kept, after its connection broke."""
     drain: float = 30.0
     """Seconds that running answers may take after SIGTERM."""
+    stall: float = 600.0
+    """Seconds that one step of the engine may take before `/livez` says that it hangs."""
+    log_format: LogFormat = "text"
     log: str | None = None
     """The file that holds this process's standard error, for `status` to name."""

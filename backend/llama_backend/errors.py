@@ -3,7 +3,8 @@
     BackendError
     ├─ InvalidRequest         400  a field is wrong; `param` names it
     │  ├─ PromptTooLong       400  more prompt tokens than the context holds
-    │  └─ BodyTooLarge        413
+    │  ├─ BodyTooLarge        413
+    │  └─ BodyTooSlow         408
     ├─ Unauthorized           401
     ├─ Forbidden              403  a foreign Host header on a backend without a key
     ├─ ModelNotFound          404
@@ -66,6 +67,10 @@ class PromptTooLong(InvalidRequest):
 
 class BodyTooLarge(InvalidRequest):
     status, code = 413, "request_too_large"
+
+
+class BodyTooSlow(InvalidRequest):
+    status, code = 408, "request_timeout"
 
 
 class Unauthorized(BackendError):

@@ -97,6 +97,16 @@ class Count(Struct, frozen=True, kw_only=True, tag=True):
     return_tokens: bool = False
 
 
+class Embed(Struct, frozen=True, kw_only=True, tag=True):
+    """Asks for the embedding of each of some texts or lists of token ids."""
+
+    id: int
+    inputs: list[str | list[int]]
+    dimensions: int | None = None
+    """Only as many of the first numbers; None is all."""
+    account: Account = LOCAL
+
+
 class Forget(Struct, frozen=True, tag=True):
     """Drops all KV states: those of idle slots, in RAM and on disk."""
 
@@ -105,7 +115,7 @@ class Stop(Struct, frozen=True, tag=True):
     pass
 
 
-Command = Submit | Cancel | Count | Forget | Stop
+Command = Submit | Cancel | Count | Embed | Forget | Stop
 
 
 class Loading(Struct, frozen=True, tag=True):
@@ -167,6 +177,16 @@ class Counted(Struct, frozen=True, kw_only=True, tag=True):
     tokens: list[int] | None = None
 
 
+class Embedded(Struct, frozen=True, kw_only=True, tag=True):
+    """The embedding of one text."""
+
+    id: int
+    index: int
+    tokens: int
+    data: bytes
+    """A unit vector of little-endian float32."""
+
+
 class TokenLogprob(Struct, frozen=True, array_like=True):
     """How likely a token of an answer was, in natural logarithms, and which others were."""
 
@@ -220,7 +240,7 @@ class StoreChanged(Struct, frozen=True, tag=True):
     status: KVStoreStatus
 
 
-Event = Loading | Ready | Tuned | Failed | Accepted | Refused | Counted | StepDone | Stats | StoreChanged
+Event = Loading | Ready | Tuned | Failed | Accepted | Refused | Counted | Embedded | StepDone | Stats | StoreChanged
 Direction = Literal["command", "event"]
 
 _encoder = msgspec.msgpack.Encoder()

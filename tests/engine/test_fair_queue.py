@@ -21,7 +21,7 @@ def sequence(number: int, account: Account = A) -> Sequence:
     return Sequence(id=number, tokens=[1], detokenizer=Detokenizer(piece), account=account)
 
 
-def served(queue: FairQueue, cost: float = 10, most: int = 100) -> str:
+def served(queue: FairQueue[Sequence], cost: float = 10, most: int = 100) -> str:
     """The first letters of the accounts in the order in which they are served, one at a time."""
     order = ""
     while (found := queue.next()) is not None and len(order) < most:
@@ -32,8 +32,8 @@ def served(queue: FairQueue, cost: float = 10, most: int = 100) -> str:
     return order
 
 
-def queue_of(*accounts: Account) -> FairQueue:
-    queue = FairQueue()
+def queue_of(*accounts: Account) -> FairQueue[Sequence]:
+    queue = FairQueue[Sequence]()
     for number, account in enumerate(accounts):
         queue.add(sequence(number, account))
     return queue
@@ -116,7 +116,7 @@ actions = st.lists(st.tuples(st.sampled_from("adrpct"), st.integers(0, 3), st.in
 @given(actions)
 def test_nobody_is_lost_and_none_waits_without_reason(steps: list[tuple[str, int, int]]) -> None:
     accounts = [A, B, TWICE, Account("few", max_running=2)]
-    queue, waiting, running = FairQueue(), list[Sequence](), list[Sequence]()
+    queue, waiting, running = FairQueue[Sequence](), list[Sequence](), list[Sequence]()
     for number, (action, index, cost) in enumerate(steps):
         if action == "a":
             waiting.append(sequence(number, accounts[index]))
@@ -146,7 +146,7 @@ def test_nobody_is_lost_and_none_waits_without_reason(steps: list[tuple[str, int
     st.integers(1, 4),
 )
 def test_those_who_always_wait_get_tokens_by_weight(requests: list[tuple[Account, int]], places: int) -> None:
-    queue, running, got = FairQueue(), list[Sequence](), defaultdict[str, float](float)
+    queue, running, got = FairQueue[Sequence](), list[Sequence](), defaultdict[str, float](float)
     costs = {}
     for number, (account, cost) in enumerate(requests):
         costs[number] = cost

@@ -18,7 +18,7 @@ import pytest
 
 from llama_backend.api import ChatMessage, SamplingParams
 from llama_backend.engine.binding import lib
-from llama_backend.engine.process import Channel
+from llama_backend.engine.reader import Channel
 from llama_backend.ipc import (
     HEADER,
     Accepted,
@@ -75,6 +75,10 @@ class EngineProcess:
         self.sock.sendall(b"".join(map(frame, commands)))
 
     def events(self) -> Iterator[Event]:
+        """What comes, but for statistics, which come at any time."""
+        return (event for event in self.all_events() if not isinstance(event, Stats))
+
+    def all_events(self) -> Iterator[Event]:
         while len(header := self._file.read(HEADER.size)) == HEADER.size:
             yield decode_event(self._file.read(HEADER.unpack(header)[0]))
 
@@ -170,7 +174,7 @@ def test_statistics_come_when_the_work_is_done_and_step_times_add_up(engine: Eng
     engine.send(Submit(id=2, sampling=GREEDY, prompt="Once upon a time"))
     done = engine.wait_for(StepDone, lambda event: any(piece.finish_reason for piece in event.pieces))
     assert (done.running, done.waiting) == (0, 0)
-    stats = next(engine.events())
+    stats = next(engine.all_events())
     assert isinstance(stats, Stats)
     times = stats.times
     assert times.steps >= 12
@@ -250,6 +254,9 @@ def test_a_signal_to_the_group_is_the_servers_business(engine: EngineProcess, nu
 
 @pytest.mark.usefixtures("ready")
 def test_an_idle_engine_is_silent_and_takes_no_time(engine: EngineProcess) -> None:
+    engine.send(Submit(id=13, sampling=GREEDY, messages=HELLO))
+    engine.answer(13)
+    assert isinstance(next(engine.all_events()), Stats)
     before = cpu_seconds(engine.process.pid)
     assert select.select([engine.sock], [], [], 0.5)[0] == []
     assert cpu_seconds(engine.process.pid) - before < 0.1

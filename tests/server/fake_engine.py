@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,8 @@ from llama_backend.ipc import (
     Command,
     Count,
     Counted,
+    Embed,
+    Embedded,
     EngineConfig,
     Event,
     Failed,
@@ -186,6 +189,8 @@ class FakeEngine:
                 tokens = list(range(len(words_of(command)))) if command.return_tokens else None
                 count = len(words_of(command))
                 self.send(Counted(id=command.id, count=count, context=self._context, tokens=tokens))
+            case Embed():
+                self._embed(command)
             case Forget():
                 self.send(StoreChanged(KVStoreStatus(states=0, hits=1)))
             case Cancel(number):
@@ -203,6 +208,21 @@ class FakeEngine:
         self.send(Accepted(job.id, job.n_prompt))
         self._prompt_tokens += job.n_prompt
         self._waiting += [replace(job, id=job.id + index) for index in range(command.n)]
+
+    def _embed(self, command: Embed) -> None:
+        """A vector's first number is the count of words; the text `die` ends the process."""
+        sizes = [len(text.split(" ")) if isinstance(text, str) else len(text) for text in command.inputs]
+        if command.inputs == ["die"]:
+            self._guard.batch([command.id])
+            die()
+        if max(sizes) > self._context:
+            text = f"input[0] has {max(sizes)} tokens, and an embedding is of {self._context} at most"
+            code, facts = "context_length_exceeded", {"prompt_tokens": max(sizes), "context": self._context}
+            self.send(Refused(id=command.id, code=code, message=text, param="input", **facts))
+            return
+        for index, size in reversed(list(enumerate(sizes))):
+            data = struct.pack("<4f", size, 0.5, 0, 1)[: 4 * (command.dimensions or 4)]
+            self.send(Embedded(id=command.id, index=index, tokens=size, data=data))
 
     def _cancel(self, number: int) -> None:
         for jobs in (self._running, self._waiting):

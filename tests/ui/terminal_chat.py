@@ -1,17 +1,26 @@
-"""A chat with a scripted backend in the terminal that this process has; `python -m tests.ui.terminal_chat HISTORY`."""
+"""A chat with a scripted backend in the terminal that this process has; `python -m tests.ui.terminal_chat HISTORY`.
+
+QUIET in the environment stops what moves by itself, and has the chat show every so many seconds that it is alive.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from llama_chat.history import History
 from llama_chat.ui.app import ChatApp
 from llama_chat.ui.options import ChatOptions
+from llama_chat.ui.screens import chat
+from llama_chat.ui.widgets.prompt_area import PromptArea
 from tests.ui.scripted import ScriptedBackend
 
 
 def main() -> None:
+    if quiet := os.environ.get("QUIET"):
+        PromptArea.cursor_blink = False  # type: ignore[assignment]
+        chat._ALIVE_SECONDS = float(quiet)
     backend = ScriptedBackend(answers=[["slow "] * 600], seconds=0.05)
     ChatApp(backend, History(Path(sys.argv[1])), ChatOptions(model="scripted")).run()
 

@@ -19,6 +19,7 @@ LOADING = replace(READY, backend=BackendState("loading", progress=0.43), reading
 CONNECTING = replace(LOADING, where="work", backend=BackendState("connecting"))
 PENDING = replace(LOADING, where="chat/llama-chat", backend=BackendState("waiting for a pod", reason="status=Pending"))
 BROKEN = replace(READY, where="work", backend=BackendState("reconnecting", reason="the connection to h broke"))
+QUEUED = replace(READY, backend=BackendState("ready", queued=3), is_answering=True, tokens_per_second=None)
 FAILED = replace(LOADING, backend=BackendState("failed", reason="m.gguf is no model that llama.cpp can load"))
 
 
@@ -39,6 +40,7 @@ FAILED = replace(LOADING, backend=BackendState("failed", reason="m.gguf is no mo
         (PENDING, 80, "SmolLM2-135M-Instruct · chat/llama-chat · waiting for a pod: status=Pending"),
         (PENDING, 50, "SmolLM2-135M-Instruct · waiting for a pod: status…"),
         (BROKEN, 60, "SmolLM2-135M-Instruct · reconnecting: the co…  1,204 / 2,048"),
+        (QUEUED, 60, "SmolLM2-135M-Instruct · queued at position 3   1,204 / 2,048"),
         (FAILED, 60, "SmolLM2-135M-Instruct · failed: m.gguf is no model that lla…"),
         (replace(READY, reading=Reading(1204, 2048)), 40, "SmolLM2-135M-Instruct     ~1,204 / 2,048"),
         (replace(READY, reading=Reading(None, 2048)), 40, "SmolLM2-135M-Instruct      2,048 context"),

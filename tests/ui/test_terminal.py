@@ -111,3 +111,13 @@ def test_no_color_is_honoured(path: Path) -> None:
     terminal.read_until(b"slow")
     assert not any(code in terminal.output for code in (b"38;2", b"38;5", b"48;2", b"48;5"))
     terminal.close()
+
+
+def test_an_idle_chat_writes_now_and_then(tmp_path: Path) -> None:
+    """Else a load balancer would cut the exec session in which it runs."""
+    chat = Terminal(tmp_path / "history.db", QUIET="0.3")
+    chat.read_until(b"ready")
+    for _ in range(3):
+        chat.read_until(b"ready")
+    chat.write(b"\x11")
+    assert chat.end() == 0

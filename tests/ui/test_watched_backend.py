@@ -183,3 +183,15 @@ async def test_after_a_break_elsewhere_it_reconnects() -> None:
         await watch.answer()
     await watch.settle()
     assert watch.phases == ["ready", "reconnecting", "ready"]
+
+
+async def test_the_place_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama_chat.ui.watched_backend._PATIENCE_SECONDS", 0.01)
+    waiting = [status("ready", waiting=number) for number in (3, 4, 1, 0)]
+    backend = ScriptedBackend(states=[READY, *waiting], answers=[["late"]], gate=asyncio.Event())
+    watch = Watch(backend)
+    answer = asyncio.create_task(watch.answer())
+    await until(lambda: [state.queued for state in watch.states] == [0, 3, 1, 0])
+    assert backend.gate
+    backend.gate.set()
+    assert await answer == "late"

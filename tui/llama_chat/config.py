@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from llama_backend.api import SamplingParams
+from llama_backend.config import LogFormat
 from llama_backend.ipc import KVType
 from llama_chat.errors import ConfigError
 
@@ -61,6 +62,12 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """File with one API key a line; the first is sent to a backend elsewhere, any is accepted by `serve`."""
     metrics_open: bool = False
     """Whether `serve` tells its metrics without a key."""
+    tls_cert: str | None = None
+    """File with a certificate chain (PEM), with which `serve` speaks HTTPS on TCP."""
+    tls_key: str | None = None
+    """File with the certificate's private key."""
+    log_format: LogFormat = "text"
+    """What `serve` logs: lines for persons (`text`), or JSON lines (`json`)."""
     models_dir: str | None = None
     """Folder with the models."""
     host: str | None = None
@@ -93,6 +100,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """Seconds without a request until a backend ends, 0 is never; None is 600 in the background, else never."""
     request_timeout: Annotated[float, Meta(ge=0, le=1e6)] | None = None
     """Most seconds that `serve` lets a request take; 0 is no limit, the default."""
+    resume_grace: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    """Seconds that `serve` goes on with an answer whose client lost its connection and may come back."""
     drain: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     """Seconds that running answers get after SIGTERM before they are ended with an error."""
     kv_cache_dir: str | None = None

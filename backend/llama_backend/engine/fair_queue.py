@@ -1,4 +1,4 @@
-"""Who is next: sequences that wait, in an order that is fair between accounts.
+"""Who is next: work that waits, in an order that is fair between accounts.
 
 Each account has a counter of the tokens that were computed for it, divided by its weight, and the one that is behind
 is next; within an account it is first come, first served. An account that comes back from a pause starts from where
@@ -12,20 +12,30 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Generic, Protocol, TypeVar
 
 from llama_backend.account import Account
-from llama_backend.engine.sequence import Sequence
 
 ANSWER_COST = 2.0
 """A token of an answer counts as much as two of a prompt, which are computed many at once."""
 
 
+class Queued(Protocol):
+    """What can wait in the queue."""
+
+    @property
+    def account(self) -> Account: ...
+
+
+Item = TypeVar("Item", bound=Queued)
+
+
 @dataclass(slots=True)
-class _Line:
-    """One account's sequences."""
+class _Line(Generic[Item]):
+    """What one account waits for."""
 
     account: Account
-    waiting: deque[tuple[int, Sequence]] = field(default_factory=deque)
+    waiting: deque[tuple[int, Item]] = field(default_factory=deque)
     """With the number of their arrival."""
     running: int = 0
     """Those that were taken and have not ended, also where they were put back."""
@@ -46,12 +56,12 @@ class _Line:
         return self.spent, self.running, self.waiting[0][0]
 
 
-class FairQueue:
-    """The sequences that wait, and how much each account had. Those that were preempted come before all others."""
+class FairQueue(Generic[Item]):
+    """What waits, and how much each account had. Items that were put back come before all others."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, _Line] = {}
-        self._returning: deque[Sequence] = deque()
+        self._lines: dict[str, _Line[Item]] = {}
+        self._returning: deque[Item] = deque()
         self._arrivals = count()
         self._level = 0.0
         """How far the active account that is furthest behind has come."""
@@ -59,66 +69,66 @@ class FairQueue:
     def __len__(self) -> int:
         return len(self._returning) + sum(len(line.waiting) for line in self._lines.values())
 
-    def __iter__(self) -> Iterator[Sequence]:
+    def __iter__(self) -> Iterator[Item]:
         yield from self._returning
         for line in self._lines.values():
-            yield from (sequence for _, sequence in line.waiting)
+            yield from (item for _, item in line.waiting)
 
-    def add(self, sequence: Sequence) -> None:
-        """Queues a new sequence."""
-        line = self._line(sequence)
-        line.account = sequence.account
+    def add(self, item: Item) -> None:
+        """Queues what is new."""
+        line = self._line(item)
+        line.account = item.account
         if not line.active:
             self._rise()
             line.spent = max(line.spent, self._level)
-        line.waiting.append((next(self._arrivals), sequence))
+        line.waiting.append((next(self._arrivals), item))
 
-    def put_back(self, sequence: Sequence) -> None:
-        """Queues a sequence that was taken and has to make room: it is next."""
-        self._returning.appendleft(sequence)
+    def put_back(self, item: Item) -> None:
+        """Queues what was taken and has to make room: it is next."""
+        self._returning.appendleft(item)
 
-    def next(self) -> Sequence | None:
-        """The sequence whose turn it is; None where all that wait have to wait for others of their account."""
+    def next(self) -> Item | None:
+        """The item whose turn it is; None where all that wait have to wait for others of their account."""
         if self._returning:
             return self._returning[0]
         line = min((line for line in self._lines.values() if line.ready), key=lambda line: line.claim, default=None)
         return line.waiting[0][1] if line else None
 
-    def take(self, sequence: Sequence) -> None:
+    def take(self, item: Item) -> None:
         """Takes the one whose turn it is out of the queue; `done` says when it has ended."""
-        if self._returning and self._returning[0] is sequence:
+        if self._returning and self._returning[0] is item:
             self._returning.popleft()
             return
-        line = self._line(sequence)
+        line = self._line(item)
         line.waiting.popleft()
         line.running += 1
 
-    def charge(self, sequence: Sequence, tokens: float) -> None:
-        """Notes that as many tokens were computed, or are about to be, for a sequence's account."""
-        self._line(sequence).spent += tokens / sequence.account.weight
+    def charge(self, item: Item, tokens: float) -> None:
+        """Notes that as many tokens were computed, or are about to be, for an item's account."""
+        self._line(item).spent += tokens / item.account.weight
 
-    def done(self, sequence: Sequence) -> None:
-        """Notes that a sequence which was taken has ended."""
+    def done(self, item: Item) -> None:
+        """Notes that an item which was taken has ended."""
         self._rise()
-        self._line(sequence).running -= 1
+        self._line(item).running -= 1
         self._forget()
 
-    def remove(self, sequence: Sequence) -> None:
-        """Takes a sequence out that gave up waiting."""
-        if sequence in self._returning:
-            self._returning.remove(sequence)
-            self.done(sequence)
+    def remove(self, item: Item) -> None:
+        """Takes an item out that gave up waiting."""
+        if item in self._returning:
+            self._returning.remove(item)
+            self.done(item)
             return
         self._rise()
-        line = self._line(sequence)
-        line.waiting = deque(item for item in line.waiting if item[1] is not sequence)
+        line = self._line(item)
+        line.waiting = deque(entry for entry in line.waiting if entry[1] is not item)
         self._forget()
 
-    def _line(self, sequence: Sequence) -> _Line:
-        name = sequence.account.name
+    def _line(self, item: Item) -> _Line[Item]:
+        name = item.account.name
         line = self._lines.get(name)
         if line is None:
-            line = self._lines[name] = _Line(sequence.account)
+            line = self._lines[name] = _Line(item.account)
         return line
 
     def _rise(self) -> None:

@@ -9,6 +9,7 @@ from llama_backend.ipc import EngineConfig, KVType
 _DEFAULT_CONTEXT = 4096
 _DEFAULT_SLOTS = 4
 _SHARE_OF_MEMORY = 0.25
+_EMBEDDING_BYTES = 256 << 20
 _CELL_STEP = 256
 """llama.cpp rounds the context of a stream up to this."""
 _CPU_BATCH, _CPU_UBATCH = 512, 128
@@ -70,6 +71,12 @@ def _layout(config: EngineConfig, slots: int, context: int, affordable: int) -> 
     if config.slots is None:
         return context, True
     return max(context, min(slots * context, affordable // _CELL_STEP * _CELL_STEP)), True
+
+
+def embedding_room(context: int, bytes_per_token: int) -> int:
+    """Cells for texts that are embedded: of one context, or of as much as 256 MiB hold, but of 512 tokens at least."""
+    affordable = max(512, _EMBEDDING_BYTES // max(bytes_per_token, 1) // _CELL_STEP * _CELL_STEP)
+    return min(context, affordable)
 
 
 def _rounded(context: int) -> int:

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llama_backend.engine.binding import LlamaLog, lib, quick
 from llama_backend.engine.kv_plan import KV_BYTES
@@ -18,6 +18,9 @@ from llama_backend.ipc import KVType
 
 _TEXT_SIZE = 256
 _CPU_ONLY = 0
+Pooling = Literal["mean", "first", "last"]
+_POOLINGS: dict[str, Pooling] = {"2": "first", "3": "last"}
+"""By llama.cpp's number of the pooling type."""
 
 
 class Model:
@@ -73,6 +76,17 @@ class Model:
         return int(values * KV_BYTES[kv_type])
 
     @property
+    def embedding_width(self) -> int:
+        """Numbers of an embedding."""
+        return int(lib.llama_model_n_embd_out(self.handle))
+
+    @property
+    def pooling(self) -> Pooling:
+        """How a text's embedding comes from those of its tokens: as the file says, or else their mean."""
+        value = self._meta(f"{self._meta('general.architecture')}.pooling_type")
+        return _POOLINGS.get(value or "", "mean")
+
+    @property
     def can_cut(self) -> bool:
         """Whether cells of some tokens can be used without the others: not in a state that sums up all (Mamba)."""
         return not (lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle))
@@ -95,10 +109,14 @@ class Model:
     @property
     def _space_prefix(self) -> bool:
         """llama.cpp adds a space prefix for SentencePiece, unless the file says no."""
-        buffer = ctypes.create_string_buffer(_TEXT_SIZE)
-        size = lib.llama_model_meta_val_str(self.handle, b"tokenizer.ggml.add_space_prefix", buffer, _TEXT_SIZE)
         is_spm = lib.llama_vocab_type(self._vocab) == lib.LLAMA_VOCAB_TYPE_SPM
-        return bool(is_spm and (size < 0 or buffer.value == b"true"))
+        return bool(is_spm and self._meta("tokenizer.ggml.add_space_prefix") in (None, "true"))
+
+    def _meta(self, key: str) -> str | None:
+        """A short value of the file's header."""
+        buffer = ctypes.create_string_buffer(_TEXT_SIZE)
+        size = lib.llama_model_meta_val_str(self.handle, key.encode(), buffer, _TEXT_SIZE)
+        return buffer.value.decode("utf-8", "replace") if size >= 0 else None
 
 
 class VocabReader:

@@ -56,7 +56,7 @@ class Scheduler:
     def __init__(self, cache: KVCache, budget: PrefillBudget) -> None:
         self._cache = cache
         self._budget = budget
-        self.waiting = FairQueue()
+        self.waiting = FairQueue[Sequence]()
         self.running: list[Sequence] = []
         self.preemptions = 0
         self._crowded = False

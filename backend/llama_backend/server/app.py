@@ -17,6 +17,7 @@ from llama_backend.errors import BackendError, InternalError, MethodNotAllowed, 
 from llama_backend.server import health, metrics, routes
 from llama_backend.server.backend import Server
 from llama_backend.server.completion import CLIENT_GONE
+from llama_backend.server.embeddings import embeddings
 from llama_backend.server.routes import as_json, server_of
 
 _SILENT = ("/v1/status", "/metrics")
@@ -30,6 +31,7 @@ def make_app(server: Server) -> Starlette:
     handlers: list[tuple[str, str, Handler]] = [
         ("POST", "/v1/chat/completions", routes.chat_completions),
         ("POST", "/v1/completions", routes.completions),
+        ("POST", "/v1/embeddings", embeddings),
         ("GET", "/v1/streams/{name}", routes.stream),
         ("DELETE", "/v1/streams/{name}", routes.stop_stream),
         ("POST", "/v1/tokenize", routes.tokenize),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TypeVar
 
@@ -9,9 +10,11 @@ import msgspec
 from starlette.requests import Request
 
 from llama_backend.api import SamplingParams
-from llama_backend.errors import BodyTooLarge, InvalidRequest
+from llama_backend.errors import BodyTooLarge, BodyTooSlow, InvalidRequest
 
 _MAX_BODY = 4 * 1024 * 1024
+BODY_SECONDS = 60.0
+"""A body at its limit takes 60 s at 70 kB/s."""
 _PATH = re.compile(r"`\$\.?([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 
@@ -42,10 +45,14 @@ async def _read(request: Request) -> bytes:
     size = int(length) if length.isdigit() else 0
     body = bytearray()
     if size <= _MAX_BODY:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _MAX_BODY:
-                break
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > _MAX_BODY:
+                        break
+        except TimeoutError:
+            raise BodyTooSlow(f"the body did not come within {BODY_SECONDS:.0f} s") from None
     if max(size, len(body)) > _MAX_BODY:
         raise BodyTooLarge(f"the body has more than {_MAX_BODY} bytes")
     return bytes(body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 
@@ -44,7 +44,9 @@ async def complete(request: Request, server: Server, body: ChatRequest | Complet
     deadline = deadline_of(request, body.timeout, server.config.request_timeout)
     server.rates.take(account, monotonic())
     run = _Run(server, body, account, patience(request), deadline)
-    return await _stream(run, request, server) if body.stream else await _whole(run, request)
+    if body.stream:
+        return await _stream(run, request, server)
+    return await unless_gone(_collect(run), request)
 
 
 class _Run:
@@ -101,9 +103,9 @@ class _Run:
         )
 
 
-async def _whole(run: _Run, request: Request) -> Response:
-    """The answer in one piece; if the client goes away before it is there, the work is dropped."""
-    work = asyncio.create_task(_collect(run))
+async def unless_gone(answer: Coroutine[None, None, bytes], request: Request) -> Response:
+    """An answer in one piece; if the client goes away before it is there, the work is dropped."""
+    work = asyncio.create_task(answer)
     watcher = asyncio.create_task(gone(request.receive))
     try:
         await asyncio.wait({work, watcher}, return_when=asyncio.FIRST_COMPLETED)

@@ -6,11 +6,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llama_backend.server.routes import as_json, server_of
+from llama_backend.server.vitals import trouble
 
 
 async def livez(request: Request) -> Response:
-    """200 as long as the server's loop turns."""
-    return as_json({"state": server_of(request).state})
+    """200 as long as the server's loop turns and nothing is wrong that only a new process could mend."""
+    found = trouble(server_of(request).supervisor, server_of(request).config.stall)
+    state = server_of(request).state
+    return as_json({"state": state}) if found is None else as_json({"state": state, "reason": found}, 503)
 
 
 async def startupz(request: Request) -> Response:
@@ -19,7 +22,7 @@ async def startupz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """200 while requests can be taken."""
+    """200 while requests can be taken: an engine says that it is ready once it has decoded a token."""
     return _answer(request, server_of(request).state == "ready")
 
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 
 import uvicorn
 
 from llama_backend.server.backend import Server
+from llama_backend.server.protocol import BoundedProtocol
 from llama_backend.server.sockets import inode_of, remove_socket
+from llama_backend.server.tls import Certificate
 
 _log = logging.getLogger("llama_backend.server")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -28,6 +33,26 @@ class Lifecycle(uvicorn.Server):
         self._server = server
         self._inode = inode_of(server.config.socket)
         self._drainer: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, with TLS on TCP only; raises InvalidRequest where its files cannot be used."""
+        listening = sockets or []
+        config = self._server.config
+        if config.tls_cert is None or config.tls_key is None:
+            await super().startup(listening)
+            return
+        context = Certificate(Path(config.tls_cert), Path(config.tls_key)).context
+        await super().startup([sock for sock in listening if sock.family == socket.AF_UNIX])
+        for sock in listening:
+            if sock.family != socket.AF_UNIX:
+                self.servers.append(await self._listen(sock, context))
+
+    async def _listen(self, sock: socket.socket, context: ssl.SSLContext) -> asyncio.Server:
+        def make_protocol() -> asyncio.Protocol:
+            state = self.lifespan.state
+            return BoundedProtocol(config=self.config, server_state=self.server_state, app_state=state)
+
+        return await asyncio.get_running_loop().create_server(make_protocol, sock=sock, ssl=context)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

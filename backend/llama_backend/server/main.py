@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-import logging
 import signal
 import socket
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from llama_backend.config import ServerConfig
 from llama_backend.errors import InvalidRequest
 from llama_backend.server.child import EngineChild
+from llama_backend.server.log import set_up_log
 from llama_backend.server.sockets import inode_of, is_loopback, open_sockets, remove_socket
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _CLOSE_SECONDS = 5
 """Answers are complete before uvicorn shuts down; only their last bytes are on their way."""
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def run(config: ServerConfig) -> int:
@@ -31,7 +30,7 @@ def run(config: ServerConfig) -> int:
     signal.signal(signal.SIGTERM, _leave)
     sockets = open_sockets(config)
     inode = inode_of(config.socket)
-    _set_up_log()
+    set_up_log(config.log_format)
     child = EngineChild(config.engine)
     try:
         return _run(config, sockets, child)
@@ -58,12 +57,13 @@ async def _serve(config: ServerConfig, sockets: list[socket.socket], child: Engi
 
     from llama_backend.server.app import make_app
     from llama_backend.server.lifecycle import Lifecycle
+    from llama_backend.server.protocol import BoundedProtocol
 
     server = _make_server(config, child)
     server.supervisor.start()
     settings = uvicorn.Config(
         make_app(server),
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -106,17 +106,11 @@ def _make_server(config: ServerConfig, child: EngineChild) -> Server:
 
 
 def _check(config: ServerConfig) -> None:
-    """Refuses to listen beyond this machine without a key."""
+    """Refuses to listen beyond this machine without a key, with TLS as well as without."""
+    if (config.tls_cert is None) != (config.tls_key is None):
+        raise InvalidRequest("a certificate and its key go together: --tls-cert and --tls-key", param="tls_cert")
     if config.host is None or config.api_key_file is not None:
         return
     if not is_loopback(config.host):
         text = f"{config.host} can be reached from other machines, and there is no key: give --api-key-file"
         raise InvalidRequest(text, param="host")
-
-
-def _set_up_log() -> None:
-    """Logs to standard error; what llama.cpp says only where that is no terminal."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=_LOG_FORMAT)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    if sys.stderr.isatty():
-        logging.getLogger("llama_backend.engine").setLevel(logging.ERROR)

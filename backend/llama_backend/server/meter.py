@@ -27,6 +27,7 @@ class Meter:
         """Requests by account."""
         self.account_tokens: Counter[str] = Counter()
         """Tokens of prompts and of answers that have ended, by account."""
+        self.embedded_tokens = 0
         self.queue = Histogram(*_WAITS)
         """From the acceptance of a request by the engine to its first step."""
         self.first_token = Histogram(*_WAITS)
@@ -58,7 +59,16 @@ class Stopwatch:
             else:
                 self._meter.gap.observe(now - last)
         if piece.finish_reason is not None:
-            self._end(piece)
+            usage = piece.usage
+            self.end(piece.finish_reason, usage.prompt_tokens if usage else 0, usage.completion_tokens if usage else 0)
+            if piece.timings is not None:
+                self._meter.queue.observe(piece.timings.queue_ms / 1e3)
+
+    def end(self, reason: str, prompt_tokens: int, completion_tokens: int) -> None:
+        """Notes how an answer ended and what it took; the prompt of several answers counts once."""
+        tokens = completion_tokens + (0 if self._reason else prompt_tokens)
+        self._meter.account_tokens[self._account] += tokens
+        self._reason = reason
 
     def __enter__(self) -> Self:
         return self
@@ -69,14 +79,6 @@ class Stopwatch:
         self._meter.outcomes[self._outcome(error)] += 1
         self._meter.accounts[self._account] += 1
         self._meter.duration.observe(monotonic() - self._begin)
-
-    def _end(self, piece: Piece) -> None:
-        if piece.usage is not None:
-            tokens = piece.usage.completion_tokens + (0 if self._reason else piece.usage.prompt_tokens)
-            self._meter.account_tokens[self._account] += tokens
-        self._reason = piece.finish_reason
-        if piece.timings is not None:
-            self._meter.queue.observe(piece.timings.queue_ms / 1e3)
 
     def _outcome(self, error: BaseException | None) -> str:
         if isinstance(error, BackendError):

@@ -56,6 +56,7 @@ def _write_requests(page: Page, server: Server, model: Labels) -> None:
         ("key_tokens_total", "Tokens of prompts and answers, by the name of the key.", meter.account_tokens),
     ):
         page.counter(name, about, *[({**model, "key": key}, count) for key, count in sorted(by_account.items())])
+    page.counter("embedding_tokens_total", "Tokens of texts that were embedded.", (model, meter.embedded_tokens))
     page.gauge("requests_active", "Answers asked for that have not ended.", (model, server.admission.inside))
     page.gauge("requests_running", "Sequences that have a slot.", (model, supervisor.running))
     page.gauge("requests_queued", "Sequences that wait for a slot.", (model, supervisor.waiting))

@@ -18,6 +18,8 @@ from llama_backend.ipc import (
     Cancel,
     Count,
     Counted,
+    Embed,
+    Embedded,
     EngineConfig,
     Event,
     Failed,
@@ -32,6 +34,7 @@ from llama_backend.ipc import (
     Tuned,
 )
 from llama_backend.server.child import EngineChild
+from llama_backend.server.embedding_ticket import EmbeddingTicket
 from llama_backend.server.ticket import Observer, Ticket
 from llama_backend.server.totals import Totals
 
@@ -57,7 +60,7 @@ class Supervisor:
         self._task: asyncio.Task[None] | None = None
         self._numbers = count(1)
         self._tickets: dict[int, Ticket] = {}
-        self._requests: dict[int, Submit] = {}
+        self._requests: dict[int, Submit | Embed] = {}
         self._counts: dict[int, asyncio.Future[Counted]] = {}
         self._changed = asyncio.Event()
         self._load_error: Failed | None = None
@@ -70,6 +73,9 @@ class Supervisor:
         self.reason: str | None = None
         self.ready: Ready | None = None
         self.was_ready = False
+        self.had_gpu = False
+        self.last_step = monotonic()
+        """When the engine ended a step, or became ready."""
         self.restarts = 0
         self.running = 0
         self.waiting = 0
@@ -142,6 +148,15 @@ class Supervisor:
         self._send(request)
         return ticket
 
+    def embed(self, texts: list[str | list[int]], dimensions: int | None, account: Account) -> EmbeddingTicket:
+        """Hands a request for embeddings to the engine; its ticket must be given to `release` in the end."""
+        request = Embed(id=next(self._numbers), inputs=texts, dimensions=dimensions, account=account)
+        ticket = EmbeddingTicket(request.id, len(texts))
+        self._tickets[request.id] = ticket
+        self._requests[request.id] = request
+        self._send(request)
+        return ticket
+
     def release(self, ticket: Ticket) -> None:
         """Forgets a request; answers that have not ended are cancelled."""
         self._requests.pop(ticket.number, None)
@@ -165,7 +180,7 @@ class Supervisor:
         left = found.context - found.count
         return TokenCount(count=found.count, context=found.context, remaining=left, fits=left > 0, tokens=found.tokens)
 
-    def _send(self, command: Submit | Cancel | Count | Forget) -> None:
+    def _send(self, command: Submit | Cancel | Count | Embed | Forget) -> None:
         if self._child is not None:
             self._child.send(command)
 
@@ -247,7 +262,7 @@ class Supervisor:
             case StepDone():
                 self.running, self.waiting = event.running, event.waiting
                 self._delivered = self._delivered or bool(event.pieces)
-                now = monotonic()
+                self.last_step = now = monotonic()
                 for piece in event.pieces:
                     if ticket := self._tickets.get(piece.id):
                         ticket.deliver(piece, now)
@@ -258,6 +273,9 @@ class Supervisor:
                     ticket.accept(prompt_tokens)
             case Refused():
                 self._refuse(event)
+            case Embedded():
+                if isinstance(ticket := self._tickets.get(event.id), EmbeddingTicket):
+                    ticket.put(event)
             case Counted():
                 if (future := self._counts.get(event.id)) and not future.done():
                     future.set_result(event)
@@ -265,6 +283,8 @@ class Supervisor:
                 self.progress = progress
             case Ready():
                 self.ready, self.was_ready, self.progress, self.tuning = event, True, 1.0, event.tuning
+                self.had_gpu = self.had_gpu or event.gpu_layers != 0
+                self.last_step = monotonic()
                 self._set_state("ready")
                 self._send_again()
             case StoreChanged(status):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 @setting("port", "--port", metavar="N", help="TCP port, 8080.")
 @setting("socket", "--socket", metavar="PATH", help="Listen on this Unix socket, instead of the one that chats find.")
 @setting("api_key_file", "--api-key-file", metavar="FILE", help="Ask for one of the keys in FILE on TCP.")
+@setting("tls_cert", "--tls-cert", metavar="FILE", help="Speak HTTPS on TCP with this certificate chain (PEM).")
+@setting("tls_key", "--tls-key", metavar="FILE", help="Its private key; both are read again when they change.")
 @switch("metrics_open", "--metrics-open/--metrics-guarded", help="Whether /metrics needs no key.")
 @setting("ctx_size", "--ctx-size", metavar="N", help="Tokens of one conversation.")
 @setting("parallel", "--parallel", metavar="N", help="Answers at the same time, each with a context of its own.")
@@ -41,8 +43,10 @@ if TYPE_CHECKING:
 @setting("kv_cache_ram", "--kv-cache-ram", metavar="MIB", help="Most of them in RAM beside the context, 256.")
 @setting("speculation", "--speculation", metavar="auto|off", help="Guess repeated text ahead where that pays, auto.")
 @setting("request_timeout", "--request-timeout", metavar="SECONDS", help="Most that a request may take; 0: no limit.")
+@setting("resume_grace", "--resume-grace", metavar="SECONDS", help="How long an answer waits for a lost client, 30.")
 @setting("drain", "--drain", metavar="SECONDS", help="How long running answers may go on after SIGTERM, 30.")
 @setting("idle_exit", "--idle-exit", metavar="SECONDS", help="End after as long without a request; 0 is never.")
+@setting("log_format", "--log-format", metavar="text|json", help="What the lines of the log are.")
 def command(**params: Any) -> int:
     """Run the backend in the foreground.
 
@@ -66,6 +70,10 @@ def _config(setup: Setup, model: InstalledModel) -> ServerConfig:
         port=settings.port,
         socket=_absolute(settings.socket) or _usual_socket(setup.paths),
         api_key_file=_absolute(settings.api_key_file),
+        tls_cert=_absolute(settings.tls_cert),
+        tls_key=_absolute(settings.tls_key),
+        resume_grace=settings.resume_grace,
+        log_format=settings.log_format,
         metrics_open=settings.metrics_open,
         idle_exit=settings.idle_exit or None,
         request_timeout=settings.request_timeout or None,

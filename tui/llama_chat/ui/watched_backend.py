@@ -23,7 +23,7 @@ Phase = Literal[
 _FIRST_POLL_SECONDS = 0.1
 _SLOWEST_POLL_SECONDS = 1.0
 _PATIENCE_SECONDS = 1.0
-"""How long an answer may keep silent until the state is looked at again."""
+"""How long an answer may keep silent until the state is looked at again, and how often that is done then."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class BackendState:
     model: str = ""
     context: int | None = None
     """Tokens that a conversation can hold, where the backend says."""
+    queued: int = 0
+    """The place in the queue of the answer that is waited for; 0 is none."""
 
 
 class WatchedBackend:
@@ -61,6 +63,10 @@ class WatchedBackend:
     def is_ready(self) -> bool:
         return self.state.phase == "ready"
 
+    @property
+    def is_local(self) -> bool:
+        return self._backend.is_local
+
     def wake(self) -> None:
         """Begins to connect and watch, where that is not under way already."""
         if self._watching is None or self._watching.done():
@@ -69,7 +75,7 @@ class WatchedBackend:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """As Backend.chat, once the model is loaded."""
         await self._ready()
-        silence = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self.wake)
+        silence = asyncio.create_task(self._watch_silence())
         try:
             async with aclosing(self._backend.chat(request)) as deltas:
                 async for delta in deltas:
@@ -80,6 +86,7 @@ class WatchedBackend:
             raise
         finally:
             silence.cancel()
+            self._set(replace(self.state, queued=0))
 
     async def count(self, messages: list[ChatMessage]) -> TokenCount:
         try:
@@ -110,6 +117,24 @@ class WatchedBackend:
         if self._failure is not None:
             raise self._failure
 
+    async def _watch_silence(self) -> None:
+        """Looks what an answer waits for, from time to time as long as nothing comes.
+
+        Who asks last stands last in the queue, and who comes later stands behind.
+        """
+        place = None
+        while True:
+            await asyncio.sleep(_PATIENCE_SECONDS)
+            try:
+                found = await self._look()
+            except BackendError:
+                self.wake()
+                return
+            place = found.queued if place is None else min(place, found.queued)
+            self._set(replace(found, queued=place))
+            if not self.is_ready:
+                self.wake()
+
     async def _watch(self) -> None:
         """Looks at the state until it is ready or will not be."""
         self._failure = None
@@ -123,7 +148,7 @@ class WatchedBackend:
     async def _poll(self) -> None:
         pause = _FIRST_POLL_SECONDS
         while True:
-            self._set(await self._look_patiently())
+            self._set(replace(await self._look_patiently(), queued=0))
             if self.is_ready:
                 return
             await asyncio.sleep(pause)
@@ -150,7 +175,8 @@ class WatchedBackend:
             raise ModelUnreadable(status.reason or "the model could not be loaded")
         if status.state == "draining":
             raise Unavailable("the backend is shutting down")
-        return BackendState(status.state, status.progress, status.reason or "", status.model, status.context)
+        about = status.reason or "", status.model, status.context
+        return BackendState(status.state, status.progress, *about, queued=status.waiting)
 
     async def _look_from_afar(self) -> BackendState:
         """The state of a server of another make, which has models and no status."""

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from llama_chat.ui.options import ChatOptions
 
 _HINT_SECONDS = 4.0
+_ALIVE_SECONDS = 20.0
+"""Proxies and load balancers cut what was silent for a minute: an exec session as well as a port-forward."""
 
 
 class ChatScreen(Screen[None]):
@@ -83,6 +85,7 @@ class ChatScreen(Screen[None]):
         self.prompt.focus()
         await self.open(self._opened)
         self.call_after_refresh(self._backend.wake)
+        self.set_interval(_ALIVE_SECONDS, self._keep_alive)
 
     async def on_unmount(self) -> None:
         await self.close()
@@ -287,12 +290,19 @@ class ChatScreen(Screen[None]):
             self._meter.invalidate()
 
     def _show_backend(self, state: BackendState) -> None:
+        was_ready = self._line.status.backend.phase == "ready"
         self._show(backend=state, model=state.model or self._options.model)
         self._meter.set_context(state.context)
         if self._exchange is not None:
             self._exchange.wait(_waiting(state))
-        if state.phase == "ready":
+        if state.phase == "ready" and not was_ready:
             self._measure()
+
+    def _keep_alive(self) -> None:
+        """Draws the status line anew, though it is the same, and has a backend elsewhere say how it is."""
+        self._line.refresh()
+        if not self._backend.is_local:
+            self._backend.wake()
 
     def _show_reading(self, reading: Reading) -> None:
         self._show(reading=reading)
@@ -308,6 +318,8 @@ class ChatScreen(Screen[None]):
 def _waiting(state: BackendState) -> str:
     """What an answer waits for."""
     match state.phase:
+        case "ready" if state.queued:
+            return f"queued at position {state.queued}"
         case "ready":
             return "reading the prompt …"
         case "loading":

@@ -95,6 +95,8 @@ def _state(status: Status) -> tuple[int, Content]:
     if phase != "ready":
         why = Content.styled(f": {reason}", "$foreground 60%") if reason else Content("")
         return 9, Content.styled(phase, "$text-warning") + why
+    if status.backend.queued:
+        return 9, Content.styled(f"queued at position {status.backend.queued}", "$text-warning")
     if status.is_answering:
         return 5, Content("Esc stops")
     return 2, Content.styled("ready", "$text-success")

@@ -1,0 +1,64 @@
+"""A context of llama.cpp that gives a vector for each token; it shares the weights with the one for answers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llama_backend.engine.binding import lib
+from llama_backend.engine.embedder import Part, Vectors
+from llama_backend.engine.model import Model
+from llama_backend.engine.runner import BatchArrays
+from llama_backend.errors import InternalError
+
+_TEXTS = 16
+_CHUNK = 128
+
+
+class EmbeddingContext:
+    """See `embedder.Context`. Pooling is done outside, so that a text can be computed in parts."""
+
+    def __init__(self, model: Model, room: int, threads: int) -> None:
+        params = lib.llama_context_default_params()
+        params.n_ctx = room
+        params.n_seq_max = _TEXTS
+        params.n_batch = params.n_ubatch = _CHUNK
+        params.kv_unified = True
+        params.embeddings = True
+        params.pooling_type = lib.LLAMA_POOLING_TYPE_NONE
+        params.n_threads = params.n_threads_batch = threads
+        self._context = lib.llama_init_from_model(model.handle, params)
+        if not self._context:
+            raise InternalError(f"llama.cpp cannot make a context of {room} tokens for embeddings")
+        self._memory = lib.llama_get_memory(self._context)
+        self._width = model.embedding_width
+        self._arrays = BatchArrays(_CHUNK)
+        self.room = room
+        self.texts = _TEXTS
+        self.chunk = _CHUNK
+
+    def compute(self, parts: list[Part]) -> list[Vectors]:
+        """See `embedder.Context`."""
+        ends = list(np.cumsum([part.count for part in parts]))
+        self._fill(parts)
+        code = lib.llama_decode(self._context, self._arrays.struct)
+        if code != 0:
+            raise InternalError(f"llama.cpp cannot compute an embedding (llama_decode returned {code})")
+        lib.llama_synchronize(self._context)
+        rows = np.ctypeslib.as_array(lib.llama_get_embeddings(self._context), (ends[-1], self._width))
+        return np.split(rows, ends[:-1])
+
+    def clear(self, seq_id: int) -> None:
+        lib.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
+
+    def close(self) -> None:
+        lib.llama_free(self._context)
+
+    def _fill(self, parts: list[Part]) -> None:
+        arrays, end = self._arrays, 0
+        for part in parts:
+            start, end = end, end + part.count
+            arrays.token[start:end] = part.tokens
+            arrays.pos[start:end] = range(part.text.done, part.text.done + part.count)
+            arrays.seq_id[start:end] = part.text.seq_id
+        arrays.logits[:end] = 1
+        arrays.struct.n_tokens = end

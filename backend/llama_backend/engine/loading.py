@@ -1,0 +1,123 @@
+"""Makes an engine: model, KV cells, the store of KV states, and the thread that reads commands."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from llama_backend.engine.binding import LIBRARY, LlamaLog
+from llama_backend.engine.engine import LLMEngine
+from llama_backend.engine.kv_cache import KVCache
+from llama_backend.engine.kv_files import StateFolder
+from llama_backend.engine.kv_plan import KVPlan, embedding_room
+from llama_backend.engine.kv_stamp import stamp_of
+from llama_backend.engine.kv_store import KVStore
+from llama_backend.engine.model import Model
+from llama_backend.engine.outbox import Outbox
+from llama_backend.engine.prompt import PromptBuilder
+from llama_backend.engine.reader import Channel, Inbox, Limits, Reader
+from llama_backend.engine.speculation import MOST_DRAFTED
+from llama_backend.engine.tuning import Tuning, plan_context, plan_gpus
+from llama_backend.guard import Guard
+from llama_backend.ipc import EngineConfig, Loading, Ready
+
+if TYPE_CHECKING:
+    from llama_backend.engine.embedder import Embedder
+
+_PROGRESS_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An engine that is ready, with all that its loop serves."""
+
+    engine: LLMEngine
+    embedder: Embedder
+    prompts: PromptBuilder
+    store: KVStore
+    tuning: Tuning
+    outbox: Outbox
+
+
+def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, guard: Guard) -> Loaded:
+    """Loads the model, starts the thread that reads commands into `inbox`, and says so when it is ready.
+
+    Raises ModelUnreadable, and InvalidRequest for GPUs that were asked for and are not there.
+    """
+    # The engine's numpy takes as long to import as a small model to load: both at once.
+    importer = threading.Thread(target=lambda: __import__("llama_backend.engine.runner"))
+    importer.start()
+    offload = plan_gpus(config)
+    if offload is not None:
+        print(offload.text, file=sys.stderr, flush=True)
+    model = Model(config.path, offload, log, _Progress(channel))
+    importer.join()
+    from llama_backend.engine.embedder import Embedder
+    from llama_backend.engine.embedding_context import EmbeddingContext
+    from llama_backend.engine.runner import ModelRunner
+
+    plan = plan_context(config, model, offload)
+    tuning = Tuning(config, plan, model, offload)
+    vocab = model.vocab
+    prompts = PromptBuilder(vocab, model.template)
+    store = _open_store(config, model, plan, prompts)
+    room = embedding_room(plan.context, model.kv_bytes_per_token("f16"))
+    Reader(channel, inbox, prompts, store, Limits(plan.context, room, model.embedding_width)).start()
+    speculate = config.speculation and model.can_cut and model.has_whole_states
+    runner = ModelRunner(model, plan, tuning.threads, tuning.tuner, MOST_DRAFTED if speculate else 0)
+    tuning.note_context(log)
+    runner.warm_up(vocab.bos or 0)
+    cache = KVCache(runner, plan.slots, plan.cells, plan.unified, store)
+    channel.send(_ready(model, plan, tuning))
+    outbox = Outbox(channel.send, overlaps=offload is not None and offload.is_whole)
+    runner.meanwhile = outbox.flush
+    engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard, speculate)
+    embedder = Embedder(lambda: EmbeddingContext(model, room, tuning.threads), model.pooling, guard)
+    return Loaded(engine, embedder, prompts, store, tuning, outbox)
+
+
+def _ready(model: Model, plan: KVPlan, tuning: Tuning) -> Ready:
+    return Ready(
+        context=plan.context,
+        context_trained=model.context_trained,
+        slots=plan.slots,
+        threads=tuning.threads,
+        gpu_layers=tuning.gpu_layers,
+        kv_unified=plan.unified,
+        description=model.description,
+        parameters=model.parameters,
+        size=model.size,
+        tuning=tuning.status,
+    )
+
+
+def _open_store(config: EngineConfig, model: Model, plan: KVPlan, prompts: PromptBuilder) -> KVStore:
+    """The store of KV states, with those of earlier processes and the ids of their answers.
+
+    It keeps nothing where the model's states cannot be cut to a prefix and do not say so.
+    """
+    folder, ram = None, config.kv_ram if model.has_whole_states else 0
+    if config.kv_folder and config.kv_disk and model.has_whole_states:
+        stamp = stamp_of(Path(config.path), LIBRARY, plan)
+        folder = StateFolder(Path(config.kv_folder), stamp, config.kv_disk)
+    store = KVStore(folder, ram, prompts.answers_in, whole=not model.can_cut)
+    for file in store.open():
+        prompts.recall(file.answers)
+    return store
+
+
+class _Progress:
+    """Reports the loading of the weights, at most twenty times a second."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._next = 0.0
+
+    def __call__(self, part: float) -> None:
+        if monotonic() >= self._next:
+            self._next = monotonic() + _PROGRESS_SECONDS
+            self._channel.send(Loading(part))

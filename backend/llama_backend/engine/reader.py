@@ -1,0 +1,203 @@
+"""The engine's second thread: reads commands, makes prompts and answers what needs no computing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import deque
+from dataclasses import dataclass
+from time import sleep
+
+from llama_backend.engine.kv_cache import LEAST_KEPT
+from llama_backend.engine.kv_store import KVStore
+from llama_backend.engine.prompt import PromptBuilder
+from llama_backend.errors import BackendError, InvalidRequest, PromptTooLong
+from llama_backend.ipc import (
+    HEADER,
+    MAX_FRAME,
+    Accepted,
+    Cancel,
+    Command,
+    Count,
+    Counted,
+    Embed,
+    Event,
+    Forget,
+    Refused,
+    Stop,
+    Submit,
+    decode_command,
+    frame,
+)
+
+LEAVE_SECONDS = 4.5
+"""What states may take to be written at the end; the server kills an engine after 5 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A request whose prompt is known to fit."""
+
+    command: Submit
+    tokens: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A request for embeddings whose texts are known to fit."""
+
+    command: Embed
+    texts: list[list[int]]
+
+
+Job = Prompt | Texts | Cancel | Forget | Stop
+
+
+class Channel:
+    """Frames on a socket; sending is safe from any thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._lock = threading.Lock()
+        self._file = sock.makefile("rb")
+
+    def send(self, event: Event) -> None:
+        data = frame(event)
+        with self._lock:
+            self._sock.sendall(data)
+
+    def receive(self) -> Command | None:
+        """The next command, or None where the other side is gone."""
+        header = self._file.read(HEADER.size)
+        if len(header) < HEADER.size:
+            return None
+        (size,) = HEADER.unpack(header)
+        payload = self._file.read(size) if size <= MAX_FRAME else b""
+        return decode_command(payload) if len(payload) == size else None
+
+
+class Inbox:
+    """Jobs from the reader's thread to the engine's."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[Job] = deque()
+        self._ready = threading.Event()
+
+    def put(self, job: Job) -> None:
+        self._jobs.append(job)
+        self._ready.set()
+
+    def take(self, wait: float | None) -> list[Job]:
+        """All jobs so far; where there is none, what comes within `wait` seconds, None is at least one."""
+        if wait != 0:
+            self._ready.wait(wait)
+        self._ready.clear()
+        jobs = []
+        while self._jobs:
+            jobs.append(self._jobs.popleft())
+        return jobs
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What requests are checked against before they are computed."""
+
+    context: int
+    """Tokens of a prompt and its answer."""
+    embedding_tokens: int
+    """Tokens of one text to embed."""
+    embedding_width: int
+    """Numbers of an embedding."""
+
+
+class Reader(threading.Thread):
+    """Reads commands, tokenises prompts and answers what needs no computing."""
+
+    def __init__(self, channel: Channel, inbox: Inbox, prompts: PromptBuilder, store: KVStore, limits: Limits) -> None:
+        super().__init__(name="reader", daemon=True)
+        self._store = store
+        self._channel = channel
+        self._inbox = inbox
+        self._prompts = prompts
+        self._limits = limits
+
+    def run(self) -> None:
+        """Reads until the other side is gone; the engine ends then, and a step that is long is not waited for."""
+        while (command := self._channel.receive()) is not None:
+            if isinstance(command, Submit | Count | Embed):
+                self._answer(command)
+            else:
+                self._inbox.put(command)
+        self._inbox.put(Stop())
+        sleep(LEAVE_SECONDS)
+        os._exit(0)
+
+    def _answer(self, command: Submit | Count | Embed) -> None:
+        try:
+            match command:
+                case Submit():
+                    self._prepare(command)
+                case Count():
+                    self._count(command)
+                case Embed():
+                    self._tokenize(command)
+        except BackendError as error:
+            self._channel.send(refusal(command.id, error))
+        except Exception as error:  # noqa: BLE001 - a template may raise anything; the thread must go on
+            self._channel.send(refusal(command.id, InvalidRequest(f"the prompt cannot be made: {error!r}")))
+
+    def _prepare(self, command: Submit) -> None:
+        tokens, context = self._tokens(command), self._limits.context
+        if not tokens:
+            raise InvalidRequest("the prompt is empty: it has no tokens", param="prompt")
+        if len(tokens) >= context:
+            raise PromptTooLong.of(len(tokens), context)
+        self._channel.send(Accepted(command.id, len(tokens)))
+        self._store.prefetch(tokens, LEAST_KEPT)
+        self._inbox.put(Prompt(command, tokens))
+
+    def _count(self, command: Count) -> None:
+        tokens = self._tokens(command)
+        ids = tokens if command.return_tokens else None
+        self._channel.send(Counted(id=command.id, count=len(tokens), context=self._limits.context, tokens=ids))
+
+    def _tokens(self, command: Submit | Count) -> list[int]:
+        if command.messages is not None:
+            return self._prompts.chat(command.messages)
+        return self._prompts.text(command.prompt or "")
+
+    def _tokenize(self, command: Embed) -> None:
+        width = self._limits.embedding_width
+        if command.dimensions is not None and command.dimensions > width:
+            text = f"dimensions: {command.dimensions} are asked for, and this model has {width}"
+            raise InvalidRequest(text, param="dimensions")
+        texts = [self._text(f"input[{index}]", text) for index, text in enumerate(command.inputs)]
+        self._channel.send(Accepted(command.id, sum(map(len, texts))))
+        self._inbox.put(Texts(command, texts))
+
+    def _text(self, name: str, text: str | list[int]) -> list[int]:
+        """The tokens of a text to embed, which is called `name` in errors."""
+        try:
+            tokens = self._prompts.text(text)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{name}: {error}", param="input") from error
+        most = self._limits.embedding_tokens
+        if not tokens:
+            raise InvalidRequest(f"{name}: it is empty: it has no tokens", param="input")
+        if len(tokens) > most:
+            why = f"{name} has {len(tokens)} tokens, and an embedding is of {most} at most"
+            raise PromptTooLong(why, param="input", prompt_tokens=len(tokens), context=most)
+        return tokens
+
+
+def refusal(number: int, error: BackendError) -> Refused:
+    details = error.details
+    return Refused(
+        id=number,
+        code=error.code,
+        message=error.message,
+        prompt_tokens=details.get("prompt_tokens"),
+        context=details.get("context"),
+        param=details.get("param"),
+    )

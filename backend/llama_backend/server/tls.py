@@ -1,0 +1,50 @@
+"""TLS for the TCP port, from files that may be replaced while the server runs."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from pathlib import Path
+
+from llama_backend.errors import InvalidRequest
+
+_log = logging.getLogger("llama_backend.server")
+Stamp = tuple[tuple[int, int], ...]
+
+
+class Certificate:
+    """A certificate chain and its key; `context` has them as they were at the last connection but one.
+
+    Raises InvalidRequest where they cannot be used. Files that turn bad change nothing.
+    """
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._files = certificate, key
+        self._stamp = self._look()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.context.sni_callback = self._refresh
+        try:
+            self.context.load_cert_chain(*self._files)
+        except (OSError, ssl.SSLError) as error:
+            reason = getattr(error, "strerror", None) or error
+            text = f"the certificate {certificate} with the key {key} cannot be used: {reason}"
+            raise InvalidRequest(text) from error
+
+    def _refresh(self, _connection: ssl.SSLObject, _name: str | None, context: ssl.SSLContext) -> None:
+        """Is called at each new connection, and loads what has changed for the next one."""
+        stamp = self._look()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            context.load_cert_chain(*self._files)
+            _log.info("the certificate was loaded anew")
+        except (OSError, ssl.SSLError) as error:
+            _log.warning("the new certificate cannot be used: %s", error)
+
+    def _look(self) -> Stamp:
+        try:
+            return tuple((stat.st_mtime_ns, stat.st_ino) for stat in (file.stat() for file in self._files))
+        except OSError:
+            return ()
