@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_backend.engine.devices import Device
-from llama_backend.engine.offload import ContextSize, ModelShape, Offload, compute_bytes, plan_offload, usable
+from llama_backend.engine.devices import Device, usable
+from llama_backend.engine.offload import ContextSize, ModelShape, Offload, compute_bytes, plan_offload
 from llama_backend.errors import DeviceUnavailable
 
 MIB, GIB = 1 << 20, 1 << 30
