@@ -23,6 +23,7 @@ from tests.bench.busy import measure_busy
 from tests.bench.load import run_load
 from tests.bench.programs import Program, free_port, llama_cpp_server, llama_server, ours, reference_folder, running
 from tests.bench.reopening import reopen
+from tests.bench.speculation import speculation
 
 SLOTS, CONTEXT, THREADS, ROUNDS = 16, 1024, 2, 3
 PROMPT_MARKER = b"rite a message"
@@ -103,6 +104,7 @@ def main() -> None:
         print(_server_row(name, figures))
     print(reopen(model.path).row)
     print(measure_busy(model.path, reference).row)
+    print(*speculation(model.path, reference), sep="\n")
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"HOME": home, "XDG_RUNTIME_DIR": home, "LLM_USER_PATH": home}
         _print_commands(model.path, reference)

@@ -90,8 +90,8 @@ class RealBench:
 
 
 @contextmanager
-def runner_of(model: Model, plan: KVPlan) -> Iterator[ModelRunner]:
-    runner = ModelRunner(model, plan, threads=2)
+def runner_of(model: Model, plan: KVPlan, most_drafted: int = 0) -> Iterator[ModelRunner]:
+    runner = ModelRunner(model, plan, threads=2, most_drafted=most_drafted)
     yield runner
     lib.llama_free(runner._context)
 

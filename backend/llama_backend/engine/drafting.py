@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from operator import mul
 
 from llama_backend.engine.acceptance import Acceptance, OwnAcceptance
 from llama_backend.engine.lookup import PromptLookup
 
-LEAST_CHANCE = 0.1
+_LEAST_CHANCE = 0.1
 """A token that is less likely than this to be accepted is not drafted."""
 _LOSS = 0.02
 """The part of its time that speculation may cost a sequence, its own or that of others."""
@@ -59,7 +59,7 @@ class Drafting:
         if not run or limit < 1:
             return Guess()
         each = (self._acceptance.chance(run + index) for index in range(limit))
-        chances = [chance for chance in accumulate(each, mul) if chance >= LEAST_CHANCE]
+        chances = list(takewhile(lambda chance: chance >= _LEAST_CHANCE, accumulate(each, mul)))
         return Guess(self._lookup.draft(len(chances)), chances)
 
     def bears(self, steps: float, expected: float, tokens: int) -> bool:

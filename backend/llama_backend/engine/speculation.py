@@ -19,6 +19,8 @@ _LONGEST = 32
 """Tokens of one draft."""
 _SIZES = frozenset((1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST_DRAFTED))
 """Numbers of drafted tokens that are considered: a few, so that what each costs is soon known."""
+_PAUSE = 16
+"""Steps without drafts after llama.cpp had no room for some."""
 _LEAST_GAIN = 1.05
 """How many times as many tokens a second a step with drafts must promise."""
 
@@ -49,7 +51,7 @@ class Speculator:
         self._is_eog = is_eog
         self._cost = StepCost()
         self._everybody = Acceptance()
-        self._refused = False
+        self._pause = 0
 
     def advance(self, sequence: Sequence, drafted: int | None) -> None:
         """Takes in a token that was appended to a sequence, where `drafted` was what the draft had there."""
@@ -61,9 +63,9 @@ class Speculator:
 
     def extend(self, batch: Batch) -> None:
         """Adds drafts to a batch, if it is one of tokens that are generated and that pays."""
-        refused, self._refused = self._refused, False
+        self._pause = max(self._pause - 1, 0)
         decoding = len(batch.items)
-        if refused or not self._is_on or batch.prefill or not self._cost.knows(decoding):
+        if self._pause or not self._is_on or batch.prefill or not self._cost.knows(decoding):
             return
         room = min(MOST_DRAFTED, self._n_batch - decoding, self._cache.free - decoding)
         guesses = [self._guess(item.sequence, min(_LONGEST, room)) for item in batch.items]
@@ -75,8 +77,8 @@ class Speculator:
         batch.drafted = sum(counts)
 
     def refuse(self) -> None:
-        """Notes that llama.cpp had no room for a batch with drafts: the next has none."""
-        self._refused = True
+        """Notes that llama.cpp had no room for a batch with drafts: the next ones have none."""
+        self._pause = _PAUSE
 
     def observe(self, batch: Batch, seconds: float) -> None:
         """Takes in how long a batch took."""

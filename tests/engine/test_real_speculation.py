@@ -1,0 +1,95 @@
+"""Drafts on the demo model: the same tokens, from fewer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from llama_backend.api import SamplingParams
+from llama_backend.engine.engine import LLMEngine
+from llama_backend.engine.kv_cache import KVCache
+from llama_backend.engine.kv_plan import KVPlan
+from llama_backend.engine.model import Model
+from llama_backend.engine.prompt import PromptBuilder
+from llama_backend.engine.speculation import MOST_DRAFTED
+from tests.engine.fakes import FixedCost
+from tests.engine.test_real_model import SERIES, RealBench, runner_of
+
+MakeBench = Callable[[bool, bool], RealBench]
+LINES = "host = example.org\nport = 8080\nuser = admin\n" * 2 + "host = example"
+
+
+@pytest.fixture
+def make_bench(model: Model) -> Iterator[MakeBench]:
+    """An engine with or without speculation, over one pool or not, where drafts seem to cost nothing."""
+    with ExitStack() as stack:
+
+        def make(speculate: bool, unified: bool) -> RealBench:
+            plan = KVPlan(4, 512, 512 if unified else 2048, unified)
+            runner = stack.enter_context(runner_of(model, plan, MOST_DRAFTED))
+            prompts = PromptBuilder(model.vocab, model.template)
+            cache = KVCache(runner, plan.slots, plan.cells, plan.unified)
+            engine = LLMEngine(runner, cache, model.vocab, plan.context, prompts.remember, speculate=speculate)
+            engine._speculator._cost = FixedCost(0.01)
+            return RealBench(engine, runner, prompts, cache)
+
+        yield make
+
+
+def steps_of(bench: RealBench, prompts: list[str], **sampling: Any) -> int:
+    """Runs all prompts at once; how many steps they took."""
+    for number, prompt in enumerate(prompts):
+        bench.submit(number, prompt, **{"max_tokens": 48, "ignore_eos": True} | sampling)
+    bench.run()
+    return bench.engine.stats().times.steps
+
+
+@pytest.mark.parametrize("unified", [True, False])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {},
+        {"temperature": 0.5, "seed": 3},
+        {"temperature": 0.5, "seed": 4, "mirostat": 2, "mirostat_tau": 1.0},
+        {"repeat_penalty": 1.01, "repeat_last_n": 32},
+        {"grammar": r'root ::= ([a-z]+ (" = " | ".") [a-z0-9]+ "\n"?){4,}'},
+    ],
+    ids=["greedy", "seed", "mirostat", "penalties", "grammar"],
+)
+def test_with_drafts_the_answer_is_the_same_and_takes_fewer_steps(
+    make_bench: MakeBench, unified: bool, sampling: dict[str, Any]
+) -> None:
+    prompt = LINES if "grammar" not in sampling else LINES.removesuffix("host = example")
+    plain, speculative = make_bench(False, unified), make_bench(True, unified)
+    before, after = (steps_of(bench, [prompt], **sampling) for bench in (plain, speculative))
+    assert speculative.texts == plain.texts
+    assert speculative.usages[0].completion_tokens == plain.usages[0].completion_tokens
+    assert after < before / 2
+
+
+@pytest.mark.parametrize("unified", [True, False])
+def test_beside_others_too(make_bench: MakeBench, unified: bool) -> None:
+    plain, speculative = make_bench(False, unified), make_bench(True, unified)
+    prompts = [LINES, *SERIES[:2]]
+    before, after = (steps_of(bench, prompts) for bench in (plain, speculative))
+    assert speculative.texts == plain.texts
+    assert after < before
+
+
+def test_log_probabilities_come_with_each_token(make_bench: MakeBench) -> None:
+    found = []
+    for speculate in (False, True):
+        bench = make_bench(speculate, True)
+        tokens = bench.prompts.text(LINES)
+        bench.engine.submit(1, tokens, SamplingParams(temperature=0, max_tokens=30), is_chat=False, top_logprobs=2)
+        pieces = []
+        while bench.engine.busy:
+            pieces += bench.engine.step().pieces
+        found.append([entry for piece in pieces for entry in piece.logprobs or []])
+    plain, speculative = found
+    assert [entry.token for entry in speculative] == [entry.token for entry in plain]
+    for one, other in zip(plain, speculative, strict=True):
+        assert other.logprob == pytest.approx(one.logprob, abs=0.1)
