@@ -38,8 +38,8 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def ours(model: Path, slots: int | None, context: int, threads: int, port: int, **options: Any) -> Program:
-    """Our server; `options` are others of its EngineConfig."""
+def ours(model: Path, slots: int | None, context: int, threads: int | None, port: int, **options: Any) -> Program:
+    """Our server; `threads` None lets it choose, `options` are others of its EngineConfig."""
     engine = EngineConfig(path=str(model), slots=slots, context=context, threads=threads, **options)
     config = ServerConfig(model="m", engine=engine, host="127.0.0.1", port=port)
     command = [sys.executable, "-m", "llama_backend.server", msgspec.json.encode(config).decode()]
