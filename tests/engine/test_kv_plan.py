@@ -32,6 +32,9 @@ def plan(memory: int = 16 * GIB, trained: int = 4096, **config: Any) -> KVPlan:
         ({"slots": 3}, 4096, KVPlan(3, 4096, 8192, True)),
         ({"slots": 16, "context": 512}, 4096, KVPlan(16, 512, 8192, False)),
         ({"slots": 17, "context": 512}, 4096, KVPlan(17, 512, 8192, True)),
+        ({"kv_cells": 6000}, 4096, KVPlan(4, 4096, 6144, True)),
+        ({"slots": 16, "context": 2048, "kv_cells": 2000}, 4096, KVPlan(16, 2048, 2048, True)),
+        ({"slots": 16, "context": 2048, "kv_cells": 500}, 4096, KVPlan(16, 2048, 2048, True)),
     ],
 )
 def test_plans(config: dict[str, Any], trained: int, expected: KVPlan) -> None:

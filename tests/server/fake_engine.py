@@ -242,8 +242,8 @@ class FakeEngine:
         after = len(self._running), len(self._waiting)
         if self._pieces or before != after:
             self._steps += 1
-            self.send(StepDone(pieces=self._pieces, running=after[0], waiting=after[1]))
             self.send(self._stats())
+            self.send(StepDone(pieces=self._pieces, running=after[0], waiting=after[1]))
             self._pieces = []
 
     def _stats(self) -> Stats:
