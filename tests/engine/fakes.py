@@ -14,8 +14,8 @@ from random import Random
 
 from llama_backend.account import LOCAL, Account
 from llama_backend.api import SamplingParams
-from llama_backend.engine.engine import LLMEngine, NoRoom
-from llama_backend.engine.kv_cache import LEAST_KEPT, KVCache
+from llama_backend.engine.engine import LLMEngine
+from llama_backend.engine.kv_cache import LEAST_KEPT, KVCache, NoRoom
 from llama_backend.engine.kv_files import Bytes
 from llama_backend.engine.kv_store import KVStore
 from llama_backend.engine.sampler import SamplerChain

@@ -19,7 +19,7 @@ def learned(others: Acceptance, run: int, hits: int, misses: int) -> OwnAcceptan
 
 
 def test_a_longer_run_is_trusted_more_from_the_beginning() -> None:
-    own = OwnAcceptance(Acceptance())
+    own = OwnAcceptance(Acceptance.by_run())
     chances = [own.chance(run) for run in (1, 3, 4, 8, 16, 48)]
     assert chances == sorted(chances)
     assert chances[0] < 0.6 < 0.95 < chances[-1]
@@ -27,28 +27,28 @@ def test_a_longer_run_is_trusted_more_from_the_beginning() -> None:
 
 @pytest.mark.parametrize(("hits", "misses"), [(400, 0), (0, 400), (300, 100)])
 def test_what_is_seen_often_is_believed(hits: int, misses: int) -> None:
-    others = Acceptance()
+    others = Acceptance.by_run()
     for index in range(hits + misses):
         others.learn(10, index % (hits + misses) < hits if not (hits and misses) else index % 4 != 0)
     assert 1 - others.miss(10) == pytest.approx(hits / (hits + misses), abs=0.04)
-    assert others.miss(3) == Acceptance().miss(3), "other runs are not touched"
+    assert others.miss(3) == Acceptance.by_run().miss(3), "other runs are not touched"
 
 
 def test_a_sequence_that_is_right_more_often_than_others_is_trusted_more() -> None:
-    others = Acceptance()
+    others = Acceptance.by_run()
     good, bad = learned(others, 5, 30, 0), learned(others, 5, 0, 30)
     assert good.chance(20) > OwnAcceptance(others).chance(20) > bad.chance(20)
 
 
 def test_a_new_sequence_starts_from_what_others_have_shown() -> None:
-    others = Acceptance()
+    others = Acceptance.by_run()
     learned(others, 5, 0, 100)
     assert OwnAcceptance(others).chance(5) < 0.2
 
 
 @given(tries)
 def test_a_chance_is_a_probability(tries: list[tuple[int, bool]]) -> None:
-    own = OwnAcceptance(Acceptance())
+    own = OwnAcceptance(Acceptance.by_run())
     for run, hit in tries:
         own.learn(run, hit)
         assert 0 <= own.chance(run) <= 1

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from llama_backend.api import SamplingParams
+from llama_backend.engine.binding import lib
+from llama_backend.engine.draft_model import DraftModel
+from llama_backend.engine.draft_runner import DraftRunner, check_draft_model
 from llama_backend.engine.engine import LLMEngine
 from llama_backend.engine.kv_cache import KVCache
 from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.model import Model
 from llama_backend.engine.prompt import PromptBuilder
 from llama_backend.engine.speculation import MOST_DRAFTED
+from llama_backend.errors import ModelUnreadable
 from tests.engine.fakes import FixedCost
 from tests.engine.test_real_model import SERIES, RealBench, runner_of
 
@@ -93,3 +99,27 @@ def test_log_probabilities_come_with_each_token(make_bench: MakeBench) -> None:
     assert [entry.token for entry in speculative] == [entry.token for entry in plain]
     for one, other in zip(plain, speculative, strict=True):
         assert other.logprob == pytest.approx(one.logprob, abs=0.1)
+
+
+def test_a_model_guesses_for_itself(model: Model, make_bench: MakeBench) -> None:
+    plain, speculative = make_bench(False, True), make_bench(True, True)
+    with ExitStack() as stack:
+        runner = DraftRunner(model, KVPlan(4, 512, 512, True), 2, model.vocab.size)
+        stack.callback(lib.llama_free, runner._context)
+        speculative.engine._speculator._model = DraftModel(runner, 4)
+        before, after = (steps_of(bench, [SERIES[0]], max_tokens=24) for bench in (plain, speculative))
+    assert speculative.texts == plain.texts
+    assert after < before / 2
+
+
+def test_a_model_with_another_vocabulary_cannot_guess(model: Model) -> None:
+    check_draft_model(model, model, "same")
+    other = SimpleNamespace(can_cut=True, has_whole_states=True, vocab=replace(model.vocab, size=32_000))
+    with pytest.raises(ModelUnreadable, match=r"small.gguf: .* 32000 tokens, and that of the model 49152"):
+        check_draft_model(model, cast(Model, other), "small.gguf")
+    other.vocab = replace(model.vocab, piece=lambda token: b"x" if token == 70 else model.vocab.piece(token))
+    with pytest.raises(ModelUnreadable, match=r"token 70 of its vocabulary is b'x'"):
+        check_draft_model(model, cast(Model, other), "small.gguf")
+    other.can_cut = False
+    with pytest.raises(ModelUnreadable, match="cannot be taken back"):
+        check_draft_model(model, cast(Model, other), "small.gguf")

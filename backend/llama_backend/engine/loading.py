@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from llama_backend.engine.binding import LIBRARY, LlamaLog
+from llama_backend.engine.draft_model import DraftModel
 from llama_backend.engine.engine import LLMEngine
 from llama_backend.engine.kv_cache import KVCache
 from llama_backend.engine.kv_files import StateFolder
@@ -75,9 +76,24 @@ def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, gu
     channel.send(_ready(model, plan, tuning))
     outbox = Outbox(channel.send, overlaps=offload is not None and offload.is_whole)
     runner.meanwhile = outbox.flush
-    engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard, speculate)
+    draft = _load_draft_model(config, model, plan, tuning.threads, log) if speculate else None
+    engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard, speculate, draft)
     embedder = Embedder(lambda: EmbeddingContext(model, room, tuning.threads), model.pooling, guard)
     return Loaded(engine, embedder, prompts, store, tuning, outbox)
+
+
+def _load_draft_model(
+    config: EngineConfig, model: Model, plan: KVPlan, threads: int, log: LlamaLog
+) -> DraftModel | None:
+    if config.draft_model is None:
+        return None
+    from llama_backend.engine.draft_runner import DraftRunner, check_draft_model
+
+    small = Model(config.draft_model, None, log)
+    check_draft_model(model, small, config.draft_model)
+    runner = DraftRunner(small, plan, threads, model.vocab.size)
+    runner.warm_up(small.vocab.bos or 0)
+    return DraftModel(runner, plan.slots)
 
 
 def _ready(model: Model, plan: KVPlan, tuning: Tuning) -> Ready:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import takewhile
+from time import perf_counter
 
 from llama_backend.engine.acceptance import Acceptance
 from llama_backend.engine.budget import PrefillBudget
+from llama_backend.engine.draft_model import DraftModel
 from llama_backend.engine.drafting import Drafting, Guess
 from llama_backend.engine.kv_cache import KVCache
 from llama_backend.engine.scheduler import Batch
@@ -21,6 +23,8 @@ _SIZES = frozenset((1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST_DRAFTED))
 """Numbers of drafted tokens that are considered: a few, so that what each costs is soon known."""
 _PAUSE = 16
 """Steps without drafts after llama.cpp had no room for some."""
+_DEPTHS = (1, 2, 3, 4, 6, 8, 12, 16)
+"""Tokens of a draft model's draft that are considered."""
 _LEAST_GAIN = 1.05
 """How many times as many tokens a second a step with drafts must promise."""
 
@@ -42,6 +46,7 @@ class Speculator:
         n_batch: int,
         is_eog: Callable[[int], bool],
         is_on: bool,
+        model: DraftModel | None = None,
     ) -> None:
         self._is_on = is_on and cache.can_share
         self._cache = cache
@@ -50,16 +55,17 @@ class Speculator:
         self._n_batch = n_batch
         self._is_eog = is_eog
         self._cost = StepCost()
-        self._everybody = Acceptance()
+        self._everybody = Acceptance.by_run()
+        self._model = model
+        self._by_model = Acceptance.by_probability()
         self._pause = 0
 
     def advance(self, sequence: Sequence, drafted: int | None) -> None:
         """Takes in a token that was appended to a sequence, where `drafted` was what the draft had there."""
         if sequence.drafting is not None:
-            sequence.drafting.advance()
-            sequence.drafting.accepted += sequence.tokens[-1] == drafted
+            sequence.drafting.advance(sequence.tokens[-1], drafted)
         elif self._is_on and sequence.remaining != 0:
-            sequence.drafting = Drafting(sequence.tokens, self._everybody)
+            sequence.drafting = Drafting(sequence.tokens, self._everybody, self._by_model)
 
     def extend(self, batch: Batch) -> None:
         """Adds drafts to a batch, if it is one of tokens that are generated and that pays."""
@@ -68,8 +74,11 @@ class Speculator:
         if self._pause or not self._is_on or batch.prefill or not self._cost.knows(decoding):
             return
         room = min(MOST_DRAFTED, self._n_batch - decoding, self._cache.free - decoding)
-        guesses = [self._guess(item.sequence, min(_LONGEST, room)) for item in batch.items]
-        counts = self._plan([item.sequence for item in batch.items], guesses, room)
+        sequences = [item.sequence for item in batch.items]
+        guesses = [self._look_up(sequence, min(_LONGEST, room)) for sequence in sequences]
+        if self._model is not None:
+            self._ask(self._model, sequences, guesses, room)
+        counts = self._plan(sequences, guesses, room)
         for item, guess, count in zip(batch.items, guesses, counts, strict=True):
             if count and item.sequence.drafting is not None:
                 item.draft = guess.tokens[:count]
@@ -93,15 +102,55 @@ class Speculator:
             if item.sequence.drafting is not None:
                 item.sequence.drafting.settle(steps, len(item.sequence.tokens) - had)
 
-    def _guess(self, sequence: Sequence, limit: int) -> Guess:
+    def _look_up(self, sequence: Sequence, limit: int) -> Guess:
         if sequence.drafting is None:
             return Guess()
+        return self._without_end(sequence.drafting.guess(min(limit, self._left(sequence))))
+
+    def _left(self, sequence: Sequence) -> int:
+        """How many tokens a draft may have at most: one more is sampled behind it."""
         left = self._context - len(sequence.tokens)
-        if sequence.remaining is not None:
-            left = min(left, sequence.remaining)
-        guess = sequence.drafting.guess(min(limit, left - 1))
+        return (left if sequence.remaining is None else min(left, sequence.remaining)) - 1
+
+    def _without_end(self, guess: Guess) -> Guess:
         tokens = list(takewhile(lambda token: not self._is_eog(token), guess.tokens))
         return Guess(tokens, guess.chances[: len(tokens)])
+
+    def _ask(self, model: DraftModel, sequences: list[Sequence], guesses: list[Guess], room: int) -> None:
+        """Has the draft model guess for those for whom nothing likely was found, where that is expected to pay."""
+        asked = [index for index, guess in enumerate(guesses) if sum(guess.chances) < 1]
+        behind = [sequences[index] for index in asked if model.is_behind(sequences[index])]
+        depth = self._depth(model, sequences, asked, room)
+        if not depth or not all(sequence.drafting for sequence in sequences):
+            return
+        if behind:
+            model.catch_up(behind[0])
+            return
+        begin = perf_counter()
+        limits = [min(depth, self._left(sequences[index])) for index in asked]
+        drafts = model.guess([sequences[index] for index in asked], limits)
+        steps = (perf_counter() - begin) / self._cost.seconds(len(sequences))
+        for sequence in sequences:
+            if sequence.drafting is not None:
+                sequence.drafting.charge(steps)
+        for index, draft in zip(asked, drafts, strict=True):
+            drafting = sequences[index].drafting
+            if drafting is not None:
+                guesses[index] = self._without_end(drafting.weigh(draft))
+
+    def _depth(self, model: DraftModel, sequences: list[Sequence], asked: list[int], room: int) -> int:
+        """How many tokens the draft model is to guess for each that is asked for; 0 where that does not pay."""
+        chosen, best = 0, _LEAST_GAIN * len(sequences)
+        for depth in _DEPTHS if asked else ():
+            drafted = depth * len(asked)
+            steps = self._steps(len(sequences), drafted, model.seconds(len(asked), depth))
+            expected = [1.0] * len(sequences)
+            for index in asked:
+                drafting = sequences[index].drafting
+                expected[index] += drafting.hope(depth) if drafting is not None else 0.0
+            if drafted <= room and sum(expected) > best * steps and self._bear(sequences, expected, steps):
+                chosen, best = depth, sum(expected) / steps
+        return chosen
 
     def _plan(self, sequences: list[Sequence], guesses: list[Guess], room: int) -> list[int]:
         """How many tokens of each guess are worth computing along; the likeliest come first."""
@@ -120,9 +169,9 @@ class Speculator:
                     chosen, best = counts.copy(), sum(expected) / steps
         return chosen
 
-    def _steps(self, decoding: int, drafted: int) -> float:
-        """What a step takes as a multiple of one without drafts; infinity where it is too long to wait for."""
-        seconds = self._cost.seconds(decoding + drafted)
+    def _steps(self, decoding: int, drafted: int, more: float = 0.0) -> float:
+        """What a step and `more` seconds take as a multiple of a plain step; infinity where that is too long."""
+        seconds = self._cost.seconds(decoding + drafted) + more
         if seconds > self._budget.longest(beside=decoding > 1):
             return float("inf")
         return seconds / self._cost.seconds(decoding)

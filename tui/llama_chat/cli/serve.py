@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 @setting("kv_cache_size", "--kv-cache-size", metavar="MIB", help="Most of them on disk, 2048; 0 keeps none.")
 @setting("kv_cache_ram", "--kv-cache-ram", metavar="MIB", help="Most of them in RAM beside the context, 256.")
 @setting("speculation", "--speculation", metavar="auto|off", help="Guess repeated text ahead where that pays, auto.")
+@setting(
+    "draft_model", "--draft-model", metavar="NAME|PATH", help="Smaller model of the same vocabulary that guesses too."
+)
 @setting("request_timeout", "--request-timeout", metavar="SECONDS", help="Most that a request may take; 0: no limit.")
 @setting("resume_grace", "--resume-grace", metavar="SECONDS", help="How long an answer waits for a lost client, 30.")
 @setting("drain", "--drain", metavar="SECONDS", help="How long running answers may go on after SIGTERM, 30.")
