@@ -117,25 +117,33 @@ class Speculator:
         return Guess(tokens, guess.chances[: len(tokens)])
 
     def _ask(self, model: DraftModel, sequences: list[Sequence], guesses: list[Guess], room: int) -> None:
-        """Has the draft model guess for those for whom nothing likely was found, where that is expected to pay."""
+        """Has the draft model guess for those for whom nothing likely was found, where that is expected to pay.
+
+        Where it has yet to read a prompt it reads on in that instead; only others count the time for it as lost.
+        """
         asked = [index for index, guess in enumerate(guesses) if sum(guess.chances) < 1]
-        behind = [sequences[index] for index in asked if model.is_behind(sequences[index])]
         depth = self._depth(model, sequences, asked, room)
-        if not depth or not all(sequence.drafting for sequence in sequences):
-            return
-        if behind:
-            model.catch_up(behind[0])
+        if not depth:
             return
         begin = perf_counter()
-        limits = [min(depth, self._left(sequences[index])) for index in asked]
-        drafts = model.guess([sequences[index] for index in asked], limits)
+        behind = next((sequences[index] for index in asked if model.is_behind(sequences[index])), None)
+        if behind is not None:
+            model.catch_up(behind)
+        else:
+            self._guess(model, sequences, guesses, asked, depth)
         steps = (perf_counter() - begin) / self._cost.seconds(len(sequences))
         for sequence in sequences:
-            if sequence.drafting is not None:
+            if sequence.drafting is not None and sequence is not behind:
                 sequence.drafting.charge(steps)
+
+    def _guess(
+        self, model: DraftModel, sequences: list[Sequence], guesses: list[Guess], asked: list[int], depth: int
+    ) -> None:
+        limits = [min(depth, self._left(sequences[index])) for index in asked]
+        drafts = model.guess([sequences[index] for index in asked], limits)
         for index, draft in zip(asked, drafts, strict=True):
             drafting = sequences[index].drafting
-            if drafting is not None:
+            if drafting is not None and draft:
                 guesses[index] = self._without_end(drafting.weigh(draft))
 
     def _depth(self, model: DraftModel, sequences: list[Sequence], asked: list[int], room: int) -> int:
