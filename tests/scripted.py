@@ -49,10 +49,14 @@ class ScriptedBackend:
     path: Path | None = None
     """The Unix socket to listen on; None is TCP."""
     model: str = MODEL
+    others: list[str] = field(default_factory=list)
+    """Models besides that requests may name."""
     active: int = 0
     """Requests at work, as the status tells them."""
     has_status: bool = True
     """Whether it has our route for that, which other servers lack."""
+    is_foreign: bool = False
+    """Whether it is as vLLM is: without any of our routes and fields, and strict about the model's name."""
     scripts: deque[Script] = field(default_factory=deque)
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
@@ -67,13 +71,11 @@ class ScriptedBackend:
 
     def __enter__(self) -> Self:
         self._socket = self._bind()
-        routes = [
-            Route("/v1/chat/completions", self._chat, methods=["POST"]),
-            Route("/v1/tokenize", self._tokenize, methods=["POST"]),
-            Route("/v1/models", self._models),
-            Route("/v1/kv-states", self._forget, methods=["DELETE"]),
-        ]
-        if self.has_status:
+        routes = [Route("/v1/chat/completions", self._chat, methods=["POST"]), Route("/v1/models", self._models)]
+        if not self.is_foreign:
+            routes.append(Route("/v1/tokenize", self._tokenize, methods=["POST"]))
+            routes.append(Route("/v1/kv-states", self._forget, methods=["DELETE"]))
+        if self.has_status and not self.is_foreign:
             routes.append(Route("/v1/status", self._status))
         config = uvicorn.Config(Starlette(routes=routes), log_level="critical", lifespan="off", ws="none")
         self._server = uvicorn.Server(config)
@@ -105,6 +107,9 @@ class ScriptedBackend:
     async def _chat(self, request: Request) -> Response:
         self.requests.append(await request.json())
         self.keys.append(request.headers.get("authorization"))
+        if self.is_foreign and self.requests[-1].get("model") != self.model:
+            error = {"message": "The model does not exist.", "type": "NotFoundError", "param": None, "code": 404}
+            return JSONResponse({"object": "error", "error": error}, 404)
         script = self.scripts.popleft() if self.scripts else Script()
         if script.status != 200:
             return JSONResponse({"error": script.error}, script.status)
@@ -123,7 +128,8 @@ class ScriptedBackend:
         if script.error:
             yield _event({"error": script.error})
             return
-        yield _chunk(choices=[_choice({}, script.finish_reason)], timings={"predicted_n": len(script.pieces)}, seed=7)
+        facts = {} if self.is_foreign else {"timings": {"predicted_n": len(script.pieces)}, "seed": 7}
+        yield _chunk(choices=[_choice({}, script.finish_reason)], **facts)
         yield _chunk(choices=[], usage=_usage(len(script.pieces)))
         yield b"data: [DONE]\n\n"
 
@@ -135,6 +141,9 @@ class ScriptedBackend:
         return JSONResponse({"count": count, "context": CONTEXT, "remaining": remaining, "fits": remaining > 0})
 
     async def _models(self, _: Request) -> Response:
+        if self.is_foreign:
+            theirs = {"id": self.model, "object": "model", "created": 1, "owned_by": "vllm", "max_model_len": 4096}
+            return JSONResponse({"object": "list", "data": [theirs | {"parent": None, "permission": [{}]}]})
         meta = {"context": CONTEXT, "size": 92_000_000, "quantization": "Q4_1", "architecture": "llama"}
         return JSONResponse({"object": "list", "data": [{"id": self.model, "meta": meta}]})
 
@@ -144,7 +153,7 @@ class ScriptedBackend:
 
     async def _status(self, _: Request) -> Response:
         facts = {"pid": 1, "uptime": 61.0, "log": "/nowhere/backend.log", "context": CONTEXT, "slots": 4}
-        more = {"rss": 250_000_000, "threads": 2, "active": self.active}
+        more = {"rss": 250_000_000, "threads": 2, "active": self.active, "models": [self.model, *self.others]}
         kept = {"states": 2, "ram_bytes": 0, "ram_limit": 1000, "disk_bytes": 46_100_000, "disk_limit": 2_000_000_000}
         store = {"kv_store": {**kept, "folder": "/nowhere/kv-states"}}
         return JSONResponse({"state": "ready", "model": self.model, **facts, **more, **store})

@@ -72,6 +72,31 @@ async def test_a_port_forward_that_dies_in_mid_answer(tmp_path: Path, monkeypatc
     assert len(cluster.forwards) == 4
 
 
+async def test_a_connection_that_is_closed_under_an_answer(tmp_path: Path) -> None:
+    """As the chat does when it finds out first that the backend does not answer."""
+    text = "delay=0.01 " + " ".join(f"w{number}" for number in range(20))
+    with serving(fake_config(tmp_path, host="127.0.0.1", port=free_port()), tmp_path) as server:
+        server.wait_state("ready")
+        came, connection = "", RemoteConnection(Settings(), UrlRoad(server.url, None), "there")
+        async with aclosing(connection):
+            async for delta in connection.chat(ChatRequest(messages=[ChatMessage("user", text)])):
+                came += delta.text
+                if came.endswith(("w5", "w10")):
+                    await connection.aclose()
+    assert came == text
+
+
+async def test_stopping_on_purpose_ends_the_work_at_once(tmp_path: Path) -> None:
+    with serving(fake_config(tmp_path, host="127.0.0.1", port=free_port()), tmp_path) as server:
+        server.wait_state("ready")
+        async with aclosing(RemoteConnection(Settings(), UrlRoad(server.url, None), "there")) as connection:
+            deltas = connection.chat(ChatRequest(messages=[ChatMessage("user", "words=1000 delay=0.05")]))
+            await anext(deltas)
+            assert server.status().active == 1
+            await deltas.aclose()
+            server.wait_idle(1)
+
+
 def check(server: ServerProcess, questions: list[str], answers: list[list[Delta]]) -> None:
     for text, deltas in zip(questions, answers, strict=True):
         assert "".join(delta.text for delta in deltas) == text

@@ -124,6 +124,16 @@ async def test_a_backend_at_work_with_another_model_stays(launcher: Launcher, so
     assert launcher.stopped == []
 
 
+async def test_a_backend_that_serves_the_wanted_model_among_others_stays(
+    launcher: Launcher, sockets: list[Path]
+) -> None:
+    with both(sockets, model="another", others=[MODEL]):
+        connection = local()
+        assert (await connection.status()).model == "another"
+        await connection.aclose()
+    assert launcher.stopped == []
+
+
 async def test_the_status_is_that_of_the_wanted_model(launcher: Launcher, sockets: list[Path]) -> None:
     connection = local()
     with both(sockets, model="another"):

@@ -286,22 +286,27 @@ class ModelMeta(Struct, frozen=True, kw_only=True):
     path: str | None = None
 
 
+OURS = "llama-chat"
+"""Who owns the models of our own backend."""
+State = Literal["loading", "ready", "restarting", "failed", "draining"]
+ModelState = State | Literal["unloaded"]
+
+
 class ModelInfo(Struct, frozen=True, kw_only=True):
     """One model of `GET /v1/models`."""
 
     id: str
     object: str = "model"
     created: int = 0
-    owned_by: str = "llama-chat"
+    owned_by: str = OURS
     meta: ModelMeta | None = None
+    state: ModelState | None = None
+    """Whether it is loaded."""
 
 
 class ModelList(Struct, frozen=True):
     data: list[ModelInfo]
     object: str = "list"
-
-
-State = Literal["loading", "ready", "restarting", "failed", "draining"]
 
 
 class StepTimes(Struct, frozen=True):
@@ -403,6 +408,10 @@ class BackendStatus(Struct, frozen=True, kw_only=True):
     """Sequences that have a slot."""
     waiting: int = 0
     """Sequences that wait for one."""
+    models: list[str] = []
+    """Names of all models that requests may name."""
+    loaded: list[str] = []
+    """Names of the models that are loaded or being loaded."""
     active: int = 0
     """Requests that have not ended, in whatever state."""
     restarts: int = 0

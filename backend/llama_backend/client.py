@@ -161,9 +161,9 @@ class Client:
         except httpx2.TimeoutException as error:
             raise ConnectionLost(f"the backend at {self.address} does not answer in time") from error
         except httpx2.TransportError as error:
-            raise ConnectionLost(f"the connection to {self.address} broke: {error or type(error).__name__}") from error
+            raise ConnectionLost(f"the connection to {self.address} broke: {_reason(error)}") from error
         except (httpx2.RequestError, httpx2.InvalidURL) as error:
-            raise Unreachable(f"{self.address} cannot be asked: {error or type(error).__name__}") from error
+            raise Unreachable(f"{self.address} cannot be asked: {_reason(error)}") from error
         except msgspec.MsgspecError as error:
             raise BackendError(f"the backend at {self.address} answered something else: {error}") from error
 
@@ -171,6 +171,10 @@ class Client:
 RESUMABLE = "X-Resumable"
 """The header that names an answer which can be taken up again; its answer says for how many seconds."""
 _JSON = {"Content-Type": "application/json"}
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _base_url(url: str) -> httpx2.URL:

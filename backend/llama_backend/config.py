@@ -17,6 +17,12 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     model: str
     """The name under which the model is served."""
     engine: EngineConfig
+    models_folder: str | None = None
+    """Where other models are that requests may name; they are loaded when they are asked for."""
+    models_max: int | None = None
+    """Most models that are loaded at the same time; None serves `model` alone."""
+    model_idle: float | None = None
+    """Seconds without a request after which a model is unloaded; None is never."""
     host: str | None = None
     """Address for TCP; None listens on the socket only."""
     port: int = 8080

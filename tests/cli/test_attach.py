@@ -45,10 +45,10 @@ def test_the_chat_opens_on_a_backend_elsewhere(elsewhere: ScriptedBackend) -> No
 def test_ask_knows_the_same_targets(
     elsewhere: ScriptedBackend, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "key").write_text("of the file\n")
+    (tmp_path / "key").write_text("of-the-file\n")
     config.write_text(f'[targets.work]\nurl = "{elsewhere.url}"\nkey_file = "{tmp_path / "key"}"\n')
     assert run("ask", "--target", "work", "hi").out == b"Hello, world!\n"
-    assert elsewhere.keys == ["Bearer of the file"]
+    assert elsewhere.keys == ["Bearer of-the-file"]
     assert json.loads(run("status", "--target", "work", "--json").out)["address"] == elsewhere.url
     assert json.loads(run("models", "--target", "work", "--json").out)[0]["name"] == "scripted"
 

@@ -29,7 +29,9 @@ _VALUES: list[Any] = [
         {"a": {"b": []}},
     ),
 ]
+_PATHS = [CHAT, CHAT, "/v1/completions", "/v1/tokenize", "/v1/embeddings"]
 _NAMES = [
+    *("input", "encoding_format", "dimensions", "timeout"),
     *("messages", "prompt", "model", "stream", "stream_options", "n", "logprobs", "response_format", "tools"),
     *("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_last_n", "frequency_penalty", "seed"),
     *("logit_bias", "stop", "max_tokens", "max_completion_tokens", "ignore_eos", "echo", "suffix", "unknown"),
@@ -46,7 +48,7 @@ def value(rng: random.Random, depth: int = 0) -> Any:
 
 
 def body(rng: random.Random) -> bytes:
-    fields = chat("a") | {"prompt": "a"} if rng.random() < 0.7 else {}
+    fields = chat("a") | {"prompt": "a", "input": "a"} if rng.random() < 0.7 else {}
     fields |= {rng.choice(_NAMES): value(rng) for _ in range(rng.randrange(1, 4))}
     text = bytearray(json.dumps(fields).encode())
     for _ in range(rng.choice([0, 0, 0, 1, 3])):
@@ -60,7 +62,7 @@ def test_random_bodies(shared: ServerProcess) -> None:
     seen = set()
     with shared.http() as client:
         for _ in range(ROUNDS):
-            content, path = body(rng), rng.choice([CHAT, CHAT, "/v1/completions", "/v1/tokenize"])
+            content, path = body(rng), rng.choice(_PATHS)
             answer = client.post(path, content=content)
             seen.add(answer.status_code)
             assert answer.status_code in (200, 400, 404), (path, content, answer.text)

@@ -10,8 +10,11 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from llama_backend.api import GPUShare, Timings, TuningStatus
 from llama_backend.ipc import Piece
 from llama_backend.server.meter import Meter, Stopwatch
+from llama_backend.server.metrics import _write_tuning
+from llama_backend.server.prometheus import Page
 from tests.server.conftest import Serve
 from tests.server.fake_engine import FakeModel
 from tests.server.harness import CHAT, MODEL, ServerProcess, chat, free_port, until
@@ -146,10 +149,38 @@ def test_being_watched_keeps_no_server_alive(serve: Serve) -> None:
     until(ended, 10, "the end of an idle server")
 
 
+def test_how_it_computes_and_what_gpus_take() -> None:
+    gpu = GPUShare(name="CUDA0", description="x", layers=9, weights=5, kv=3, compute=2, free=99)
+    tuning = TuningStatus(
+        threads=3,
+        threads_most=4,
+        threads_fixed=False,
+        thread_changes=2,
+        flash_attention=True,
+        kv_unified=True,
+        kv_type="f16",
+        kv_cells=8,
+        kv_bytes=16,
+        batch=4,
+        ubatch=4,
+        gpu_layers=9,
+        layers=9,
+        gpu_layers_fixed=False,
+        gpus=[gpu],
+    )
+    page = Page("")
+    _write_tuning(page, tuning, {"model": "m"})
+    text = page.content.decode()
+    for line in ("threads", "thread_changes_total", "gpu_layers", "kv_bytes"):
+        assert f'\n{line}{{model="m"}} ' in f"\n{text}"
+    assert 'gpu_memory_bytes{model="m",gpu="CUDA0",part="kv"} 3' in text
+
+
 def test_a_stopwatch_tells_answers_apart() -> None:
     meter = Meter()
     with Stopwatch(meter) as watch:
         for number in (1, 2, 1, 2, 1):
             watch(Piece(number, "x"), 1e9)
-        watch(Piece(1, "", "stop"), 1e9)
+        watch(Piece(1, "", "stop", timings=Timings(draft_n=5, draft_n_accepted=4)), 1e9)
+    assert (meter.drafted, meter.drafts_accepted) == (5, 4)
     assert (meter.first_token.count, meter.gap.count, dict(meter.outcomes)) == (2, 3, {"stop": 1})

@@ -172,8 +172,10 @@ async def test_what_the_road_tells_is_shown() -> None:
     backend.tell("reconnecting", "the connection broke")
     backend.tell("reconnecting", "")
     assert watch.backend.state.reason == "the connection broke"
+    backend.tell("waiting for a pod", "")
+    backend.tell("reconnecting", "")
     backend.tell("reached", "")
-    assert watch.phases == ["ready", "reconnecting", "ready"]
+    assert watch.phases == ["ready", "reconnecting", "waiting for a pod", "ready"]
 
 
 async def test_after_a_break_elsewhere_it_reconnects() -> None:

@@ -98,6 +98,10 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """The most tokens that are computed at once in a step; None is 128, and 512 on a GPU."""
     idle_exit: Annotated[float, Meta(ge=0, le=1e9)] | None = None
     """Seconds without a request until a backend ends, 0 is never; None is 600 in the background, else never."""
+    models_max: Annotated[int, Meta(ge=1, le=256)] | None = None
+    """Most models that `serve` keeps loaded; requests may then name any installed one. None serves one alone."""
+    model_idle: Annotated[float, Meta(ge=0, le=1e9)] | None = None
+    """Seconds without a request until `serve` unloads a model; 0 is never, the default."""
     request_timeout: Annotated[float, Meta(ge=0, le=1e6)] | None = None
     """Most seconds that `serve` lets a request take; 0 is no limit, the default."""
     resume_grace: Annotated[float, Meta(ge=0, le=86_400)] = 30.0

@@ -82,7 +82,7 @@ class LocalConnection:
     async def status(self) -> BackendStatus:
         """As Client.status; a backend that serves another model is replaced first, unless it is at work."""
         found = await (await self._connected()).status()
-        if found.model == self.model:
+        if found.model == self.model or self.model in found.models:
             return found
         await self._dismiss(found)
         await self.aclose()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from llama_backend.errors import BackendError, ConnectionLost, NotFound, Unavailable, Unreachable
+from llama_backend.api import OURS
+from llama_backend.errors import BackendError, ConnectionLost, ModelNotFound, NotFound, Unavailable, Unreachable
 from llama_backend.position import Position
 from llama_chat.backoff import Backoff
 from llama_chat.errors import PodPending
@@ -41,6 +42,8 @@ class RemoteConnection:
         self._opening = asyncio.Lock()
         self._was_reached = False
         self._listener: Tell | None = None
+        self._their_model: str | None = None
+        """The first model of a server of another make; empty with ours, None before it was asked."""
 
     @property
     def model(self) -> str:
@@ -61,10 +64,12 @@ class RemoteConnection:
         try:
             while not is_complete:
                 try:
-                    async with self._client() as client, aclosing(client.chat(request, position)) as deltas:
-                        async for delta in deltas:
-                            self._progress(backoff)
-                            yield delta
+                    async with self._client() as client:
+                        request = await self._named(client, request)
+                        async with aclosing(client.chat(request, position)) as deltas:
+                            async for delta in deltas:
+                                self._progress(backoff)
+                                yield delta
                     is_complete = True
                 except (Unreachable, Unavailable, NotFound) as error:
                     await self._recover(backoff, position, error)
@@ -91,7 +96,18 @@ class RemoteConnection:
             await client.aclose()
         await self._road.close()
 
+    async def _named(self, client: Client, request: ChatRequest) -> ChatRequest:
+        """The request with a model's name: ours takes one without, servers of other makes may not."""
+        if request.model:
+            return request
+        if self._their_model is None:
+            with suppress(NotFound, ModelNotFound):
+                models = await client.models()
+                self._their_model = "" if not models or models[0].owned_by == OURS else models[0].id
+        return structs.replace(request, model=self._their_model or "")
+
     def _progress(self, backoff: Backoff) -> None:
+        self._was_reached = True
         if backoff.is_trying:
             backoff.succeed()
             self._tell("reached", "")

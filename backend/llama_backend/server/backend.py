@@ -1,4 +1,4 @@
-"""What all routes share: the supervisor, the gate and the admission of one server."""
+"""What all routes share: the models, the gate and the admission of one server."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from time import monotonic
 
-from llama_backend.api import BackendStatus, ModelInfo, ModelMeta, State
+from llama_backend.api import BackendStatus, State
 from llama_backend.config import ServerConfig
-from llama_backend.errors import ModelNotFound, Unavailable
+from llama_backend.errors import Unavailable
 from llama_backend.server.admission import Admission
 from llama_backend.server.auth import Gate
 from llama_backend.server.child import resident_bytes
-from llama_backend.server.grammars import Grammars
-from llama_backend.server.meter import Meter
+from llama_backend.server.pool import ModelPool
 from llama_backend.server.rate_limit import RateLimits
 from llama_backend.server.streams import Streams
-from llama_backend.server.supervisor import Supervisor
-
-_UNKNOWN_SLOTS = 4
 
 
 @dataclass
@@ -28,13 +24,11 @@ class Server:
     """The state of a running server."""
 
     config: ServerConfig
-    supervisor: Supervisor
+    models: ModelPool
     gate: Gate
     admission: Admission
-    grammars: Grammars
     streams: Streams
     rates: RateLimits = field(default_factory=RateLimits)
-    meter: Meter = field(default_factory=Meter)
     errors: Counter[str] = field(default_factory=Counter)
     """Answers that were errors, by code."""
     version: str = ""
@@ -43,39 +37,27 @@ class Server:
 
     @property
     def state(self) -> State:
-        return "draining" if self.draining else self.supervisor.state
+        """Whether requests can be taken. One whose model is not loaded can, once the first model was."""
+        first = self.models.first
+        if self.draining:
+            return "draining"
+        is_ready = any(model.state == "ready" for model in self.models.used)
+        return "ready" if is_ready or first.state == "unloaded" else first.state
 
     @property
     def slots(self) -> int:
-        ready = self.supervisor.ready
-        return ready.slots if ready else self.config.engine.slots or _UNKNOWN_SLOTS
-
-    def check_model(self, name: str) -> None:
-        """A request may name this model, or none."""
-        if name not in ("", "default", self.config.model):
-            raise ModelNotFound(f"the model {name!r} is not served here, but {self.config.model!r}", param="model")
+        """Answers that can be computed at the same time."""
+        return sum(model.slots for model in self.models.loaded or [self.models.first])
 
     def check_open(self) -> None:
         if self.draining:
             raise Unavailable("the server is shutting down", retry_after=5)
 
-    def model_info(self) -> ModelInfo:
-        ready = self.supervisor.ready
-        meta = ModelMeta(path=self.config.engine.path)
-        if ready is not None:
-            meta = ModelMeta(
-                context=ready.context,
-                context_trained=ready.context_trained,
-                parameters=ready.parameters,
-                size=ready.size,
-                path=self.config.engine.path,
-            )
-        return ModelInfo(id=self.config.model, meta=meta)
-
     def status(self) -> BackendStatus:
-        supervisor, ready = self.supervisor, self.supervisor.ready
-        stats = supervisor.totals.stats
-        pids = [os.getpid()] + ([supervisor.pid] if supervisor.pid else [])
+        first, loaded = self.models.first, self.models.loaded
+        supervisor, ready = first.supervisor, first.supervisor.ready
+        stats = first.totals.stats
+        pids = [os.getpid(), *[model.supervisor.pid for model in loaded if model.supervisor.pid]]
         return BackendStatus(
             state=self.state,
             model=self.config.model,
@@ -92,10 +74,12 @@ class Server:
             threads=supervisor.tuning.threads if supervisor.tuning else ready.threads if ready else None,
             kv_unified=ready.kv_unified if ready else None,
             gpu_layers=ready.gpu_layers if ready else None,
-            running=supervisor.running,
-            waiting=supervisor.waiting,
+            running=sum(model.supervisor.running for model in loaded),
+            waiting=sum(model.supervisor.waiting for model in loaded),
+            models=[model.name for model in self.models.models],
+            loaded=[model.name for model in loaded],
             active=self.admission.inside,
-            restarts=supervisor.restarts,
+            restarts=sum(model.restarts for model in self.models.used),
             rss=sum(map(resident_bytes, pids)),
             step_times=stats.times if stats else None,
             tuning=supervisor.tuning,

@@ -19,8 +19,10 @@ from llama_backend.server.answers import Shape
 from llama_backend.server.backend import Server, new_seed
 from llama_backend.server.deadline import Deadline, deadline_of
 from llama_backend.server.events import EventStream, gone
+from llama_backend.server.hosted import HostedModel
 from llama_backend.server.meter import Stopwatch
 from llama_backend.server.streams import key_of, last_event, wanted
+from llama_backend.server.supervisor import Supervisor
 from llama_backend.server.ticket import Ticket
 
 _OPENING_SECONDS = 10.0
@@ -38,12 +40,12 @@ def patience(request: Request) -> float:
 
 async def complete(request: Request, server: Server, body: ChatRequest | CompletionRequest) -> ASGIApp:
     """The answer to a request that is valid."""
-    server.check_model(body.model)
+    model = server.models.find(body.model)
     server.check_open()
     account: Account = request.state.account
     deadline = deadline_of(request, body.timeout, server.config.request_timeout)
     server.rates.take(account, monotonic())
-    run = _Run(server, body, account, patience(request), deadline)
+    run = _Run(server, model, body, account, patience(request), deadline)
     if body.stream:
         return await _stream(run, request, server)
     return await unless_gone(_collect(run), request)
@@ -55,43 +57,45 @@ class _Run:
     def __init__(
         self,
         server: Server,
+        model: HostedModel,
         body: ChatRequest | CompletionRequest,
         account: Account,
         patience: float,
         deadline: Deadline,
     ) -> None:
         self._server = server
+        self._model = model
         self._body = body
         self._account = account
         self._patience = patience
         self._deadline = deadline
-        self._watch = Stopwatch(server.meter, account)
+        self._watch = Stopwatch(model.meter, account)
         seed = new_seed() if body.seed is None else body.seed
         is_chat = isinstance(body, ChatRequest)
         self._sampling = msgspec.structs.replace(body.sampling(), seed=seed)
         self.choices = body.choices
-        self.shape = Shape(server.config.model, is_chat, seed, body.include_usage, body.choices)
+        self.shape = Shape(model.name, is_chat, seed, body.include_usage, body.choices)
 
     @asynccontextmanager
     async def ticket(self) -> AsyncIterator[Ticket]:
         """From admission to the end, with an accepted request; leaving early cancels the work."""
-        server = self._server
+        server, deadline = self._server, self._deadline
         with self._watch, server.admission.enter(server.slots, self.choices, self._account):
-            async with self._deadline.waiting():
-                sampling = await server.grammars.resolve(self._sampling)
-                await server.supervisor.wait_ready(self._patience)
-            ticket = self._submit(sampling)
-            try:
-                with self._deadline.watching(ticket):
-                    await ticket.accepted()
-                    yield ticket
-            finally:
-                server.supervisor.release(ticket)
+            async with deadline.waiting():
+                sampling = await self._model.grammars.resolve(self._sampling)
+            async with server.models.use(self._model, self._patience, deadline) as supervisor:
+                ticket = self._submit(supervisor, sampling)
+                try:
+                    with deadline.watching(ticket):
+                        await ticket.accepted()
+                        yield ticket
+                finally:
+                    supervisor.release(ticket)
 
-    def _submit(self, sampling: SamplingParams) -> Ticket:
+    def _submit(self, supervisor: Supervisor, sampling: SamplingParams) -> Ticket:
         body = self._body
         messages, prompt = (body.messages, None) if isinstance(body, ChatRequest) else (None, body.single)
-        return self._server.supervisor.submit(
+        return supervisor.submit(
             sampling,
             messages,
             prompt,

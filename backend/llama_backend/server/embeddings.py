@@ -16,6 +16,7 @@ from llama_backend.server.backend import Server
 from llama_backend.server.body import parse
 from llama_backend.server.completion import patience, unless_gone
 from llama_backend.server.deadline import Deadline, deadline_of
+from llama_backend.server.hosted import HostedModel
 from llama_backend.server.meter import Stopwatch
 from llama_backend.server.routes import server_of
 
@@ -25,11 +26,11 @@ async def embeddings(request: Request) -> Response:
     server, account = server_of(request), request.state.account
     body = await parse(request, EmbeddingRequest)
     texts = body.texts
-    server.check_model(body.model)
+    model = server.models.find(body.model)
     server.check_open()
     deadline = deadline_of(request, body.timeout, server.config.request_timeout)
     server.rates.take(account, monotonic())
-    work = _Work(server, body, account, patience(request), deadline)
+    work = _Work(server, model, body, account, patience(request), deadline)
     return await unless_gone(work.answer(texts), request)
 
 
@@ -37,9 +38,16 @@ class _Work:
     """One request for embeddings."""
 
     def __init__(
-        self, server: Server, body: EmbeddingRequest, account: Account, patience: float, deadline: Deadline
+        self,
+        server: Server,
+        model: HostedModel,
+        body: EmbeddingRequest,
+        account: Account,
+        patience: float,
+        deadline: Deadline,
     ) -> None:
         self._server = server
+        self._model = model
         self._body = body
         self._account = account
         self._patience = patience
@@ -47,19 +55,19 @@ class _Work:
 
     async def answer(self, texts: list[str | list[int]]) -> bytes:
         """The answer as it is sent; leaving early cancels the work."""
-        server = self._server
-        watch = Stopwatch(server.meter, self._account)
+        server, model, deadline = self._server, self._model, self._deadline
+        watch = Stopwatch(model.meter, self._account)
         with watch, server.admission.enter(server.slots, account=self._account):
-            async with self._deadline.waiting():
-                await server.supervisor.wait_ready(self._patience)
-                ticket = server.supervisor.embed(texts, self._body.dimensions, self._account)
+            async with server.models.use(model, self._patience, deadline) as supervisor:
+                ticket = supervisor.embed(texts, self._body.dimensions, self._account)
                 try:
-                    found = await ticket.vectors()
+                    with deadline.watching(ticket):
+                        found = await ticket.vectors()
                 finally:
-                    server.supervisor.release(ticket)
+                    supervisor.release(ticket)
             tokens = sum(vector.tokens for vector in found)
             watch.end("stop", tokens, 0)
-            server.meter.embedded_tokens += tokens
+            model.meter.embedded_tokens += tokens
             return self._written(found, tokens)
 
     def _written(self, found: list[Embedded], tokens: int) -> bytes:
@@ -69,7 +77,7 @@ class _Work:
             for vector in found
         ]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return encode({"object": "list", "data": data, "model": self._server.config.model, "usage": usage})
+        return encode({"object": "list", "data": data, "model": self._model.name, "usage": usage})
 
 
 def _numbers(data: bytes, in_base64: bool) -> str | list[float]:

@@ -11,14 +11,16 @@ from llama_backend.server.vitals import trouble
 
 async def livez(request: Request) -> Response:
     """200 as long as the server's loop turns and nothing is wrong that only a new process could mend."""
-    found = trouble(server_of(request).supervisor, server_of(request).config.stall)
-    state = server_of(request).state
-    return as_json({"state": state}) if found is None else as_json({"state": state, "reason": found}, 503)
+    server = server_of(request)
+    troubles = [trouble(model.supervisor, server.config.stall) for model in server.models.loaded]
+    found = next(filter(None, troubles), None)
+    body = {"state": server.state} | ({"reason": found} if found else {})
+    return as_json(body, 503 if found else 200)
 
 
 async def startupz(request: Request) -> Response:
     """200 once the model was loaded for the first time."""
-    return _answer(request, server_of(request).supervisor.was_ready)
+    return _answer(request, server_of(request).models.first.was_ready)
 
 
 async def readyz(request: Request) -> Response:
@@ -28,5 +30,6 @@ async def readyz(request: Request) -> Response:
 
 def _answer(request: Request, is_well: bool) -> Response:
     server = server_of(request)
-    body = {"state": server.state, "progress": round(server.supervisor.progress, 3), "reason": server.supervisor.reason}
+    supervisor = server.models.first.supervisor
+    body = {"state": server.state, "progress": round(supervisor.progress, 3), "reason": supervisor.reason}
     return as_json(body) if is_well else as_json(body, 503, {"Retry-After": "2"})

@@ -85,7 +85,7 @@ class Lifecycle(uvicorn.Server):
                 await self._server.streams.told()
         except TimeoutError:
             _log.warning("%d answers are not complete", admission.inside)
-            await self._server.supervisor.stop()
+            await self._server.models.stop()
         self.should_exit = True
 
     async def watch_idle(self, seconds: float) -> None:

@@ -11,8 +11,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from llama_backend.config import ServerConfig
 from llama_backend.errors import InvalidRequest
+from llama_backend.ipc import EngineConfig
 from llama_backend.server.child import EngineChild
 from llama_backend.server.log import set_up_log
 from llama_backend.server.sockets import inode_of, is_loopback, open_sockets, remove_socket
@@ -60,7 +63,7 @@ async def _serve(config: ServerConfig, sockets: list[socket.socket], child: Engi
     from llama_backend.server.protocol import BoundedProtocol
 
     server = _make_server(config, child)
-    server.supervisor.start()
+    server.models.first.load()
     settings = uvicorn.Config(
         make_app(server),
         http=BoundedProtocol,
@@ -73,36 +76,46 @@ async def _serve(config: ServerConfig, sockets: list[socket.socket], child: Engi
         timeout_graceful_shutdown=_CLOSE_SECONDS,
     )
     lifecycle = Lifecycle(settings, server)
-    idle = None
+    watchers = [asyncio.create_task(server.models.watch_idle())]
     if config.idle_exit is not None:
-        idle = asyncio.create_task(lifecycle.watch_idle(config.idle_exit))
+        watchers.append(asyncio.create_task(lifecycle.watch_idle(config.idle_exit)))
     try:
         await lifecycle.serve(sockets)
     finally:
-        if idle is not None:
-            idle.cancel()
-        await server.supervisor.stop()
+        for watcher in watchers:
+            watcher.cancel()
+        await server.models.stop()
 
 
 def _make_server(config: ServerConfig, child: EngineChild) -> Server:
     from llama_backend.server.admission import Admission
     from llama_backend.server.auth import Gate
     from llama_backend.server.backend import Server
-    from llama_backend.server.grammars import Grammars
+    from llama_backend.server.hosted import HostedModel
     from llama_backend.server.keys import KeyFile
+    from llama_backend.server.pool import ModelPool
     from llama_backend.server.streams import Streams
-    from llama_backend.server.supervisor import Supervisor
 
     keys = KeyFile(Path(config.api_key_file)) if config.api_key_file else None
+    first = HostedModel(config.model, config.engine, child)
     return Server(
         config=config,
-        supervisor=Supervisor(config.engine, child),
+        models=ModelPool(first, lambda: _installed(config), config.models_max, config.model_idle),
         gate=Gate(keys),
         admission=Admission(config.max_queue),
-        grammars=Grammars(config.engine.path),
         streams=Streams(config.resume_grace),
         version=importlib.metadata.version("llama-chat"),
     )
+
+
+def _installed(config: ServerConfig) -> dict[str, EngineConfig]:
+    """The models in the folder, each to be loaded in the way of the first one."""
+    from llama_backend.models import installed
+
+    if config.models_folder is None:
+        return {}
+    found = installed(Path(config.models_folder))
+    return {model.name: msgspec.structs.replace(config.engine, path=str(model.path)) for model in found}
 
 
 def _check(config: ServerConfig) -> None:

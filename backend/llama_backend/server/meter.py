@@ -28,6 +28,9 @@ class Meter:
         self.account_tokens: Counter[str] = Counter()
         """Tokens of prompts and of answers that have ended, by account."""
         self.embedded_tokens = 0
+        self.drafted = 0
+        """Tokens that speculation drafted for answers that have ended."""
+        self.drafts_accepted = 0
         self.queue = Histogram(*_WAITS)
         """From the acceptance of a request by the engine to its first step."""
         self.first_token = Histogram(*_WAITS)
@@ -63,6 +66,8 @@ class Stopwatch:
             self.end(piece.finish_reason, usage.prompt_tokens if usage else 0, usage.completion_tokens if usage else 0)
             if piece.timings is not None:
                 self._meter.queue.observe(piece.timings.queue_ms / 1e3)
+                self._meter.drafted += piece.timings.draft_n
+                self._meter.drafts_accepted += piece.timings.draft_n_accepted
 
     def end(self, reason: str, prompt_tokens: int, completion_tokens: int) -> None:
         """Notes how an answer ended and what it took; the prompt of several answers counts once."""

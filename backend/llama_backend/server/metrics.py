@@ -1,4 +1,4 @@
-"""`GET /metrics`: how the server and its engine are, for Prometheus. Nothing on it is from a request's content."""
+"""`GET /metrics`: how the server and its engines are, for Prometheus. Nothing on it is from a request's content."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import os
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llama_backend.api import KVStoreStatus, StepTimes
+from llama_backend.api import KVStoreStatus, StepTimes, TuningStatus
 from llama_backend.ipc import Stats
 from llama_backend.server.backend import Server
 from llama_backend.server.child import resident_bytes
+from llama_backend.server.hosted import HostedModel
 from llama_backend.server.prometheus import CONTENT_TYPE, Labels, Page
 from llama_backend.server.routes import server_of
 
-_STATES = ("loading", "ready", "restarting", "failed")
+_STATES = ("unloaded", "loading", "ready", "restarting", "failed")
 _PARTS = ("schedule", "decode", "sample", "deliver")
 
 
@@ -26,29 +27,37 @@ async def metrics(request: Request) -> Response:
 def render(server: Server) -> bytes:
     """The page, in Prometheus' text format."""
     page = Page("llama_chat_")
-    model = {"model": server.config.model}
     _write_server(page, server)
-    _write_requests(page, server, model)
-    _write_engine(page, server, model)
-    stats = server.supervisor.totals.stats
-    if stats is not None:
-        _write_tokens(page, stats, model)
-        _write_steps(page, stats.times, model)
-        _write_cells(page, stats, model)
-    if server.supervisor.kv_store is not None:
-        _write_store(page, server.supervisor.kv_store, model)
+    for model in server.models.used or [server.models.first]:
+        _write_model(page, model)
     return page.content
+
+
+def _write_model(page: Page, model: HostedModel) -> None:
+    labels = {"model": model.name}
+    _write_requests(page, model, labels)
+    _write_engine(page, model, labels)
+    stats, store = model.totals.stats, model.supervisor.kv_store
+    if stats is not None:
+        _write_tokens(page, stats, labels)
+        _write_steps(page, stats.times, labels)
+        _write_cells(page, stats, labels)
+    if store is not None:
+        _write_store(page, store, labels)
 
 
 def _write_server(page: Page, server: Server) -> None:
     page.gauge("info", "The version that runs.", ({"version": server.version}, 1))
     page.gauge("draining", "Whether the server ends once its running answers are complete.", ({}, server.draining))
+    page.gauge("requests_active", "Answers asked for that have not ended.", ({}, server.admission.inside))
+    sizes = ({"process": "server"}, resident_bytes(os.getpid()))
+    page.gauge("resident_memory_bytes", "Resident memory of each process.", sizes)
     errors = [({"code": code}, count) for code, count in sorted(server.errors.items())]
     page.counter("errors_total", "Requests answered with an error, by its code.", *errors)
 
 
-def _write_requests(page: Page, server: Server, model: Labels) -> None:
-    meter, supervisor = server.meter, server.supervisor
+def _write_requests(page: Page, hosted: HostedModel, model: Labels) -> None:
+    meter, supervisor = hosted.meter, hosted.supervisor
     outcomes = [({**model, "outcome": name}, count) for name, count in sorted(meter.outcomes.items())]
     page.counter("requests_total", "Requests that have ended, by finish reason or code of the error.", *outcomes)
     for name, about, by_account in (
@@ -57,7 +66,8 @@ def _write_requests(page: Page, server: Server, model: Labels) -> None:
     ):
         page.counter(name, about, *[({**model, "key": key}, count) for key, count in sorted(by_account.items())])
     page.counter("embedding_tokens_total", "Tokens of texts that were embedded.", (model, meter.embedded_tokens))
-    page.gauge("requests_active", "Answers asked for that have not ended.", (model, server.admission.inside))
+    page.counter("drafted_tokens_total", "Tokens that speculation drafted.", (model, meter.drafted))
+    page.counter("drafted_tokens_accepted_total", "Those of them that were right.", (model, meter.drafts_accepted))
     page.gauge("requests_running", "Sequences that have a slot.", (model, supervisor.running))
     page.gauge("requests_queued", "Sequences that wait for a slot.", (model, supervisor.waiting))
     page.histogram("request_queue_seconds", "From acceptance by the engine to the first step.", (model, meter.queue))
@@ -66,24 +76,34 @@ def _write_requests(page: Page, server: Server, model: Labels) -> None:
     page.histogram("request_duration_seconds", "From arrival to the end.", (model, meter.duration))
 
 
-def _write_engine(page: Page, server: Server, model: Labels) -> None:
-    supervisor, ready = server.supervisor, server.supervisor.ready
-    page.gauge("model_loaded", "Whether requests can be computed.", (model, supervisor.state == "ready"))
-    states = [({**model, "state": state}, state == supervisor.state) for state in _STATES]
+def _write_engine(page: Page, hosted: HostedModel, model: Labels) -> None:
+    supervisor, ready = hosted.supervisor, hosted.supervisor.ready
+    page.gauge("model_loaded", "Whether requests can be computed.", (model, hosted.state == "ready"))
+    states = [({**model, "state": state}, state == hosted.state) for state in _STATES]
     page.gauge("engine_state", "The engine's state, one of these.", *states)
-    page.counter(
-        "engine_restarts_total", "Engines that died and were followed by another.", (model, supervisor.restarts)
-    )
-    sizes = [({"process": "server"}, resident_bytes(os.getpid()))]
+    page.counter("engine_restarts_total", "Engines that died and were followed by another.", (model, hosted.restarts))
     if supervisor.pid is not None:
-        sizes.append(({"process": "engine", **model}, resident_bytes(supervisor.pid)))
-    page.gauge("resident_memory_bytes", "Resident memory of each process.", *sizes)
+        size = ({"process": "engine", **model}, resident_bytes(supervisor.pid))
+        page.gauge("resident_memory_bytes", "Resident memory of each process.", size)
+    if supervisor.tuning is not None:
+        _write_tuning(page, supervisor.tuning, model)
     if ready is not None:
         page.gauge("slots", "Sequences that can be computed at the same time.", (model, ready.slots))
         page.gauge("context_tokens", "Tokens of one sequence.", (model, ready.context))
-        page.gauge("threads", "Threads that compute.", (model, ready.threads))
-        page.gauge("gpu_layers", "Layers on the GPU; -1 is all.", (model, ready.gpu_layers))
         page.gauge("model_size_bytes", "Bytes of the weights.", (model, ready.size))
+
+
+def _write_tuning(page: Page, tuning: TuningStatus, model: Labels) -> None:
+    page.gauge("threads", "Threads that compute at the moment.", (model, tuning.threads))
+    page.counter("thread_changes_total", "How often another number was better.", (model, tuning.thread_changes))
+    page.gauge("gpu_layers", "Layers on GPUs.", (model, tuning.gpu_layers))
+    page.gauge("kv_bytes", "Memory of all KV cells.", (model, tuning.kv_bytes))
+    parts = [
+        ({**model, "gpu": gpu.name, "part": part}, size)
+        for gpu in tuning.gpus
+        for part, size in (("weights", gpu.weights), ("kv", gpu.kv), ("compute", gpu.compute))
+    ]
+    page.gauge("gpu_memory_bytes", "Memory of a GPU that the model takes, by estimate.", *parts)
 
 
 def _write_tokens(page: Page, stats: Stats, model: Labels) -> None:

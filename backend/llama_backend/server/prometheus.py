@@ -43,11 +43,14 @@ class Histogram:
 
 
 class Page:
-    """The families of one answer; a sample whose value is None and a family without samples are left out."""
+    """The families of one answer; a sample whose value is None and a family without samples are left out.
+
+    What is written to a family again is added to it.
+    """
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self._lines: list[str] = []
+        self._families: dict[str, list[str]] = {}
 
     def counter(self, name: str, about: str, *samples: tuple[Labels, float | None]) -> None:
         """A number that only grows; its name ends in `_total`."""
@@ -62,7 +65,7 @@ class Page:
 
     @property
     def content(self) -> bytes:
-        return "".join(f"{line}\n" for line in self._lines).encode()
+        return "".join(f"{line}\n" for lines in self._families.values() for line in lines).encode()
 
     def _family(self, name: str, kind: str, about: str, samples: Iterable[tuple[Labels, float | None]]) -> None:
         full = self._prefix + name
@@ -72,7 +75,7 @@ class Page:
     def _write(self, name: str, kind: str, about: str, lines: list[str]) -> None:
         if lines:
             full = self._prefix + name
-            self._lines += [f"# HELP {full} {about}", f"# TYPE {full} {kind}", *lines]
+            self._families.setdefault(full, [f"# HELP {full} {about}", f"# TYPE {full} {kind}"]).extend(lines)
 
 
 def _labelled(labels: Labels) -> str:

@@ -12,6 +12,7 @@ from llama_backend.server.auth import is_unix
 from llama_backend.server.backend import Server
 from llama_backend.server.body import parse
 from llama_backend.server.completion import complete, patience, resumed
+from llama_backend.server.deadline import Deadline
 from llama_backend.server.streams import key_of
 
 
@@ -44,24 +45,25 @@ async def tokenize(request: Request) -> Response:
     """`POST /v1/tokenize`: the exact number of prompt tokens."""
     server = server_of(request)
     body = await parse(request, TokenizeRequest)
-    server.check_model(body.model)
+    wanted = server.models.find(body.model)
     if (body.messages is None) == (body.prompt is None):
         raise InvalidRequest("either messages or prompt is needed", param="messages")
-    await server.supervisor.wait_ready(patience(request))
-    return as_json(await server.supervisor.count(body.messages, body.prompt, body.return_tokens))
+    async with server.models.use(wanted, patience(request), Deadline(None)) as supervisor:
+        return as_json(await supervisor.count(body.messages, body.prompt, body.return_tokens))
 
 
 async def models(request: Request) -> Response:
     """`GET /v1/models`."""
-    return as_json(ModelList([server_of(request).model_info()]))
+    return as_json(ModelList([model.info() for model in server_of(request).models.models]))
 
 
 async def model(request: Request) -> Response:
     """`GET /v1/models/{name}`."""
-    info = server_of(request).model_info()
-    if request.path_params["name"] != info.id:
-        raise ModelNotFound(f"there is no model {request.path_params['name']!r} here")
-    return as_json(info)
+    name = request.path_params["name"]
+    found = [model for model in server_of(request).models.models if model.name == name]
+    if not found:
+        raise ModelNotFound(f"there is no model {name!r} here")
+    return as_json(found[0].info())
 
 
 async def status(request: Request) -> Response:
@@ -73,7 +75,8 @@ async def forget(request: Request) -> Response:
     """`DELETE /v1/kv-states`: drops what is kept of conversations; on the Unix socket only, since it is for all."""
     if not is_unix(request):
         raise Forbidden("KV states can be dropped over the Unix socket only")
-    server_of(request).supervisor.forget()
+    for loaded in server_of(request).models.loaded:
+        loaded.supervisor.forget()
     return Response(status_code=204)
 
 

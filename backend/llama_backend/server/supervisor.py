@@ -54,7 +54,7 @@ _BACKOFF_SECONDS = (0.0, 0.5, 2.0, 5.0, 10.0)
 class Supervisor:
     """The engine of one model, across its restarts."""
 
-    def __init__(self, config: EngineConfig, child: EngineChild | None = None) -> None:
+    def __init__(self, config: EngineConfig, child: EngineChild | None = None, totals: Totals | None = None) -> None:
         self._config = config
         self._child: EngineChild | None = child
         self._task: asyncio.Task[None] | None = None
@@ -79,7 +79,7 @@ class Supervisor:
         self.restarts = 0
         self.running = 0
         self.waiting = 0
-        self.totals = Totals()
+        self.totals = totals or Totals()
         self.kv_store: KVStoreStatus | None = None
         self.tuning: TuningStatus | None = None
 

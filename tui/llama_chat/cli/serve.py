@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 @setting("kv_cache_dir", "--kv-cache-dir", metavar="FOLDER", help="Where KV states of conversations are kept.")
 @setting("kv_cache_size", "--kv-cache-size", metavar="MIB", help="Most of them on disk, 2048; 0 keeps none.")
 @setting("kv_cache_ram", "--kv-cache-ram", metavar="MIB", help="Most of them in RAM beside the context, 256.")
+@setting("models_max", "--models-max", metavar="N", help="Serve all installed models, N of them loaded at a time.")
+@setting("model_idle", "--model-idle", metavar="SECONDS", help="Unload a model after as long without a request.")
 @setting("speculation", "--speculation", metavar="auto|off", help="Guess repeated text ahead where that pays, auto.")
 @setting(
     "draft_model", "--draft-model", metavar="NAME|PATH", help="Smaller model of the same vocabulary that guesses too."
@@ -78,6 +80,9 @@ def _config(setup: Setup, model: InstalledModel) -> ServerConfig:
         resume_grace=settings.resume_grace,
         log_format=settings.log_format,
         metrics_open=settings.metrics_open,
+        models_folder=str(setup.paths.models),
+        models_max=settings.models_max,
+        model_idle=settings.model_idle or None,
         idle_exit=settings.idle_exit or None,
         request_timeout=settings.request_timeout or None,
         drain=settings.drain,

@@ -20,6 +20,7 @@ Phase = Literal[
     "starting", "connecting", "waiting for a pod", "loading", "ready", "restarting", "reconnecting", "failed"
 ]
 
+_ON_THE_ROAD = ("connecting", "waiting for a pod", "reconnecting")
 _FIRST_POLL_SECONDS = 0.1
 _SLOWEST_POLL_SECONDS = 1.0
 _PATIENCE_SECONDS = 1.0
@@ -198,11 +199,11 @@ class WatchedBackend:
         return "reconnecting" if self._was_ready else "connecting"
 
     def _take_stage(self, stage: Stage, reason: str) -> None:
-        """Shows what the road tells; the reason of an earlier try stays until there is another one."""
+        """Shows what the road tells; another try without news changes nothing."""
         if stage == "reached":
             self._set(replace(self.state, phase="ready", reason=""))
-        elif self.state.phase != "failed" or reason:
-            self._set(replace(self.state, phase=stage, reason=reason or self.state.reason))
+        elif reason or stage == "waiting for a pod" or self.state.phase not in _ON_THE_ROAD:
+            self._set(replace(self.state, phase=stage, reason=reason))
 
     def _set(self, state: BackendState) -> None:
         self._was_ready = self._was_ready or state.phase == "ready"

@@ -1,0 +1,148 @@
+"""Which models are loaded: on demand, at most so many at a time, the least recently used gives way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from time import monotonic
+
+from llama_backend.errors import ModelNotFound
+from llama_backend.ipc import EngineConfig
+from llama_backend.server.deadline import Deadline
+from llama_backend.server.hosted import HostedModel
+from llama_backend.server.supervisor import Supervisor
+
+_log = logging.getLogger("llama_backend.server")
+_LOAD_SECONDS = 3600.0
+"""Where models are loaded on demand, who asks for one waits for it; a deadline or a client that goes away ends that."""
+_WATCH_SECONDS = 1.0
+
+Discover = Callable[[], Mapping[str, EngineConfig]]
+"""The models that are installed now, by name."""
+
+
+class ModelPool:
+    """The models of a server; `first` is the one for requests that name none, and alone where `most` is None.
+
+    A model with requests is never unloaded: who needs its place waits until they have ended, and new requests for it
+    wait until it is loaded again, so that neither of two models can keep the other out.
+    """
+
+    def __init__(
+        self,
+        first: HostedModel,
+        discover: Discover = dict,
+        most: int | None = None,
+        idle: float | None = None,
+        make: Callable[[str, EngineConfig], HostedModel] = HostedModel,
+    ) -> None:
+        self.first = first
+        self._discover = discover
+        self._most = most
+        self._idle = idle
+        self._on_demand = most is not None or idle is not None
+        self._make = make
+        self._models = {first.name: first}
+        self._places = asyncio.Lock()
+        self._freed = asyncio.Event()
+
+    @property
+    def models(self) -> list[HostedModel]:
+        """All that can be asked for, the first one at the head."""
+        if self._most is not None:
+            for name, config in self._discover().items():
+                if name not in self._models:
+                    self._models[name] = self._make(name, config)
+        return list(self._models.values())
+
+    @property
+    def used(self) -> list[HostedModel]:
+        """Those that are loaded or were at some time."""
+        return [model for model in self._models.values() if model.loaded or model.was_ready]
+
+    @property
+    def loaded(self) -> list[HostedModel]:
+        return [model for model in self._models.values() if model.loaded]
+
+    def find(self, name: str) -> HostedModel:
+        """The model of that name; raises ModelNotFound."""
+        if name in ("", "default", self.first.name):
+            return self.first
+        if self._most is None:
+            text = f"the model {name!r} is not served here, but {self.first.name!r}"
+            raise ModelNotFound(text, param="model")
+        models = {model.name: model for model in self.models}
+        if name not in models:
+            raise ModelNotFound(f"no model {name!r} is installed here; GET /v1/models lists them", param="model")
+        return models[name]
+
+    @asynccontextmanager
+    async def use(self, model: HostedModel, patience: float, deadline: Deadline) -> AsyncIterator[Supervisor]:
+        """Keeps a model loaded for the length of a block, which begins when its engine is ready.
+
+        Raises Unavailable where that takes longer than `patience` seconds and no model is loaded on demand,
+        DeadlineExceeded, and ModelUnreadable.
+        """
+        async with deadline.waiting():
+            await self._acquire(model)
+        try:
+            async with deadline.waiting():
+                await model.supervisor.wait_ready(_LOAD_SECONDS if self._on_demand else patience)
+            yield model.supervisor
+        finally:
+            self._release(model)
+
+    async def watch_idle(self) -> None:
+        """Unloads models that nobody has used for as long as is allowed; runs until it is cancelled."""
+        while self._idle is not None:
+            await asyncio.sleep(min(self._idle, _WATCH_SECONDS))
+            async with self._places:
+                for model in self.loaded:
+                    if not model.users and monotonic() - model.last_used > self._idle:
+                        await self._unload(model)
+
+    async def stop(self) -> None:
+        """Ends all engines; requests that are still there fail."""
+        await asyncio.gather(*[model.unload() for model in self.loaded])
+
+    async def _acquire(self, model: HostedModel) -> None:
+        """Counts a user in, once the model is loaded or on its way."""
+        if not model.loaded or model.leaving:
+            async with self._places:
+                if not model.loaded:
+                    await self._make_place()
+                    _log.info("loading the model %s", model.name)
+                    model.load()
+        model.users += 1
+
+    def _release(self, model: HostedModel) -> None:
+        model.users -= 1
+        model.last_used = monotonic()
+        if not model.users:
+            self._freed.set()
+
+    async def _make_place(self) -> None:
+        """Unloads the least recently used models until one more may be loaded; waits for their users to end."""
+        while len(self.loaded) >= (self._most or 1):
+            await self._free(min(self.loaded, key=_worth))
+
+    async def _free(self, victim: HostedModel) -> None:
+        victim.leaving = True
+        try:
+            while victim.users:
+                self._freed.clear()
+                await self._freed.wait()
+            await self._unload(victim)
+        finally:
+            victim.leaving = False
+
+    async def _unload(self, model: HostedModel) -> None:
+        _log.info("unloading the model %s", model.name)
+        await asyncio.shield(model.unload())
+
+
+def _worth(model: HostedModel) -> tuple[bool, bool, float]:
+    """The smallest gives way: one that cannot be loaded, then one without users, then the least recently used."""
+    return model.state != "failed", model.users > 0, model.last_used

@@ -1,0 +1,217 @@
+"""Which models are loaded when: the policy alone, and over HTTP with a fake engine for each model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from llama_backend.errors import DeadlineExceeded, ModelNotFound
+from llama_backend.ipc import EngineConfig
+from llama_backend.server.deadline import Deadline
+from llama_backend.server.hosted import HostedModel
+from llama_backend.server.pool import ModelPool
+from llama_backend.server.supervisor import Supervisor
+from tests.server.conftest import Serve
+from tests.server.fake_engine import FakeModel
+from tests.server.harness import CHAT, MODEL, ServerProcess, chat, fake_config, until, write_model
+from tests.server.test_metrics import metrics
+
+
+class Instant(Supervisor):
+    async def wait_ready(self, seconds: float) -> None:
+        self.state = "ready"
+
+
+class Pool(ModelPool):
+    """A pool whose models load and unload at once; `log` says which did."""
+
+    def __init__(self, *names: str, most: int | None = None, idle: float | None = None) -> None:
+        self.log: list[str] = []
+        super().__init__(
+            self._made(names[0]), lambda: dict.fromkeys(names, EngineConfig(path="")), most, idle, self._made
+        )
+        self.first.load()
+
+    def _made(self, name: str, _: EngineConfig | None = None) -> HostedModel:
+        return Model(name, self.log)
+
+    @asynccontextmanager
+    async def using(self, name: str) -> AsyncIterator[None]:
+        async with self.use(self.find(name), 0, Deadline(None)):
+            yield
+
+    async def ask(self, name: str) -> None:
+        async with self.using(name):
+            await asyncio.sleep(0)
+
+
+class Model(HostedModel):
+    def __init__(self, name: str, log: list[str]) -> None:
+        super().__init__(name, EngineConfig(path=""))
+        self._log = log
+        self.supervisor = Instant(self.config)
+
+    def load(self) -> None:
+        self._log.append(f"+{self.name}")
+        self.loaded = True
+
+    async def unload(self) -> None:
+        assert not self.users
+        self._log.append(f"-{self.name}")
+        self.loaded = False
+        await asyncio.sleep(0)
+
+
+async def test_one_model_alone_has_no_other_name() -> None:
+    pool = Pool("a", "b")
+    assert pool.find("a") is pool.find("") is pool.find("default") is pool.first
+    with pytest.raises(ModelNotFound, match="not served here, but 'a'"):
+        pool.find("b")
+    assert [model.name for model in pool.models] == ["a"]
+
+
+async def test_the_least_recently_used_gives_way() -> None:
+    pool = Pool("a", "b", "c", most=2)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        await pool.ask(name)
+    assert pool.log == ["+a", "+b", "-b", "+c", "-c", "+b"]
+    with pytest.raises(ModelNotFound, match="GET /v1/models"):
+        pool.find("d")
+
+
+async def test_a_model_in_use_is_waited_for_and_lets_nobody_else_in() -> None:
+    pool = Pool("a", "b", most=1)
+    async with pool.using("a"):
+        other = asyncio.create_task(pool.ask("b"))
+        await asyncio.sleep(0.01)
+        late = asyncio.create_task(pool.ask("a"))
+        await asyncio.sleep(0.01)
+        assert pool.log == ["+a"]
+        assert not late.done()
+    await asyncio.wait_for(asyncio.gather(other, late), 2)
+    assert pool.log == ["+a", "-a", "+b", "-b", "+a"]
+
+
+async def test_who_gives_up_waiting_leaves_the_model_to_the_others() -> None:
+    pool = Pool("a", "b", most=1)
+    async with pool.using("a"):
+        with pytest.raises(DeadlineExceeded):
+            async with pool.use(pool.find("b"), 0, Deadline(0.02)):
+                pass
+        await asyncio.wait_for(pool.ask("a"), 1)
+    assert pool.log == ["+a"]
+    await asyncio.wait_for(pool.ask("b"), 1)
+
+
+async def test_many_who_want_different_models_all_get_them() -> None:
+    pool = Pool("a", "b", "c", most=2)
+    await asyncio.wait_for(asyncio.gather(*[pool.ask("abc"[number % 3]) for number in range(60)]), 5)
+    assert all(not model.users for model in pool.models)
+    assert len(pool.loaded) == 2
+
+
+async def test_a_model_that_nobody_uses_is_unloaded() -> None:
+    pool = Pool("a", "b", most=2, idle=0.02)
+    watcher = asyncio.create_task(pool.watch_idle())
+    async with pool.using("b"):
+        await asyncio.sleep(0.1)
+        assert pool.log == ["+a", "+b", "-a"]
+    await asyncio.sleep(0.1)
+    assert pool.log[3:] == ["-b"]
+    watcher.cancel()
+
+
+def serve_models(serve: Serve, folder: Path, models: dict[str, FakeModel], **settings: Any) -> ServerProcess:
+    models_folder = folder / "models"
+    models_folder.mkdir()
+    for name, model in models.items():
+        write_model(models_folder / f"{name}.gguf", model)
+    return serve(models_folder=str(models_folder), **settings)
+
+
+def states(server: ServerProcess) -> dict[str, str]:
+    with server.http() as client:
+        return {each["id"]: each["state"] for each in client.get("/v1/models").json()["data"]}
+
+
+def content(answer: Any) -> str:
+    text: str = answer.json()["choices"][0]["message"]["content"]
+    return text
+
+
+def test_a_request_loads_the_model_that_it_names(serve: Serve, tmp_path: Path) -> None:
+    server = serve_models(serve, tmp_path, {"b": FakeModel(load=0.3), "bad": FakeModel(fail="it is bad")}, models_max=1)
+    assert {name: state for name, state in states(server).items() if "smol" not in name} == {
+        MODEL: "ready",
+        "b": "unloaded",
+        "bad": "unloaded",
+    }
+    with server.http() as client:
+        answer = client.post(CHAT, json=chat("a b", model="b"))
+        assert (content(answer), answer.json()["model"]) == ("a b", "b")
+        assert (states(server)[MODEL], states(server)["b"]) == ("unloaded", "ready")
+        assert server.status().loaded == ["b"]
+        assert client.get("/readyz").status_code == client.get("/startupz").status_code == 200
+        assert client.post("/v1/tokenize", json={"prompt": "a b", "model": "b"}).json()["count"] == 2
+        bad = client.post(CHAT, json=chat(model="bad"))
+        assert (bad.status_code, bad.json()["error"]["message"]) == (503, "it is bad")
+        unknown = client.post(CHAT, json=chat(model="c"))
+        assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
+        assert client.get("/v1/models/b").json()["state"] == "unloaded"
+        write_model(tmp_path / "models" / "new.gguf")
+        assert content(client.post(CHAT, json=chat("x", model="new"))) == "x"
+        assert content(client.post(CHAT, json=chat("y"))) == "y"
+    value = metrics(server)
+    assert (value("model_loaded", model=MODEL), value("model_loaded", model="b")) == (1, 0)
+    assert (value("requests_total", model="b"), value("requests_total", model="new")) == (1, 1)
+    with server.openai() as client, pytest.raises(openai.NotFoundError):
+        client.embeddings.create(model="other", input="a")
+
+
+def test_streams_go_on_while_another_model_loads(serve: Serve, tmp_path: Path) -> None:
+    server = serve_models(serve, tmp_path, {"b": FakeModel(load=0.5)}, models_max=2)
+    with ThreadPoolExecutor(1) as pool, server.http() as client, server.http() as other:
+        running = pool.submit(client.post, CHAT, json=chat("words=10 delay=0.1"))
+        until(lambda: server.status().running == 1, 5, "the first request")
+        assert content(other.post(CHAT, json=chat("a", model="b"))) == "a"
+        assert not running.done()
+        assert content(running.result()).endswith("w9")
+
+
+def test_no_model_is_unloaded_under_a_stream_and_who_waits_gets_heartbeats(serve: Serve, tmp_path: Path) -> None:
+    server = serve_models(serve, tmp_path, {"b": FakeModel()}, models_max=1, heartbeat=0.2)
+    with ThreadPoolExecutor(1) as pool, server.http() as client, server.http() as other:
+        running = pool.submit(client.post, CHAT, json=chat("words=10 delay=0.1"))
+        until(lambda: server.status().running == 1, 5, "the first request")
+        text = other.post(CHAT, json=chat("a", model="b", stream=True)).text
+        assert content(running.result()).endswith("w9")
+    lines = [line for line in text.splitlines() if line]
+    assert lines[0] == ": heartbeat"
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+    assert "".join(event["choices"][0]["delta"].get("content", "") for event in events) == "a"
+
+
+def test_a_model_is_unloaded_after_idleness_and_loaded_again(serve: Serve) -> None:
+    server = serve(models_max=1, model_idle=0.3)
+    pid = server.status().engine_pid
+    until(lambda: server.status().loaded == [], 10, "the unloading")
+    assert server.status().state == "ready"
+    with server.http() as client:
+        assert content(client.post(CHAT, json=chat("a b"))) == "a b"
+    assert server.status().engine_pid not in (None, pid)
+
+
+def test_one_model_alone_can_be_unloaded_too(tmp_path: Path, serve: Serve) -> None:
+    assert fake_config(tmp_path).models_max is None
+    server = serve(model_idle=0.2)
+    until(lambda: server.status().loaded == [], 10, "the unloading")
+    with server.http() as client:
+        assert content(client.post(CHAT, json=chat("a b"))) == "a b"
