@@ -19,7 +19,7 @@ from llama_backend.launch import Place
 from llama_backend.models import InstalledModel
 from llama_chat.config import Settings
 from llama_chat.connection import LocalConnection
-from llama_chat.errors import ChatError
+from llama_chat.errors import ChatError, ConfigError
 from llama_chat.local import server_config
 from llama_chat.paths import user_paths
 from tests.scripted import MODEL, ScriptedBackend
@@ -201,6 +201,33 @@ def test_the_settings_describe_the_background_backend() -> None:
     engine = config.engine
     assert (config.model, engine.path, config.idle_exit, config.host) == ("name", "/m.gguf", 5, None)
     assert (engine.context, engine.slots, engine.threads, engine.gpu_layers) == (512, 2, 1, -1)
+
+
+def test_the_settings_of_memory_and_gpus() -> None:
+    model = InstalledModel("name", Path("/m.gguf"))
+    usual = server_config(Settings(), user_paths(), model).engine
+    assert (usual.gpu_layers, usual.tensor_split, usual.kv_type, usual.kv_unified) == (None, None, "f16", None)
+    assert (usual.flash_attention, usual.batch, usual.ubatch) == (None, None, None)
+    settings = Settings(
+        tensor_split="3,1.5", kv_type="q8_0", kv_layout="split", flash_attention="on", batch_size=64, ubatch_size=32
+    )
+    engine = server_config(settings, user_paths(), model).engine
+    assert (engine.tensor_split, engine.kv_type, engine.kv_unified) == ([3.0, 1.5], "q8_0", False)
+    assert (engine.flash_attention, engine.batch, engine.ubatch) == (True, 64, 32)
+    assert server_config(Settings(main_gpu=1, kv_layout="unified"), user_paths(), model).engine.kv_unified
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (Settings(kv_type="q4_0", flash_attention="off"), "needs flash attention"),
+        (Settings(main_gpu=0, tensor_split="1,1"), "give either"),
+        (Settings(tensor_split="0,0.0"), "above 0"),
+    ],
+)
+def test_settings_that_cannot_go_together(settings: Settings, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        server_config(settings, user_paths(), InstalledModel("name", Path("/m.gguf")))
 
 
 @pytest.mark.parametrize(("setting", "seconds"), [(None, 600.0), (0.0, None), (5.0, 5.0)])

@@ -14,9 +14,9 @@ import pytest
 
 from llama_backend.api import ChatMessage, ChatRequest
 from llama_backend.client import Address
-from llama_backend.errors import ModelNotFound, Unreachable
+from llama_backend.errors import ModelNotFound, PodPending, Unreachable
 from llama_chat.config import Settings
-from llama_chat.errors import KubeError, PodPending
+from llama_chat.errors import KubeError
 from llama_chat.remote import RemoteConnection
 from llama_chat.road import Stage, Tell, UrlRoad, make_road
 from llama_chat.targets import find_target
@@ -81,7 +81,7 @@ async def test_a_connection_that_breaks_before_the_answer_is_made_again(backend:
         connection.listen(lambda stage, _: stages.append(stage))
         assert await answer(connection) == "Hello, world!"
     assert len(backend.requests) == 2
-    assert stages[:2] == ["connecting", "reconnecting"]
+    assert (stages[0], stages[-1]) == ("connecting", "reached")
 
 
 async def test_a_backend_that_was_there_is_waited_for(backend: ScriptedBackend) -> None:
@@ -152,7 +152,11 @@ async def test_a_pod_that_is_pending_is_waited_for(cluster: Cluster) -> None:
     async with aclosing(connect("kube://chat/llama-chat:80")) as connection:
         with pytest.raises(PodPending, match="Pending"):
             await connection.status()
+        stages: list[Stage] = []
+        connection.listen(lambda stage, _: stages.append(stage))
         assert await answer(connection) == "Hello, world!"
+    assert "waiting for a pod" in stages
+    assert "reconnecting" not in stages
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@
     ├─ DeadlineExceeded       504  the time that the request or the server allows is over
     ├─ InternalError          500  a fault of ours
     └─ Unreachable             –   no backend answers (raised by the client only)
-       └─ ConnectionLost       –   one did, and the connection broke or fell silent
+       ├─ ConnectionLost       –   one did, and the connection broke or fell silent
+       └─ PodPending           –   none of a Service's pods takes connections yet
 
 `code` is stable and goes over the wire; `from_wire` turns it back into the same class.
 """
@@ -131,6 +132,10 @@ class Unreachable(BackendError):
 
 class ConnectionLost(Unreachable):
     code = "connection_lost"
+
+
+class PodPending(Unreachable):
+    code = "pod_pending"
 
 
 def _family(base: type[BackendError]) -> list[type[BackendError]]:

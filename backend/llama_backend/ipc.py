@@ -49,6 +49,8 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     kv_type: KVType = "f16"
     kv_unified: bool | None = None
     """Whether all sequences share one pool of KV cells; None is by `slots` and memory."""
+    kv_cells: int | None = None
+    """Cells of a pool that all sequences share; None is by `slots` and memory."""
     flash_attention: bool | None = None
     """None is on wherever the model and the device have it."""
     batch: int | None = None

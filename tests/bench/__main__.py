@@ -19,6 +19,7 @@ from pathlib import Path
 
 from llama_backend.models import demo_model
 from tests.bench import commands
+from tests.bench.busy import measure_busy
 from tests.bench.load import run_load
 from tests.bench.programs import Program, free_port, llama_cpp_server, llama_server, ours, reference_folder, running
 from tests.bench.reopening import reopen
@@ -102,6 +103,7 @@ def main() -> None:
     for name, figures in servers(model.path, reference).items():
         print(_server_row(name, figures))
     print(reopen(model.path).row)
+    print(measure_busy(model.path, reference).row)
     print(*speculation(model.path, reference), sep="\n")
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"HOME": home, "XDG_RUNTIME_DIR": home, "LLM_USER_PATH": home}

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -37,24 +38,9 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def ours(
-    model: Path,
-    slots: int | None,
-    context: int,
-    threads: int,
-    port: int,
-    states: Path | None = None,
-    speculation: bool = True,
-) -> Program:
-    """Our server; `states` is a folder for KV states."""
-    engine = EngineConfig(
-        path=str(model),
-        slots=slots,
-        context=context,
-        threads=threads,
-        kv_folder=str(states) if states else None,
-        speculation=speculation,
-    )
+def ours(model: Path, slots: int | None, context: int, threads: int | None, port: int, **options: Any) -> Program:
+    """Our server; `threads` None lets it choose, `options` are others of its EngineConfig."""
+    engine = EngineConfig(path=str(model), slots=slots, context=context, threads=threads, **options)
     config = ServerConfig(model="m", engine=engine, host="127.0.0.1", port=port)
     command = [sys.executable, "-m", "llama_backend.server", msgspec.json.encode(config).decode()]
     return Program("llama-chat", command, "/readyz")

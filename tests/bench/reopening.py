@@ -56,7 +56,7 @@ def _asked_of_a_new_server(
     model: Path, messages: list[dict[str, str]], folder: Path | None
 ) -> tuple[float, str, dict[str, Any]]:
     port = free_port()
-    with running(ours(model, None, _CONTEXT, _THREADS, port, folder), port) as url:
+    with running(ours(model, None, _CONTEXT, _THREADS, port, kv_folder=str(folder) if folder else None), port) as url:
         return _ask(url, messages)
 
 

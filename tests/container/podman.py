@@ -55,9 +55,9 @@ def openai_client(url: str) -> openai.OpenAI:
 
 
 class Backend:
-    """A container that serves `models` on a port of this machine, with a key."""
+    """A container that serves `models` on a port of this machine, with a key and further `settings`."""
 
-    def __init__(self, folder: Path, models: Path) -> None:
+    def __init__(self, folder: Path, models: Path, **settings: str) -> None:
         self.history = folder_of_user(folder / "history")
         keys = folder / "keys"
         keys.mkdir()
@@ -66,6 +66,7 @@ class Backend:
         mounts = {models: "/models:ro", self.history: "/var/lib/llama-chat", keys: "/etc/llama-chat/keys:ro"}
         options = [f"--volume={source}:{target}" for source, target in mounts.items()]
         options += ["--env=LLAMA_CHAT_HOST=0.0.0.0", "--env=LLAMA_CHAT_API_KEY_FILE=/etc/llama-chat/keys/keys"]
+        options += [f"--env=LLAMA_CHAT_{name.upper()}={value}" for name, value in settings.items()]
         options += ["--env=LLAMA_CHAT_DRAIN=60", f"--publish=127.0.0.1:{self.port}:8080"]
         self.name = podman("run", "--detach", *restricted(), *options, IMAGE or "", "serve").splitlines()[-1]
 

@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from llama_chat.history import History
-from tests.container.podman import IMAGE, KEY, USER, Backend, needs_image, openai_client, podman
+from tests.container.podman import IMAGE, KEY, USER, Backend, needs_image, openai_client, podman, wait_for
 from tests.terminal import Terminal
 
 pytestmark = [needs_image, pytest.mark.timeout(300)]
@@ -139,6 +139,16 @@ def _status(backend: Backend) -> int:
         return httpx2.get(f"{backend.url}/livez", timeout=5).status_code
     except httpx2.HTTPError:
         return 0
+
+
+def test_a_gpu_that_is_asked_for_and_missing_is_no_slow_success(tmp_path: Path, demo_model: Path) -> None:
+    backend = Backend(tmp_path, demo_model.parent, gpu_layers="-1")
+    try:
+        wait_for(f"{backend.url}/livez", 60, lambda: backend.log)
+        with pytest.raises(AssertionError, match="layers on a GPU were asked for"):
+            backend.wait_ready(10)
+    finally:
+        backend.remove()
 
 
 def test_the_image_holds_no_weights_and_says_what_it_is() -> None:

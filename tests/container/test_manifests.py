@@ -276,10 +276,21 @@ def test_https_ends_at_a_balancer_inside_the_vpc(scratch: Path) -> None:
     assert tls["hosts"] == [ingress["spec"]["rules"][0]["host"]]
 
 
+def test_the_server_can_speak_https_itself(scratch: Path) -> None:
+    found = parse(combined(scratch, "storage-ufs", "tls", "ulb-inner"))
+    container = pod_of(one(found, "Deployment"))["containers"][0]
+    for kind in ("startup", "liveness", "readiness"):
+        assert container[f"{kind}Probe"]["httpGet"]["scheme"] == "HTTPS"
+    mounts = {item["mountPath"] for item in container["volumeMounts"]}
+    for name in ("CERT", "KEY"):
+        assert str(Path(variables(container)[f"LLAMA_CHAT_TLS_{name}"]).parent) in mounts
+    assert one(found, "Service")["spec"]["ports"][0]["name"] == "https"
+
+
 def test_every_component_is_in_a_test() -> None:
     """Those of no overlay are rendered above, by name."""
     used = {line.rpartition("/")[2] for path in TREE.glob("overlays/*/*.yaml") for line in _components(path)}
-    assert used | {"alb-tls", "autoscale-hpa", "gpu-share-hami"} == set(COMPONENTS)
+    assert used | {"alb-tls", "autoscale-hpa", "gpu-share-hami", "tls"} == set(COMPONENTS)
 
 
 def _components(path: Path) -> list[str]:

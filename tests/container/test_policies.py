@@ -19,7 +19,11 @@ pytestmark = [
 ]
 MODELS = Path(__file__).with_name("crd_models.py")
 """It imports what only the tools' environment has."""
-UNUSED = (("storage-ufs", "cuda", "gpu-share-hami", "metrics", "autoscale-hpa"), ("storage-ufs", "alb-tls"))
+UNUSED = (
+    ("storage-ufs", "cuda", "gpu-share-hami", "metrics", "autoscale-hpa"),
+    ("storage-ufs", "alb-tls"),
+    ("storage-ufs", "tls"),
+)
 
 Check = Callable[..., str]
 

@@ -32,11 +32,37 @@ def plan(memory: int = 16 * GIB, trained: int = 4096, **config: Any) -> KVPlan:
         ({"slots": 3}, 4096, KVPlan(3, 4096, 8192, True)),
         ({"slots": 16, "context": 512}, 4096, KVPlan(16, 512, 8192, False)),
         ({"slots": 17, "context": 512}, 4096, KVPlan(17, 512, 8192, True)),
+        ({"kv_cells": 6000}, 4096, KVPlan(4, 4096, 6144, True)),
+        ({"slots": 16, "context": 2048, "kv_cells": 2000}, 4096, KVPlan(16, 2048, 2048, True)),
+        ({"slots": 16, "context": 2048, "kv_cells": 500}, 4096, KVPlan(16, 2048, 2048, True)),
     ],
 )
 def test_plans(config: dict[str, Any], trained: int, expected: KVPlan) -> None:
     """A quarter of 16 GiB holds 8,192 tokens."""
     assert plan(trained=trained, **config) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"kv_unified": False}, KVPlan(4, 4096, 16384, False)),
+        ({"kv_unified": False, "slots": 8}, KVPlan(8, 4096, 32768, False)),
+        ({"kv_unified": True, "slots": 2}, KVPlan(2, 4096, 8192, True)),
+        ({"kv_unified": True, "slots": 8}, KVPlan(8, 4096, 8192, True)),
+        ({"kv_type": "q8_0"}, KVPlan(4, 4096, 4096, True, kv_type="q8_0")),
+        ({"flash_attention": False}, KVPlan(4, 4096, 4096, True, flash_attention=False)),
+        ({"batch": 64}, KVPlan(4, 4096, 4096, True, batch=64, ubatch=64)),
+        ({"batch": 2, "ubatch": 99}, KVPlan(4, 4096, 4096, True, batch=4, ubatch=4)),
+        ({"ubatch": 32}, KVPlan(4, 4096, 4096, True, batch=512, ubatch=32)),
+    ],
+)
+def test_plans_by_hand(config: dict[str, Any], expected: KVPlan) -> None:
+    assert plan(**config) == expected
+
+
+def test_a_gpu_takes_larger_batches() -> None:
+    found = plan_kv(EngineConfig(path="x"), 4096, PER_TOKEN, GIB, on_gpu=True)
+    assert (found.batch, found.ubatch) == (2048, 512)
 
 
 def test_one_context_is_always_there() -> None:

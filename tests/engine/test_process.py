@@ -70,17 +70,19 @@ class EngineProcess:
                 pass_fds=[theirs.fileno()],
             )
         self._file = self.sock.makefile("rb")
+        self.stats: Stats | None = None
 
     def send(self, *commands: Command) -> None:
         self.sock.sendall(b"".join(map(frame, commands)))
 
     def events(self) -> Iterator[Event]:
-        """What comes, but for statistics, which come at any time."""
-        return (event for event in self.all_events() if not isinstance(event, Stats))
-
-    def all_events(self) -> Iterator[Event]:
+        """What comes, but for statistics, which come at any time; `stats` has the last ones."""
         while len(header := self._file.read(HEADER.size)) == HEADER.size:
-            yield decode_event(self._file.read(HEADER.unpack(header)[0]))
+            event = decode_event(self._file.read(HEADER.unpack(header)[0]))
+            if isinstance(event, Stats):
+                self.stats = event
+            else:
+                yield event
 
     def wait_for(self, kind: type[E], when: Callable[[E], bool] = lambda event: True) -> E:
         for event in self.events():
@@ -170,12 +172,12 @@ def test_a_request_is_accepted_then_answered_step_by_step(engine: EngineProcess)
 
 
 @pytest.mark.usefixtures("ready")
-def test_statistics_come_when_the_work_is_done_and_step_times_add_up(engine: EngineProcess) -> None:
+def test_statistics_are_there_when_the_work_is_done_and_step_times_add_up(engine: EngineProcess) -> None:
     engine.send(Submit(id=2, sampling=GREEDY, prompt="Once upon a time"))
     done = engine.wait_for(StepDone, lambda event: any(piece.finish_reason for piece in event.pieces))
     assert (done.running, done.waiting) == (0, 0)
-    stats = next(engine.all_events())
-    assert isinstance(stats, Stats)
+    stats = engine.stats
+    assert stats is not None
     times = stats.times
     assert times.steps >= 12
     assert min(times.schedule, times.decode, times.sample, times.deliver) > 0
@@ -256,7 +258,6 @@ def test_a_signal_to_the_group_is_the_servers_business(engine: EngineProcess, nu
 def test_an_idle_engine_is_silent_and_takes_no_time(engine: EngineProcess) -> None:
     engine.send(Submit(id=13, sampling=GREEDY, messages=HELLO))
     engine.answer(13)
-    assert isinstance(next(engine.all_events()), Stats)
     before = cpu_seconds(engine.process.pid)
     assert select.select([engine.sock], [], [], 0.5)[0] == []
     assert cpu_seconds(engine.process.pid) - before < 0.1

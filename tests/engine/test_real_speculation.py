@@ -73,7 +73,7 @@ def test_with_drafts_the_answer_is_the_same_and_takes_fewer_steps(
     before, after = (steps_of(bench, [prompt], **sampling) for bench in (plain, speculative))
     assert speculative.texts == plain.texts
     assert speculative.usages[0].completion_tokens == plain.usages[0].completion_tokens
-    assert after < before / 2
+    assert after < 0.8 * before
 
 
 @pytest.mark.parametrize("unified", [True, False])
@@ -109,7 +109,7 @@ def test_a_model_guesses_for_itself(model: Model, make_bench: MakeBench) -> None
         speculative.engine._speculator._model = DraftModel(runner, 4)
         before, after = (steps_of(bench, [SERIES[0]], max_tokens=24) for bench in (plain, speculative))
     assert speculative.texts == plain.texts
-    assert after < before / 2
+    assert after < 0.8 * before
 
 
 def test_a_model_with_another_vocabulary_cannot_guess(model: Model) -> None:

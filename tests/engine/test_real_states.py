@@ -165,6 +165,9 @@ def test_a_stamp_changes_with_model_library_and_layout(tmp_path: Path) -> None:
     stamps = {stamp_of(one, LIBRARY, plan) for plan in (pool, larger, KVPlan(4, 512, 2048, False))}
     assert len(stamps | {stamp_of(other, LIBRARY, pool), stamp_of(one, one, pool)}) == 5
     assert stamp_of(one, LIBRARY, KVPlan(8, 512, 512, True)) in stamps
+    assert stamp_of(one, LIBRARY, KVPlan(4, 512, 512, True, kv_type="q8_0")) not in stamps
+    assert stamp_of(one, LIBRARY, KVPlan(4, 512, 512, True, flash_attention=False)) not in stamps
+    assert stamp_of(one, LIBRARY, KVPlan(4, 512, 512, True, batch=64, ubatch=8)) in stamps
 
 
 @contextmanager

@@ -128,13 +128,26 @@ def test_longer_conversations_are_no_reason_to_keep_trying() -> None:
     assert tuner.trials < 10
 
 
-def test_steps_of_changing_width_never_leave_a_trial_open() -> None:
+def test_steps_of_changing_width_are_compared_with_their_like() -> None:
+    """As with speculation, where a step has one token or several."""
     machine = Machine(2, lambda now: 1)
     tuner = tuner_on(machine)
-    for number in range(4000):
-        tokens = 1 + number // 7 % 3
+    for number in range(300):
+        tokens = 1 + number * number % 3
         tuner.observe(tokens, *machine.step(tuner.threads, tokens))
-    assert tuner.trials < 60
+    assert tuner.threads == 1
+    assert tuner.changes == 1
+
+
+def test_a_trial_ends_where_nothing_can_be_compared_any_more() -> None:
+    machine = Machine(2, lambda now: 1)
+    tuner = tuner_on(machine)
+    while tuner.threads == 2:
+        tuner.observe(1, *machine.step(tuner.threads, 1))
+    for _ in range(12):
+        assert tuner.observe(5, *machine.step(tuner.threads, 5)) == 1
+    assert tuner.observe(5, *machine.step(tuner.threads, 5)) == 2
+    assert tuner.changes == 0
 
 
 def test_a_step_of_no_tokens_or_no_time_changes_nothing() -> None:

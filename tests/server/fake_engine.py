@@ -62,6 +62,7 @@ class FakeModel(msgspec.Struct, frozen=True, kw_only=True):
     load: float = 0.0
     """Seconds that it takes to load."""
     fail: str | None = None
+    fail_code: str = "model_unreadable"
     """The reason why it cannot be loaded."""
     die_loading: bool = False
     die_ready: float | None = None
@@ -241,8 +242,8 @@ class FakeEngine:
         after = len(self._running), len(self._waiting)
         if self._pieces or before != after:
             self._steps += 1
-            self.send(StepDone(pieces=self._pieces, running=after[0], waiting=after[1]))
             self.send(self._stats())
+            self.send(StepDone(pieces=self._pieces, running=after[0], waiting=after[1]))
             self._pieces = []
 
     def _stats(self) -> Stats:
@@ -291,7 +292,7 @@ def load(engine: FakeEngine, path: str) -> FakeModel | None:
         print("the fake dies while it loads", file=sys.stderr, flush=True)
         die()
     if model.fail is not None:
-        engine.send(Failed(model.fail))
+        engine.send(Failed(model.fail, model.fail_code))
         return None
     return model
 

@@ -99,6 +99,15 @@ def test_a_model_that_cannot_be_loaded_and_is_repaired(serve: Serve, tmp_path: P
     assert server.status().state == "ready"
 
 
+def test_a_gpu_that_is_not_there_is_an_error_of_its_own(serve: Serve) -> None:
+    server = serve(FakeModel(fail="a GPU was asked for", fail_code="device_unavailable"), ready=False)
+    server.wait_state("failed")
+    with server.http() as client:
+        answer = client.post(CHAT, json=chat("a"), headers={"Prefer": "wait=5"})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["message"]) == (503, "device_unavailable", "a GPU was asked for")
+
+
 def test_an_engine_that_dies_while_it_loads_is_no_endless_loop(serve: Serve) -> None:
     server = serve(FakeModel(die_loading=True), ready=False)
     server.wait_state("failed")

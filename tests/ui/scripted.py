@@ -36,6 +36,7 @@ class ScriptedBackend:
     closed: int = 0
     delivered: int = 0
     """Pieces of text that were read."""
+    model: str = "scripted"
     is_local: bool = True
     tell: Tell | None = None
     """Who listens to what happens on the road."""
@@ -71,7 +72,7 @@ class ScriptedBackend:
         return TokenCount(count=words, context=self.context, remaining=self.context - words, fits=words < self.context)
 
     async def models(self) -> list[ModelInfo]:
-        return [ModelInfo(id="scripted")]
+        return [ModelInfo(id=self.model)]
 
     async def status(self) -> BackendStatus:
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]

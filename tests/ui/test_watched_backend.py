@@ -6,8 +6,15 @@ from typing import Any
 import pytest
 
 from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, State
-from llama_backend.errors import BackendError, EngineDied, ModelUnreadable, NotFound, Unavailable, Unreachable
-from llama_chat.errors import PodPending
+from llama_backend.errors import (
+    BackendError,
+    EngineDied,
+    ModelUnreadable,
+    NotFound,
+    PodPending,
+    Unavailable,
+    Unreachable,
+)
 from llama_chat.ui.watched_backend import BackendState, WatchedBackend
 from tests.ui.scripted import READY, ScriptedBackend
 from tests.ui.wait import until
@@ -92,10 +99,13 @@ async def test_what_hinders_is_raised_and_the_next_request_looks_again(
     assert await watch.answer() == "You said: hi"
 
 
-async def test_a_server_without_a_status_is_asked_for_its_models() -> None:
-    watch = Watch(ScriptedBackend(states=[NotFound("no such path")]))
+@pytest.mark.parametrize(
+    ("model", "shown"), [("scripted", "scripted"), ("owner/name", "owner/name"), ("/models/a.gguf", "a.gguf")]
+)
+async def test_a_server_without_a_status_is_asked_for_its_models(model: str, shown: str) -> None:
+    watch = Watch(ScriptedBackend(states=[NotFound("no such path")], model=model))
     assert await watch.answer() == "You said: hi"
-    assert watch.backend.state == BackendState("ready", model="scripted")
+    assert watch.backend.state == BackendState("ready", model=shown)
 
 
 @pytest.mark.parametrize(("error", "closed"), [(EngineDied("signal 9"), 0), (Unreachable("broken"), 1)])

@@ -91,6 +91,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """How keys and values are kept: `q8_0` takes 53 % of the memory of `f16`, `q4_0` takes 28 %."""
     kv_layout: Literal["auto", "unified", "split"] = "auto"
     """One pool of KV cells for all answers, or cells of its own for each; `auto` is by `parallel` and memory."""
+    kv_cells: Annotated[int, Meta(ge=1, le=1 << 30)] | None = None
+    """Tokens in that pool, one context at least; None is by `parallel` and memory."""
     flash_attention: Literal["auto", "on", "off"] = "auto"
     batch_size: Annotated[int, Meta(ge=1, le=1 << 16)] | None = None
     """The most tokens of a step; None is 512, and 2048 on a GPU."""

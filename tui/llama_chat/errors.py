@@ -8,8 +8,7 @@
     └─ HistoryError           1  the conversations on disk cannot be read or written
        └─ ConversationNotFound
 
-Errors of the backend come as they are (`llama_backend.errors`), with PodPending as one more kind of Unreachable;
-`exit_code` knows both trees.
+Errors of the backend come as they are (`llama_backend.errors`); `exit_code` knows both trees.
 """
 
 from __future__ import annotations
@@ -59,10 +58,6 @@ class ConfigError(UsageError):
 
 class KubeError(ChatError):
     pass
-
-
-class PodPending(Unreachable):
-    """No pod behind a Service takes connections yet; that may pass."""
 
 
 class SchemaError(ChatError):

@@ -9,8 +9,8 @@ import shutil
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 
-from llama_backend.errors import Unreachable
-from llama_chat.errors import KubeError, PodPending
+from llama_backend.errors import PodPending, Unreachable
+from llama_chat.errors import KubeError
 from llama_chat.keys import VARIABLE
 from llama_chat.targets import KubeTarget
 

@@ -66,6 +66,7 @@ def server_config(settings: Settings, paths: Paths, model: InstalledModel) -> Se
         main_gpu=settings.main_gpu,
         kv_type=settings.kv_type,
         kv_unified={"auto": None, "unified": True, "split": False}[settings.kv_layout],
+        kv_cells=settings.kv_cells,
         flash_attention={"auto": None, "on": True, "off": False}[settings.flash_attention],
         batch=settings.batch_size,
         ubatch=settings.ubatch_size,
@@ -82,6 +83,8 @@ def server_config(settings: Settings, paths: Paths, model: InstalledModel) -> Se
 def _check(settings: Settings) -> None:
     if settings.kv_type != "f16" and settings.flash_attention == "off":
         raise ConfigError(f"kv_type {settings.kv_type} needs flash attention, and flash_attention is off")
+    if settings.kv_cells is not None and settings.kv_layout == "split":
+        raise ConfigError("kv_cells is the size of a pool, and kv_layout is split; give either")
     if settings.tensor_split is not None and settings.main_gpu is not None:
         raise ConfigError("tensor_split spreads the model over GPUs, and main_gpu puts it on one; give either")
     if settings.tensor_split is not None and not any(map(float, settings.tensor_split.split(","))):

@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from llama_backend.api import OURS
-from llama_backend.errors import BackendError, ConnectionLost, ModelNotFound, NotFound, Unavailable, Unreachable
+from llama_backend.errors import (
+    BackendError,
+    ConnectionLost,
+    ModelNotFound,
+    NotFound,
+    PodPending,
+    Unavailable,
+    Unreachable,
+)
 from llama_backend.position import Position
 from llama_chat.backoff import Backoff
-from llama_chat.errors import PodPending
 
 if TYPE_CHECKING:
     from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
@@ -23,6 +30,8 @@ if TYPE_CHECKING:
 
 _MARGIN_SECONDS = 10.0
 """How much longer than a server keeps an answer it is asked for it; its clock begins when it notices the break."""
+_POD_SECONDS = 300.0
+"""How long a pod may take to be scheduled and to start."""
 
 
 class RemoteConnection:
@@ -120,7 +129,11 @@ class RemoteConnection:
             raise error
         if position.grace is not None:
             backoff.patience = position.grace + _MARGIN_SECONDS
-        self._tell("reconnecting", error.message)
+        if isinstance(error, PodPending):
+            backoff.patience = _POD_SECONDS
+            self._tell("waiting for a pod", error.message)
+        else:
+            self._tell("reconnecting" if self._was_reached else "connecting", error.message)
         await backoff.pause(error)
 
     def _may_pass(self, position: Position, error: BackendError) -> bool:

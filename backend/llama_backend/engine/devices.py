@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
 from typing import Any
 
 from llama_backend.engine.binding import LIBRARY, lib
+from llama_backend.errors import DeviceUnavailable
 
 
 class DeviceType(IntEnum):
@@ -39,11 +39,15 @@ def gpu_devices() -> list[Device]:
 
 
 class Registry:
-    """ggml's devices, from the copy of the library that llama.cpp itself uses."""
+    """ggml's devices, by functions that are looked up through libllama: a wheel holds copies of libggml, each with a
+    registry of its own."""
+
+    def __init__(self) -> None:
+        lib.llama_backend_init()
+        self._library = ctypes.CDLL(str(LIBRARY))
 
     def devices(self, kind: DeviceType) -> list[Device]:
         """Asking a GPU for its memory begins to use it, which takes some time and memory."""
-        lib.llama_backend_init()
         count, get = self._function("count", ctypes.c_size_t), self._function("get", ctypes.c_void_p, ctypes.c_size_t)
         kind_of = self._function("type", ctypes.c_int, ctypes.c_void_p)
         handles = [get(index) for index in range(count())]
@@ -62,11 +66,18 @@ class Registry:
         function.restype, function.argtypes = result, arguments
         return function
 
-    @cached_property
-    def _library(self) -> ctypes.CDLL:
-        """A wheel has no links, so `libggml.so` beside it would be another copy, with a registry of its own."""
-        path = LIBRARY.with_name("libggml.so.0")
-        return ctypes.CDLL(str(path if path.exists() else LIBRARY.with_name("libggml" + LIBRARY.suffix)))
+
+def usable(devices: Sequence[Device], layers: int | None, split: Sequence[float] | None, main: int | None) -> bool:
+    """Whether GPUs are to be used; raises DeviceUnavailable where one was asked for that is not there."""
+    asked = bool(layers) or bool(split) or main is not None
+    if asked and not devices:
+        text = "a GPU was asked for, and this build of llama.cpp has none or finds none; --gpu-layers 0 does without"
+        raise DeviceUnavailable(text)
+    if main is not None and main >= len(devices):
+        raise DeviceUnavailable(f"GPU {main} was asked for, and there are {len(devices)}, counted from 0")
+    if split is not None and len(split) > len(devices):
+        raise DeviceUnavailable(f"the model was to be split over {len(split)} GPUs, and there are {len(devices)}")
+    return bool(devices) and layers != 0
 
 
 def _text(data: bytes | None) -> str:

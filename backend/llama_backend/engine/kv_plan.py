@@ -64,6 +64,8 @@ def plan_kv(
 
 def _layout(config: EngineConfig, slots: int, context: int, affordable: int) -> tuple[int, bool]:
     """Cells, and whether they are one pool, where `affordable` cells may be taken."""
+    if config.kv_cells is not None:
+        return max(context, _rounded(config.kv_cells)), True
     if config.kv_unified is False or (
         config.kv_unified is None and config.slots is not None and slots * context <= affordable
     ):

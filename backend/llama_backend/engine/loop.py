@@ -62,8 +62,8 @@ class EngineLoop:
     def _step(self) -> None:
         """A step of the answers, and before the next one a part of the embeddings."""
         done = self._engine.step()
-        self._outbox.put(done, is_last=not self._engine.busy)
         self._report()
+        self._outbox.put(done, is_last=not self._engine.busy)
         try:
             for embedded in self._embedder.step(beside_answers=self._engine.busy):
                 self._channel.send(embedded)
@@ -98,7 +98,7 @@ class EngineLoop:
             )
 
     def _report(self) -> None:
-        """Sends the statistics now and then, and when the work is done."""
+        """Sends the statistics now and then, and before the last piece of the last answer."""
         now = monotonic()
         if now >= self._next_stats or not self._engine.busy:
             self._next_stats = now + _STATS_SECONDS

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from llama_backend.engine.devices import Device
-from llama_backend.errors import DeviceUnavailable
 
 _MOST_MARGIN = 1 << 30
 _MARGIN = 8
@@ -83,19 +82,6 @@ class Offload:
             for share in self.shares
         ]
         return f"GPU layers: {self.layers} of {self.of}, {how}; " + "; ".join(parts)
-
-
-def usable(devices: Sequence[Device], layers: int | None, split: Sequence[float] | None, main: int | None) -> bool:
-    """Whether GPUs are to be used; raises DeviceUnavailable where one was asked for that is not there."""
-    asked = bool(layers) or bool(split) or main is not None
-    if asked and not devices:
-        text = "a GPU was asked for, and this build of llama.cpp has none or finds none; --gpu-layers 0 does without"
-        raise DeviceUnavailable(text)
-    if main is not None and main >= len(devices):
-        raise DeviceUnavailable(f"GPU {main} was asked for, and there are {len(devices)}, counted from 0")
-    if split is not None and len(split) > len(devices):
-        raise DeviceUnavailable(f"the model was to be split over {len(split)} GPUs, and there are {len(devices)}")
-    return bool(devices) and layers != 0
 
 
 def plan_offload(

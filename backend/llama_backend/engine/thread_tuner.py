@@ -27,6 +27,7 @@ _HOPELESS = 2.0
 """One step that costs as many times what steps did ends a trial."""
 _WATCHED, _TRIED = 6, 4
 """Steps that are looked back on, and those of a trial."""
+_PATIENCE = 12
 _LONG_SECONDS = 0.4
 """So many seconds of steps are enough as well, if there are two."""
 _LOOK_SECONDS = 1.0
@@ -39,7 +40,7 @@ _MANY_TOKENS = 33
 
 @dataclass
 class Window:
-    """Steps of about the same number of tokens, one after another, with the same number of threads."""
+    """The last steps of about the same number of tokens, with the same number of threads."""
 
     kind: int
     most: int
@@ -81,6 +82,8 @@ class Trial:
     window: Window
     is_first: bool = True
     """The first step makes or ends threads, and does not count."""
+    others: int = 0
+    """Steps of another number of tokens meanwhile."""
 
 
 class ThreadTuner:
@@ -99,7 +102,7 @@ class ThreadTuner:
         self.trials = 0
         self._idle = idle
         self._clock = clock
-        self._window = Window(0, _WATCHED)
+        self._windows: dict[int, Window] = {}
         self._trial: Trial | None = None
         self._least: dict[int, float] = {}
         self._pause = {DOWN: _FIRST_PAUSE, UP: _FIRST_PAUSE}
@@ -123,27 +126,26 @@ class ThreadTuner:
         return self.threads
 
     def _watch(self, kind: int, tokens: int, seconds: float, lost: float) -> None:
-        if kind != self._window.kind:
-            self._window = Window(kind, _WATCHED)
-        self._window.add(tokens, seconds, lost)
-        if not self._window.is_full:
+        window = self._windows.setdefault(kind, Window(kind, _WATCHED))
+        window.add(tokens, seconds, lost)
+        if not window.is_full:
             return
-        more = self._more()
-        self._least[kind] = min(self._window.cost, self._least.get(kind, self._window.cost))
+        more = self._more(window)
+        self._least[kind] = min(window.cost, self._least.get(kind, window.cost))
         if more < 0 and not self._going and not self._suspected:
-            self._suspected, self._window = True, Window(kind, _WATCHED)
+            self._suspected, self._windows = True, {}
         elif more:
-            self._try(more)
+            self._try(window, more)
         else:
             self._suspected = False
 
-    def _more(self) -> int:
+    def _more(self, window: Window) -> int:
         """How many threads more to try, or fewer where negative; mostly 0."""
         now = self._clock()
         if self._going and 1 < self.threads < self.most:
             return self._going * self._stride
         self._going, self._stride = 0, 1
-        if self.threads > 1 and now >= self._next[DOWN] and (crowded := self._crowded()):
+        if self.threads > 1 and now >= self._next[DOWN] and (crowded := self._crowded(window)):
             return -self._halved(crowded, DOWN)
         if self.threads < self.most and now >= max(self._next_look, self._next[UP]):
             self._next_look = now + _LOOK_SECONDS
@@ -154,30 +156,28 @@ class ThreadTuner:
         """A guess that did not hold is halved the next times, and then tried again, since things change."""
         return max(1, count >> self._rejected[direction] % _GUESSES) if count else 0
 
-    def _crowded(self) -> int:
+    def _crowded(self, window: Window) -> int:
         """Threads that seem to be too many: of two that share a processor, each loses half of it."""
         usual = _LOST_EACH * self.threads
-        lost = self._window.mean_lost
-        if lost > _LOST + usual:
-            return max(1, round(2 * (lost - usual)))
-        return int(self._window.cost > _SLOW * self._least.get(self._window.kind, self._window.cost))
+        if window.mean_lost > _LOST + usual:
+            return max(1, round(2 * (window.mean_lost - usual)))
+        return int(window.cost > _SLOW * self._least.get(window.kind, window.cost))
 
     def _free(self) -> int:
         """Threads that processors seem to be idle for; one where that is not known."""
         idle = self._idle()
         return 1 if idle is None else int(idle + 1 - _FREE)
 
-    def _try(self, more: int) -> None:
+    def _try(self, window: Window, more: int) -> None:
         direction = UP if more > 0 else DOWN
-        self._trial = Trial(direction, self.threads, self._window.cost, Window(self._window.kind, _TRIED))
+        self._trial = Trial(direction, self.threads, window.cost, Window(window.kind, _TRIED))
         self.threads = min(self.most, max(1, self.threads + more))
         self.trials += 1
         self._suspected = False
 
     def _judge(self, trial: Trial, kind: int, tokens: int, seconds: float, lost: float) -> None:
         if kind != trial.window.kind:
-            self._next[trial.direction] = self._clock() + self._pause[trial.direction]
-            self._end_trial(trial.before)
+            self._pass_over(trial)
             return
         is_first, trial.is_first = trial.is_first, False
         if seconds / tokens > _HOPELESS * trial.cost:
@@ -188,6 +188,13 @@ class ThreadTuner:
                 self._accept(trial)
             elif trial.window.is_full:
                 self._reject(trial)
+
+    def _pass_over(self, trial: Trial) -> None:
+        """Steps that cannot be compared do not count; too many of them end a trial."""
+        trial.others += 1
+        if trial.others > _PATIENCE:
+            self._next[trial.direction] = self._clock() + self._pause[trial.direction]
+            self._end_trial(trial.before)
 
     def _accept(self, trial: Trial) -> None:
         """Goes on in the same direction, with larger strides, as long as that brings something."""
@@ -213,7 +220,7 @@ class ThreadTuner:
     def _end_trial(self, threads: int) -> None:
         self.threads = threads
         self._trial = None
-        self._window = Window(0, _WATCHED)
+        self._windows = {}
 
 
 def _kind(tokens: int) -> int:

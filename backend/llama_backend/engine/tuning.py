@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_backend.api import GPUShare, TuningStatus
 from llama_backend.engine.binding import LlamaLog
-from llama_backend.engine.devices import gpu_devices
+from llama_backend.engine.devices import gpu_devices, usable
 from llama_backend.engine.hardware import IdleProcessors, available_memory, default_threads
 from llama_backend.engine.kv_plan import KVPlan, plan_kv
 from llama_backend.engine.model import Model
-from llama_backend.engine.model_file import ModelFile
-from llama_backend.engine.offload import ContextSize, Offload, Share, plan_offload, usable
 from llama_backend.engine.thread_tuner import ThreadTuner
 from llama_backend.ipc import EngineConfig
+
+if TYPE_CHECKING:
+    from llama_backend.engine.offload import Offload, Share
 
 
 def plan_gpus(config: EngineConfig) -> Offload | None:
@@ -24,6 +26,10 @@ def plan_gpus(config: EngineConfig) -> Offload | None:
     devices = gpu_devices()
     if not usable(devices, config.gpu_layers, config.tensor_split, config.main_gpu):
         return None
+    # Only where there is a GPU, since an answer waits for all that is imported.
+    from llama_backend.engine.model_file import ModelFile
+    from llama_backend.engine.offload import ContextSize, plan_offload
+
     file, kv_type = ModelFile(Path(config.path)), config.kv_type
     free = sum(device.free for device in devices)
     plan = plan_kv(config, file.context_trained, file.kv_bytes_per_token(kv_type), free, on_gpu=True)

@@ -36,7 +36,7 @@ class Totals:
         """Keeps what was counted by an engine that has ended; it holds no cells any more."""
         stats = self.stats
         if stats is not None:
-            self._before = msgspec.structs.replace(stats, kv_used=0, kv_busy=0, kv_shared=0)
+            self._before = msgspec.structs.replace(stats, kv_cells=0, kv_used=0, kv_busy=0, kv_shared=0)
         self._current = None
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @setting("tensor_split", "--tensor-split", metavar="A,B,…", help="Parts of the model for each GPU.")
 @setting("main_gpu", "--main-gpu", metavar="N", help="Use this GPU only, counted from 0.")
 @setting("kv_type", "--kv-type", metavar="TYPE", help="Of keys and values: f16, q8_0 or q4_0.")
+@setting("kv_cells", "--kv-cells", metavar="N", help="Tokens in the pool that all answers share; one context at least.")
 @setting("kv_layout", "--kv-layout", metavar="LAYOUT", help="Of KV cells: unified, split or auto.")
 @setting("flash_attention", "--flash-attention", metavar="on|off|auto", help="Flash attention.")
 @setting("batch_size", "--batch-size", metavar="N", help="Most tokens of a step.")

@@ -6,10 +6,18 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-from llama_backend.errors import BackendError, ModelNotFound, ModelUnreadable, NotFound, Unavailable, Unreachable
-from llama_chat.errors import PodPending
+from llama_backend.errors import (
+    BackendError,
+    ModelNotFound,
+    ModelUnreadable,
+    NotFound,
+    PodPending,
+    Unavailable,
+    Unreachable,
+)
 
 if TYPE_CHECKING:
     from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
@@ -180,10 +188,13 @@ class WatchedBackend:
         return BackendState(status.state, status.progress, *about, queued=status.waiting)
 
     async def _look_from_afar(self) -> BackendState:
-        """The state of a server of another make, which has models and no status."""
+        """The state of a server of another make, which has models and no status; llama-server names the file's path."""
         models = await self._backend.models()
         meta = models[0].meta if models else None
-        return BackendState("ready", model=models[0].id if models else "", context=meta.context if meta else None)
+        name = models[0].id if models else ""
+        if name.startswith("/"):
+            name = PurePosixPath(name).name
+        return BackendState("ready", model=name, context=meta.context if meta else None)
 
     async def _note(self, error: BackendError) -> None:
         """Draws what follows from an error of a request: a backend that went away is looked for again."""
