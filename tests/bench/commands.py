@@ -12,11 +12,15 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 _RUNS = 5
 LLAMA_CHAT = [str(Path(sys.executable).with_name("llama-chat"))]
 _SHORT = "Say hi."
+_THREADS = 2
+_PROMPT_MARKER = b"rite a message"
+"""Of the box to write in; the cursor stands on the first letter."""
 
 
 def ask_warm() -> float:
@@ -101,3 +105,17 @@ def _read_until(terminal: int, marker: bytes, seconds: float = 10.0) -> None:
         if not ready:
             raise TimeoutError(f"{marker!r} was not drawn")
         seen += os.read(terminal, 65536)
+
+
+def rows(model: Path, reference: Path | None) -> Iterator[str]:
+    """How long commands take, from their start on."""
+    try:
+        yield f"ask, warm: start to first byte {ask_warm():.2f} s"
+        yield f"ask, cold: start to end of 10 tokens {ask_cold():.2f} s"
+        if reference is not None:
+            yield f"llama-cli: start to end of 10 tokens {llama_cli(reference, model, _THREADS):.2f} s"
+        if (other := llm()) is not None:
+            yield f"llm: start to first byte {other:.2f} s"
+        yield f"TUI: start to first paint {first_paint(_PROMPT_MARKER):.2f} s"
+    finally:
+        stop()

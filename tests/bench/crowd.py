@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.bench.load import WORDS, Answer, ask, session
-from tests.bench.programs import Program, free_port, llama_server, ours, reference_folder, running
+from tests.bench.programs import Program, free_port, llama_server, ours, running
 
 CLIENTS, SLOTS, CELLS, THREADS = 64, 16, 2048, 2
 PROMPT_WORDS, MAX_TOKENS = 230, 32
@@ -71,13 +71,3 @@ async def _answers(url: str, at_once: int) -> list[Answer]:
 def _messages(number: int) -> list[dict[str, str]]:
     words = [WORDS[(number * 7 + n * (number % 5 + 1)) % len(WORDS)] for n in range(PROMPT_WORDS)]
     return [{"role": "user", "content": f"Tale {number}: {' '.join(words)}."}]
-
-
-if __name__ == "__main__":
-    from llama_backend.models import demo_model
-
-    model = demo_model()
-    if model is None:
-        raise SystemExit("the demo model is not installed")
-    for name, crowd in measure(model.path, reference_folder()).items():
-        print(crowd.row(name))

@@ -27,6 +27,7 @@ class Answer:
     text: str = ""
     times: list[float] = field(default_factory=list)
     tokens: int = 0
+    """By the usage, or else by the pieces: llama_cpp.server tells of no usage in a stream."""
     error: str | None = None
     end: float = 0.0
 
@@ -131,6 +132,7 @@ async def ask(
     except aiohttp.ClientError as error:
         answer.error = repr(error)
     answer.end = time.perf_counter()
+    answer.tokens = answer.tokens or len(answer.times)
     return answer
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench.load import WORDS, run_load
-from tests.bench.programs import Program, free_port, llama_server, ours, reference_folder, running
+from tests.bench.programs import Program, free_port, llama_server, ours, running
 
 STREAMS, REQUESTS, CONTEXT, THREADS = 8, 24, 1024, 2
 
@@ -47,13 +47,3 @@ def measure(model: Path, reference: Path | None, rounds: int = 3) -> dict[str, S
 
 def _system_prompt() -> str:
     return " ".join(random.Random(7).choices(WORDS, k=400))
-
-
-if __name__ == "__main__":
-    from llama_backend.models import demo_model
-
-    model = demo_model()
-    if model is None:
-        raise SystemExit("the demo model is not installed")
-    for name, shared in measure(model.path, reference_folder()).items():
-        print(shared.row(name))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench.load import WORDS, Answer, ask, session
-from tests.bench.programs import Program, free_port, llama_server, ours, reference_folder, running
+from tests.bench.programs import Program, free_port, llama_server, ours, running
 
 STREAMS, SLOTS, CONTEXT, THREADS = 4, 5, 4096, 2
 RUNNING_TOKENS, STARTED_TOKENS = 300, 20
@@ -74,13 +74,3 @@ def _short(number: int) -> list[dict[str, str]]:
 
 def _long() -> list[dict[str, str]]:
     return [{"role": "user", "content": " ".join(random.choices(WORDS, k=LONG_WORDS))}]
-
-
-if __name__ == "__main__":
-    from llama_backend.models import demo_model
-
-    model = demo_model()
-    if model is None:
-        raise SystemExit("the demo model is not installed")
-    for name, stall in measure(model.path, reference_folder()).items():
-        print(stall.row(name))

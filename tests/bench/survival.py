@@ -28,6 +28,8 @@ from tests.bench.programs import free_port, ours, running
 SLOTS, CONTEXT, THREADS = 16, 1024, 2
 KILLS, STREAMS = 50, 16
 CLIENTS_THAT_LEAVE, AT_ONCE = 1000, 64
+_PAUSE_SECONDS = 0.2
+"""Before a client asks again that got an error; `Retry-After` would have it wait longer."""
 SOAK_SECONDS, SETTLED_SECONDS = 1200, 120
 
 Proof = Callable[[aiohttp.ClientSession, str], Awaitable[str]]
@@ -60,7 +62,9 @@ async def kills(client: aiohttp.ClientSession, url: str) -> str:
 
     async def stream() -> None:
         while not over.is_set():
-            outcomes[_outcome(await ask(client, url, question(), 48))] += 1
+            outcome = _outcome(await ask(client, url, question(), 48))
+            outcomes[outcome] += 1
+            await asyncio.sleep(0 if outcome == "whole" else _PAUSE_SECONDS)
 
     streams = [asyncio.create_task(stream()) for _ in range(STREAMS)]
     backs = [await _kill(client, url) for _ in range(KILLS)]

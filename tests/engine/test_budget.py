@@ -27,24 +27,34 @@ def test_a_step_beside_streams_comes_close_to_its_target(token: float) -> None:
     budget = PrefillBudget(n_batch=512, target=0.4)
     for _ in range(30):
         budget.observe(0, 4, 0.05)
-    assert run(budget, 30, decoding=4, token=token, decode_step=0.05) == pytest.approx(0.4, abs=1.5 * token)
+    assert 0.2 < run(budget, 30, decoding=4, token=token, decode_step=0.05) < 0.46
 
 
 def test_without_streams_a_step_may_take_longer() -> None:
     budget = PrefillBudget(n_batch=512, alone=1.0)
-    assert run(budget, 30, decoding=0, token=0.004, decode_step=0.0) == pytest.approx(1.0, abs=0.01)
+    assert 0.75 < run(budget, 30, decoding=0, token=0.004, decode_step=0.0) < 1.1
 
 
 def test_it_follows_a_machine_that_gets_slower() -> None:
     budget = PrefillBudget(n_batch=512, alone=1.0)
     run(budget, 20, decoding=0, token=0.002, decode_step=0.0)
-    assert run(budget, 10, decoding=0, token=0.01, decode_step=0.0) == pytest.approx(1.0, abs=0.05)
+    assert 0.6 < run(budget, 10, decoding=0, token=0.01, decode_step=0.0) < 1.1
+
+
+@pytest.mark.parametrize(
+    ("affordable", "apart", "tokens"),
+    [(20, 0, 20), (47, 1, 48), (48, 0, 64), (63, 0, 64), (64, 1, 65), (110, 0, 64), (122, 0, 128), (250, 1, 257)],
+)
+def test_chunks_are_whole_tiles_where_that_is_near(affordable: int, apart: int, tokens: int) -> None:
+    budget = PrefillBudget(n_batch=512, target=1.0)
+    budget.observe(prefill=64, decode=0, seconds=64 / (affordable + 0.5))
+    assert budget.tokens(4, apart) == tokens
 
 
 def test_a_fast_machine_is_held_by_the_batch_only() -> None:
     budget = PrefillBudget(n_batch=512)
     run(budget, 5, decoding=8, token=1e-6, decode_step=0.001)
-    assert budget.tokens(decoding=8) == 504
+    assert budget.tokens(decoding=8) == 448
 
 
 def test_a_slow_machine_still_gets_on() -> None:

@@ -88,6 +88,18 @@ def test_a_state_that_a_slot_has_taken_over_leaves_the_ram() -> None:
     assert (store.status.states, store.status.hits, store.status.hit_tokens) == (0, 1, 100)
 
 
+def test_a_state_that_gives_way_while_a_slot_takes_it_over_does_no_harm() -> None:
+    """Another thread may read a state ahead meanwhile, for which the RAM is needed."""
+    store = make(ram=1)
+    store.put(A, b"a", durable=False)
+    match = store.find([*A, 1])
+    assert match is not None
+    assert store.fetch(match.entry) == b"a"
+    store.put(B, b"b", durable=False)
+    store.used(match)
+    assert (store.find(A), length(store.find(B))) == (None, 100)
+
+
 def test_a_state_of_which_a_part_was_used_stays() -> None:
     store = make()
     store.put(A, b"a", durable=False)

