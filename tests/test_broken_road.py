@@ -57,19 +57,23 @@ async def test_a_port_forward_that_dies_in_mid_answer(tmp_path: Path, monkeypatc
     monkeypatch.setenv(stub_kubectl.FOLDER, str(tmp_path))
     config = fake_config(tmp_path, host="127.0.0.1", port=free_port())
     cluster = Cluster(tmp_path, config.port)
-    text = "delay=0.02 " + " ".join(f"w{number}" for number in range(20))
+    text = "delay=0.02 " + " ".join(f"w{number}" for number in range(100))
     with serving(config, tmp_path) as server:
         server.wait_state("ready")
         target = find_target(Settings(target="kube://chat/llama-chat"))
         assert target is not None
         connection, came = RemoteConnection(Settings(), make_road(target, None), "there"), ""
+        killed: list[int] = []
         async with aclosing(connection):
             async for delta in connection.chat(ChatRequest(messages=[ChatMessage("user", text)])):
                 came += delta.text
-                if came.endswith(("w5", "w10", "w15")):
-                    os.kill(cluster.forwards[-1], signal.SIGKILL)
+                forward = cluster.forwards[-1]
+                if len(killed) < 3 and forward not in killed and f" w{5 * len(killed) + 5} " in came:
+                    os.kill(forward, signal.SIGKILL)
+                    killed.append(forward)
     assert came == text
-    assert len(cluster.forwards) == 4
+    assert cluster.forwards[:-1] == killed
+    assert len(killed) == 3
 
 
 async def test_a_connection_that_is_closed_under_an_answer(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from time import monotonic, time
 import msgspec
 import pytest
 
-from llama_backend.api import BackendStatus, ChatMessage, ChatRequest
+from llama_backend.api import ChatMessage, ChatRequest
 from llama_backend.client import Address, Client
 from llama_backend.config import ServerConfig
 from llama_backend.errors import Unreachable
 from llama_backend.launch import Place, ensure, find, stop
+from llama_backend.status import BackendStatus
 from tests.server.fake_engine import FakeModel
 from tests.server.harness import fake_config, python_path, runs, until
 

@@ -10,18 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_backend.api import (
-    BackendStatus,
-    ChatMessage,
-    ChatRequest,
-    Delta,
-    ModelInfo,
-    SamplingParams,
-    Timings,
-    TokenCount,
-    Usage,
-)
+from llama_backend.api import ChatMessage, ChatRequest, Delta, ModelInfo, SamplingParams, Timings, TokenCount, Usage
 from llama_backend.errors import BackendError, EngineDied
+from llama_backend.status import BackendStatus
 from llama_chat.errors import HistoryError
 from llama_chat.history import Conversation, History, StoredMessage
 from llama_chat.turn import SAVE_SECONDS, Turn, to_request

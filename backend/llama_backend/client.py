@@ -14,7 +14,6 @@ import httpx2
 import msgspec
 
 from llama_backend.api import (
-    BackendStatus,
     ChatMessage,
     ChatRequest,
     Delta,
@@ -27,6 +26,7 @@ from llama_backend.api import (
 )
 from llama_backend.errors import BackendError, ConnectionLost, Unauthorized, Unreachable, from_wire
 from llama_backend.position import Position
+from llama_backend.status import BackendStatus
 
 T = TypeVar("T")
 

@@ -14,16 +14,8 @@ import msgspec
 from msgspec import Struct
 
 from llama_backend.account import LOCAL, Account
-from llama_backend.api import (
-    ChatMessage,
-    FinishReason,
-    KVStoreStatus,
-    SamplingParams,
-    StepTimes,
-    Timings,
-    TuningStatus,
-    Usage,
-)
+from llama_backend.api import ChatMessage, FinishReason, SamplingParams, Timings, Usage
+from llama_backend.status import KVStoreStatus, StepTimes, TuningStatus
 
 KVType = Literal["f16", "q8_0", "q4_0"]
 HEADER = struct.Struct("<I")

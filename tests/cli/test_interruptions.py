@@ -134,7 +134,7 @@ def test_waiting_is_shown_on_a_terminal_only(backend: ScriptedBackend, monkeypat
     terminal = Terminal("ask", "hi")
     assert terminal.wait() == 0
     terminal.close()
-    assert "waiting for the model …\r\x1b[Klate".encode() in terminal.screen
+    assert "\rwaiting for the model …\x1b[K\r\x1b[Klate".encode() in terminal.screen
 
 
 @pytest.mark.parametrize("setting", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}])

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import numpy as np
 import numpy.typing as npt
+from llama_cpp import llama_cpp
 
 _QUIET = llama_cpp.llama_log_callback(lambda level, text, data: None)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from llama_backend.api import SamplingParams
-from llama_backend.engine.logprobs import LEAST, LogprobTrail, log_softmax_of
+from llama_backend.engine.log_softmax import LEAST, log_softmax_of
+from llama_backend.engine.logprobs import LogprobTrail
 from llama_backend.ipc import TokenLogprob
 from tests.engine.fakes import Bench, lone_answer
 

@@ -43,6 +43,8 @@ class RealBench:
     texts: dict[int, str] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     usages: dict[int, Usage] = field(default_factory=dict)
+    accepted: int = 0
+    """Drafted tokens that were right, in answers that have ended."""
     pieces: int = 0
 
     def submit(self, number: int, prompt: list[ChatMessage] | str, **sampling: Any) -> None:
@@ -63,6 +65,7 @@ class RealBench:
                 assert piece.usage is not None
                 self.reasons[piece.id] = piece.finish_reason
                 self.usages[piece.id] = piece.usage
+                self.accepted += piece.timings.draft_n_accepted if piece.timings else 0
 
     def run(self) -> None:
         for _ in range(5000):

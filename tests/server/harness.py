@@ -17,9 +17,9 @@ import httpx2
 import msgspec
 from openai import DefaultHttpxClient, OpenAI
 
-from llama_backend.api import BackendStatus
 from llama_backend.config import ServerConfig
 from llama_backend.ipc import EngineConfig
+from llama_backend.status import BackendStatus
 from tests.server.fake_engine import MODULE, FakeModel
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
+from llama_backend.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
 from llama_backend.errors import BackendError, PromptTooLong
+from llama_backend.status import BackendStatus
 from llama_chat.road import Tell
 
 CONTEXT = 2048

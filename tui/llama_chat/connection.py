@@ -14,9 +14,10 @@ from llama_chat.remote import as_logged
 from llama_chat.targets import LOCAL
 
 if TYPE_CHECKING:
-    from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
+    from llama_backend.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
     from llama_backend.client import Address, Client
     from llama_backend.models import InstalledModel
+    from llama_backend.status import BackendStatus
     from llama_chat.config import Settings
     from llama_chat.road import Tell
 

@@ -23,8 +23,9 @@ from llama_backend.position import Position
 from llama_chat.backoff import Backoff
 
 if TYPE_CHECKING:
-    from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
+    from llama_backend.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
     from llama_backend.client import Client
+    from llama_backend.status import BackendStatus
     from llama_chat.config import Settings
     from llama_chat.road import Road, Stage, Tell
 

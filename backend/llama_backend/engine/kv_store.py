@@ -15,9 +15,9 @@ from itertools import count
 from pathlib import Path
 from time import monotonic
 
-from llama_backend.api import KVStoreStatus
 from llama_backend.engine.kv_files import Bytes, DamagedState, StateFile, StateFolder, StoredAnswer
 from llama_backend.kv_folder import clear_states
+from llama_backend.status import KVStoreStatus
 
 _log = logging.getLogger("llama_backend.engine")
 _TOKEN_BYTES = 4

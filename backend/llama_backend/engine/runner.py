@@ -17,7 +17,7 @@ from llama_backend.engine.kv_cache import NoRoom
 from llama_backend.engine.kv_files import Bytes
 from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.llama_sampler import LlamaSampler
-from llama_backend.engine.logprobs import log_softmax_of
+from llama_backend.engine.log_softmax import log_softmax_of
 from llama_backend.engine.model import Model
 from llama_backend.engine.sampler import SamplerChain
 from llama_backend.engine.scheduler import Batch

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llama_backend.api import StepTimes
 from llama_backend.engine.sequence import Sequence
+from llama_backend.status import StepTimes
 
 
 @dataclass(slots=True)

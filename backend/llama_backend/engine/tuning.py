@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_backend.api import GPUShare, TuningStatus
 from llama_backend.engine.binding import LlamaLog
 from llama_backend.engine.devices import gpu_devices, usable
 from llama_backend.engine.hardware import IdleProcessors, available_memory, default_threads
@@ -13,6 +12,7 @@ from llama_backend.engine.kv_plan import KVPlan, plan_kv
 from llama_backend.engine.model import Model
 from llama_backend.engine.thread_tuner import ThreadTuner
 from llama_backend.ipc import EngineConfig
+from llama_backend.status import GPUShare, TuningStatus
 
 if TYPE_CHECKING:
     from llama_backend.engine.offload import Offload, Share

@@ -8,7 +8,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from time import monotonic
 
-from llama_backend.api import BackendStatus, State
 from llama_backend.config import ServerConfig
 from llama_backend.errors import Unavailable
 from llama_backend.server.admission import Admission
@@ -17,6 +16,7 @@ from llama_backend.server.child import resident_bytes
 from llama_backend.server.pool import ModelPool
 from llama_backend.server.rate_limit import RateLimits
 from llama_backend.server.streams import Streams
+from llama_backend.status import BackendStatus, State
 
 
 @dataclass

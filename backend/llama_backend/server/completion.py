@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from time import monotonic
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from llama_backend.account import Account
 from llama_backend.api import ChatRequest, CompletionRequest, SamplingParams
 from llama_backend.server.answers import Shape
 from llama_backend.server.backend import Server, new_seed
-from llama_backend.server.deadline import Deadline, deadline_of
+from llama_backend.server.call import Call
 from llama_backend.server.events import EventStream, gone
-from llama_backend.server.hosted import HostedModel
 from llama_backend.server.meter import Stopwatch
 from llama_backend.server.streams import key_of, last_event, wanted
 from llama_backend.server.supervisor import Supervisor
@@ -29,23 +25,11 @@ _OPENING_SECONDS = 10.0
 """After this long without a decision a stream is opened, and errors come in it."""
 CLIENT_GONE = 499
 """The status of an answer that nobody reads any more (nginx's number)."""
-_WAIT = re.compile(r"\bwait=(\d{1,6})\b")
-
-
-def patience(request: Request) -> float:
-    """Seconds that a request is willing to wait for a model that is loading (RFC 7240, `Prefer: wait`)."""
-    match = _WAIT.search(request.headers.get("prefer", ""))
-    return float(match[1]) if match else 0.0
 
 
 async def complete(request: Request, server: Server, body: ChatRequest | CompletionRequest) -> ASGIApp:
     """The answer to a request that is valid."""
-    model = server.models.find(body.model)
-    server.check_open()
-    account: Account = request.state.account
-    deadline = deadline_of(request, body.timeout, server.config.request_timeout)
-    server.rates.take(account, monotonic())
-    run = _Run(server, model, body, account, patience(request), deadline)
+    run = _Run(Call.of(request, server, body.model, body.timeout), body)
     if body.stream:
         return await _stream(run, request, server)
     return await unless_gone(_collect(run), request)
@@ -54,36 +38,24 @@ async def complete(request: Request, server: Server, body: ChatRequest | Complet
 class _Run:
     """One completion: its pieces, and how they are written."""
 
-    def __init__(
-        self,
-        server: Server,
-        model: HostedModel,
-        body: ChatRequest | CompletionRequest,
-        account: Account,
-        patience: float,
-        deadline: Deadline,
-    ) -> None:
-        self._server = server
-        self._model = model
+    def __init__(self, call: Call, body: ChatRequest | CompletionRequest) -> None:
+        self._call = call
         self._body = body
-        self._account = account
-        self._patience = patience
-        self._deadline = deadline
-        self._watch = Stopwatch(model.meter, account)
+        self._watch = Stopwatch(call.model.meter, call.account)
         seed = new_seed() if body.seed is None else body.seed
         is_chat = isinstance(body, ChatRequest)
         self._sampling = msgspec.structs.replace(body.sampling(), seed=seed)
         self.choices = body.choices
-        self.shape = Shape(model.name, is_chat, seed, body.include_usage, body.choices)
+        self.shape = Shape(call.model.name, is_chat, seed, body.include_usage, body.choices)
 
     @asynccontextmanager
     async def ticket(self) -> AsyncIterator[Ticket]:
         """From admission to the end, with an accepted request; leaving early cancels the work."""
-        server, deadline = self._server, self._deadline
-        with self._watch, server.admission.enter(server.slots, self.choices, self._account):
+        call, deadline = self._call, self._call.deadline
+        with self._watch, call.admitted(self.choices):
             async with deadline.waiting():
-                sampling = await self._model.grammars.resolve(self._sampling)
-            async with server.models.use(self._model, self._patience, deadline) as supervisor:
+                sampling = await call.model.grammars.resolve(self._sampling)
+            async with call.engine() as supervisor:
                 ticket = self._submit(supervisor, sampling)
                 try:
                     with deadline.watching(ticket):
@@ -102,7 +74,7 @@ class _Run:
             n=body.choices,
             top_logprobs=body.alternatives,
             store=body.store is not False,
-            account=self._account,
+            account=self._call.account,
             observer=self._watch,
         )
 

@@ -11,7 +11,8 @@ from llama_backend.errors import Forbidden, InvalidRequest, ModelNotFound
 from llama_backend.server.auth import is_unix
 from llama_backend.server.backend import Server
 from llama_backend.server.body import parse
-from llama_backend.server.completion import complete, patience, resumed
+from llama_backend.server.call import patience
+from llama_backend.server.completion import complete, resumed
 from llama_backend.server.deadline import Deadline
 from llama_backend.server.streams import key_of
 

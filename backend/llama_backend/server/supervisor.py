@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from llama_backend.account import LOCAL, Account
-from llama_backend.api import ChatMessage, KVStoreStatus, SamplingParams, State, TokenCount, TuningStatus
+from llama_backend.api import ChatMessage, SamplingParams, TokenCount
 from llama_backend.errors import BackendError, EngineDied, InvalidRequest, Unavailable, from_wire
 from llama_backend.guard import Suspects
 from llama_backend.ipc import (
@@ -37,6 +37,7 @@ from llama_backend.server.child import EngineChild
 from llama_backend.server.embedding_ticket import EmbeddingTicket
 from llama_backend.server.ticket import Observer, Ticket
 from llama_backend.server.totals import Totals
+from llama_backend.status import KVStoreStatus, State, TuningStatus
 
 _log = logging.getLogger("llama_backend.server")
 _RELOAD_SECONDS = 1.0

@@ -16,8 +16,8 @@ from llama_chat.errors import ChatError
 from llama_chat.targets import find_target
 
 if TYPE_CHECKING:
-    from llama_backend.api import BackendStatus, KVStoreStatus
     from llama_backend.client import Address, Backend
+    from llama_backend.status import BackendStatus, KVStoreStatus
 
 
 @click.command("status")

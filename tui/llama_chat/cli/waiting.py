@@ -41,9 +41,13 @@ class Waiting:
             output.put("\r\x1b[K")
             self._is_shown = False
 
-    def say(self, stage: Stage, _reason: str) -> None:
-        """Says what the road to a backend elsewhere is at, where the word is shown."""
-        self._text = _TEXT if stage == "reached" else f"{stage} …"
+    def say(self, stage: Stage, reason: str) -> None:
+        """Says what the road to a backend elsewhere is at, where the word is shown.
+
+        A first connection that nothing is known to hold up is as likely to wait for the model.
+        """
+        is_usual = stage == "reached" or (stage == "connecting" and not reason)
+        self._text = _TEXT if is_usual else f"{stage} …"
         if self._is_shown:
             self._show()
 

@@ -20,7 +20,8 @@ from llama_backend.errors import (
 )
 
 if TYPE_CHECKING:
-    from llama_backend.api import BackendStatus, ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
+    from llama_backend.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
+    from llama_backend.status import BackendStatus
     from llama_chat.road import Stage
     from llama_chat.road_backend import RoadBackend
 
