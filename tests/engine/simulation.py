@@ -6,7 +6,7 @@ from random import Random
 
 from llama_backend.engine.draft_model import DraftModel, Guesser
 from llama_backend.engine.kv_store import KVStore
-from tests.engine.fakes import Bench, FakeModel, lone_answer, next_token
+from tests.engine.fakes import Bench, FakeModel, lone_answer, next_token, speculate_with
 
 
 def simulate(
@@ -37,7 +37,7 @@ def simulate(
     )
     bench.cache.least = 4
     if guesser is not None:
-        bench.engine._speculator._model = DraftModel(guesser, slots)
+        speculate_with(bench.engine, DraftModel(guesser, slots))
     beginnings = [Random(number).choices(range(1, 1000), k=context) for number in range(3)]
     requests: dict[int, tuple[list[int], int | None]] = {}
     cancelled: set[int] = set()

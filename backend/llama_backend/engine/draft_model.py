@@ -12,7 +12,11 @@ from llama_backend.engine.sequence import Sequence
 from llama_backend.engine.step_cost import StepCost
 
 CATCH_UP = 128
-"""Tokens of a prompt that a step may compute, so that the small model knows what the large one does."""
+"""Tokens that are read before a step, so that the small model knows what the large one does."""
+_ALONG = 16
+"""Tokens of a sequence that are read along with a guess."""
+_LEAST_SHARED = 16
+"""So many tokens are copied rather than computed again."""
 _LEAST_PROBABILITY = 0.2
 """Behind a token that is less probable than this nothing is guessed."""
 
@@ -29,12 +33,18 @@ class Chunk:
 class Guesser(Protocol):
     """What the draft model needs of llama.cpp."""
 
+    n_batch: int
+
     def likeliest(self, chunks: list[Chunk]) -> list[tuple[int, float]]:
         """Computes tokens; the likeliest one behind each chunk, with its probability. Raises NoRoom."""
         ...
 
     def remove(self, seq_id: int, start: int) -> bool:
         """Frees the cells of a sequence from position `start` on."""
+        ...
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """Gives an empty sequence the first cells of another."""
         ...
 
 
@@ -55,21 +65,42 @@ class DraftModel:
         self._guesser = guesser
         self._cells = [_Cells() for _ in range(slots)]
         self._cost = StepCost()
+        self._chunk = min(CATCH_UP, guesser.n_batch)
+        self._along = min(_ALONG, guesser.n_batch // slots)
+
+    def measure(self, token: int) -> None:
+        """Learns what steps take before anybody waits for one, so that nothing is tried which cannot pay."""
+        for tokens in ([token] * self._chunk, [token], [token]):
+            self._compute([Chunk(0, len(self._cells[0].tokens), tokens)])
+        self.forget()
 
     def seconds(self, sequences: int, depth: int) -> float:
         """What guessing `depth` tokens for as many sequences is expected to take; 0 where nothing is known."""
         return self._cost.seconds(2 * sequences) + (depth - 1) * self._cost.seconds(sequences)
 
     def is_behind(self, sequence: Sequence) -> bool:
-        """Whether it has yet to read more of a sequence than can be read along with a guess."""
-        return self._missing(sequence) > CATCH_UP
+        """Whether it has yet to read more of a sequence than is read along with a guess."""
+        return self._missing(sequence) > self._along
 
-    def catch_up(self, sequence: Sequence) -> None:
-        """Reads on in a sequence that it is behind in."""
-        cells = self._cells_of(sequence)
-        start = len(cells.tokens)
-        self._compute([Chunk(self._id(sequence), start, sequence.tokens[start : start + CATCH_UP])])
-        cells.sure = len(cells.tokens)
+    def reading(self, sequence: Sequence) -> float:
+        """Seconds that it takes to read what it has yet to read of a sequence."""
+        return self._missing(sequence) * self._cost.seconds(self._chunk) / self._chunk
+
+    def catch_up(self, sequences: list[Sequence]) -> None:
+        """Reads on in sequences that it is behind in, as far as a step goes."""
+        chunks, room = [], self._chunk
+        for sequence in sequences[: self._chunk]:
+            start = len(sequence.tokens) - self._missing(sequence)
+            part = sequence.tokens[start : start + room]
+            chunks.append(Chunk(self._id(sequence), start, part))
+            room -= len(part)
+            if not room:
+                break
+        self._compute(chunks)
+
+    def forget(self) -> None:
+        """Frees all cells."""
+        self._forget(frozenset())
 
     def guess(self, sequences: list[Sequence], limits: list[int]) -> list[list[tuple[int, float]]]:
         """For each sequence at most `limit` tokens that may come next, with their probabilities."""
@@ -99,7 +130,21 @@ class DraftModel:
             self._guesser.remove(self._id(sequence), kept)
             del cells.tokens[kept:]
         cells.sure = kept
-        return len(sequence.tokens) - kept
+        if limit - kept >= _LEAST_SHARED:
+            self._adopt(sequence, cells)
+        return len(sequence.tokens) - cells.sure
+
+    def _adopt(self, sequence: Sequence, cells: _Cells) -> None:
+        """Takes over what another sequence's cells hold of this one, where that is more than its own."""
+        limit = len(sequence.tokens) - 1
+        lengths = [common_prefix(other.tokens, sequence.tokens, limit) for other in self._cells]
+        length = max(lengths)
+        if length - cells.sure < _LEAST_SHARED:
+            return
+        self._guesser.remove(self._id(sequence), 0)
+        self._guesser.share(lengths.index(length), self._id(sequence), length)
+        cells.tokens[:] = sequence.tokens[:length]
+        cells.sure = length
 
     def _cells_of(self, sequence: Sequence) -> _Cells:
         cells = self._cells[self._id(sequence)]
@@ -116,17 +161,26 @@ class DraftModel:
         """Nothing where there is no room: all is forgotten then."""
         begin = perf_counter()
         try:
-            found = self._guesser.likeliest(chunks)
+            found = self._likeliest(chunks)
         except NoRoom:
-            self._forget()
+            self.forget()
             return []
         self._cost.observe(sum(len(chunk.tokens) for chunk in chunks), perf_counter() - begin)
         for chunk in chunks:
             self._cells[chunk.seq_id].tokens += chunk.tokens
         return found
 
-    def _forget(self) -> None:
+    def _likeliest(self, chunks: list[Chunk]) -> list[tuple[int, float]]:
+        """Where there is no room, others' cells are freed. Raises NoRoom if that was not enough."""
+        try:
+            return self._guesser.likeliest(chunks)
+        except NoRoom:
+            self._forget(frozenset(chunk.seq_id for chunk in chunks))
+            return self._guesser.likeliest(chunks)
+
+    def _forget(self, kept: frozenset[int]) -> None:
         for seq_id, cells in enumerate(self._cells):
-            self._guesser.remove(seq_id, 0)
-            cells.tokens.clear()
-            cells.sure = 0
+            if seq_id not in kept:
+                self._guesser.remove(seq_id, 0)
+                cells.tokens.clear()
+                cells.sure = 0

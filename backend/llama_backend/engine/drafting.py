@@ -34,7 +34,7 @@ class Guess:
 class Drafting:
     """Of one sequence, whose `tokens` grow at the end."""
 
-    __slots__ = ("_acceptance", "_asked", "_lookup", "_model", "_usual", "accepted", "drafted", "lag")
+    __slots__ = ("_acceptance", "_asked", "_lookup", "_model", "_usual", "accepted", "drafted", "invested", "lag")
 
     def __init__(self, tokens: Tokens[int], everybody: Acceptance, model: Acceptance) -> None:
         """`everybody` is how often lookups were right for all sequences, `model` how often a draft model was."""
@@ -48,6 +48,8 @@ class Drafting:
         """Tokens that were computed along."""
         self.accepted = 0
         """Those of them that were sampled."""
+        self.invested = 0.0
+        """Plain steps that went by while a draft model read what it has so far."""
 
     def advance(self, token: int, drafted: int | None) -> None:
         """Takes in a token that was appended, and whether it was what was drafted, or would have been by lookup.
@@ -97,6 +99,10 @@ class Drafting:
     def charge(self, steps: float) -> None:
         """Notes that a draft model took as long as `steps` plain steps."""
         self.lag += steps
+
+    def invest(self, steps: float) -> None:
+        """Notes that a draft model read for as long as `steps` plain steps, so that it can guess."""
+        self.invested += steps
 
     def settle(self, steps: float, tokens: int) -> None:
         """Notes what a step with drafts, of this sequence or of others, took in plain steps and brought in tokens."""

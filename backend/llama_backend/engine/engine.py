@@ -147,13 +147,16 @@ class LLMEngine:
     def forget_idle(self) -> None:
         """Frees the cells of all idle slots."""
         self._cache.forget_idle()
+        self._speculator.forget_idle()
 
     def step(self) -> StepDone:
         """Runs one batch and returns what it brought."""
         begin = perf_counter()
         batch = self.scheduler.schedule()
         self._speculator.extend(batch)
-        self._tally.schedule += perf_counter() - begin
+        drafted = self._speculator.draft_seconds
+        self._tally.schedule += perf_counter() - begin - (drafted - self._tally.draft)
+        self._tally.draft = drafted
         if batch.items:
             self._run(batch, begin)
         self._tally.steps += 1
