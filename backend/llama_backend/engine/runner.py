@@ -145,7 +145,9 @@ class ModelRunner:
             self._tune(self._tuner, perf_counter() - begin, process_time() - processor_begin)
 
     def _tune(self, tuner: ThreadTuner, seconds: float, processor_seconds: float) -> None:
-        threads = tuner.observe(self._arrays.struct.n_tokens, seconds, processor_seconds)
+        self._use(tuner.observe(self._arrays.struct.n_tokens, seconds, processor_seconds))
+
+    def _use(self, threads: int) -> None:
         if threads != self._threads:
             self._threads = threads
             lib.llama_set_n_threads(self._context, threads, threads)
