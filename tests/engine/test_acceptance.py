@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_backend.engine.acceptance import Acceptance, OwnAcceptance
+from llama_backend.engine.acceptance import Acceptance, DraftTrust, OwnAcceptance
 
 tries = st.lists(st.tuples(st.integers(0, 100), st.booleans()), max_size=400)
 
@@ -52,3 +52,12 @@ def test_a_chance_is_a_probability(tries: list[tuple[int, bool]]) -> None:
     for run, hit in tries:
         own.learn(run, hit)
         assert 0 <= own.chance(run) <= 1
+
+
+def test_a_draft_model_that_disappoints_is_given_another_chance_later() -> None:
+    trust = DraftTrust()
+    first = trust.start()
+    for _ in range(50):
+        trust.learn(0.1)
+    assert trust.start() < 0.2 < 0.9 < first
+    assert [trust.start() for _ in range(100)][-1] > 0.8

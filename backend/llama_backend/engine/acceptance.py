@@ -15,6 +15,12 @@ _PRIOR_MISSES = 2.0
 """Misses that a sequence must have been expected to have, so that its own count as much as others'."""
 _MEMORY = 256.0
 """Tries after which the older ones count half."""
+_OPTIMISM = 0.95
+"""How often a draft model is right, as long as it was not tried."""
+_SMOOTH = 0.1
+"""How fast that follows what is found."""
+_FORGIVE = 0.02
+"""How fast it comes back, with each new sequence: one that is never asked could not prove better."""
 
 
 class Acceptance:
@@ -73,3 +79,26 @@ class OwnAcceptance:
     def chance(self, sign: float) -> float:
         """The probability that the token that was guessed comes."""
         return max(1 - self._others.miss(sign) * self._misses / self._expected, 0.0)
+
+
+class DraftTrust:
+    """What all sequences have found of a draft model's tokens."""
+
+    def __init__(self) -> None:
+        self.acceptance = Acceptance.by_probability()
+        self.usual = _OPTIMISM
+        """The chance of a token before anything is known of it."""
+
+    def start(self) -> float:
+        """What a new sequence begins with as `usual`."""
+        self.usual = follow(self.usual, _OPTIMISM, _FORGIVE)
+        return self.usual
+
+    def learn(self, chance: float) -> None:
+        """Takes in the chance that a token has."""
+        self.usual = follow(self.usual, chance)
+
+
+def follow(old: float, new: float, part: float = _SMOOTH) -> float:
+    """A mean in which older values count less and less."""
+    return old + part * (new - old)

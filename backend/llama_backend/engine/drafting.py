@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from operator import mul
 
-from llama_backend.engine.acceptance import Acceptance, OwnAcceptance
+from llama_backend.engine.acceptance import Acceptance, DraftTrust, OwnAcceptance, follow
 from llama_backend.engine.lookup import PromptLookup
 
 _LEAST_CHANCE = 0.1
 """A token that is less likely than this to be accepted is not drafted."""
-_USUAL, _SMOOTH = 0.7, 0.1
-"""The chance of a draft model's token before any is there, and how fast it follows what they turn out to have."""
 _LOSS = 0.02
 """The part of its time that speculation may cost a sequence, its own or that of others."""
 _STAKE = 2.0
@@ -34,14 +32,26 @@ class Guess:
 class Drafting:
     """Of one sequence, whose `tokens` grow at the end."""
 
-    __slots__ = ("_acceptance", "_asked", "_lookup", "_model", "_usual", "accepted", "drafted", "invested", "lag")
+    __slots__ = (
+        "_acceptance",
+        "_asked",
+        "_lookup",
+        "_model",
+        "_trust",
+        "_usual",
+        "accepted",
+        "drafted",
+        "invested",
+        "lag",
+    )
 
-    def __init__(self, tokens: Tokens[int], everybody: Acceptance, model: Acceptance) -> None:
-        """`everybody` is how often lookups were right for all sequences, `model` how often a draft model was."""
+    def __init__(self, tokens: Tokens[int], everybody: Acceptance, trust: DraftTrust) -> None:
+        """`everybody` is how often lookups were right for all sequences, `trust` how often a draft model was."""
         self._lookup = PromptLookup(tokens)
-        self._acceptance, self._model = OwnAcceptance(everybody), OwnAcceptance(model)
+        self._acceptance, self._model = OwnAcceptance(everybody), OwnAcceptance(trust.acceptance)
         self._asked: deque[float] = deque()
-        self._usual = _USUAL
+        self._trust = trust
+        self._usual = trust.start()
         self.lag = 0.0
         """Plain steps that it is behind what it would have got without drafts, its own and those of others."""
         self.drafted = 0
@@ -73,7 +83,8 @@ class Drafting:
         self._asked = deque(probability for _, probability in draft)
         each = [self._model.chance(probability) for probability in self._asked]
         for chance in each:
-            self._usual += _SMOOTH * (chance - self._usual)
+            self._usual = follow(self._usual, chance)
+            self._trust.learn(chance)
         return Guess([token for token, _ in draft], list(accumulate(each, mul)))
 
     def guess(self, limit: int) -> Guess:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import takewhile
 
-from llama_backend.engine.acceptance import Acceptance
+from llama_backend.engine.acceptance import Acceptance, DraftTrust
 from llama_backend.engine.budget import PrefillBudget
 from llama_backend.engine.draft_model import DraftModel
 from llama_backend.engine.drafter import Drafter
@@ -52,7 +52,7 @@ class Speculator:
         self._price = StepPrice(budget)
         self._everybody = Acceptance.by_run()
         self._drafter = Drafter(model, self._price) if model is not None else None
-        self._by_model = Acceptance.by_probability()
+        self._trust = DraftTrust()
         self._pause = 0
 
     def advance(self, sequence: Sequence, drafted: int | None) -> None:
@@ -60,7 +60,7 @@ class Speculator:
         if sequence.drafting is not None:
             sequence.drafting.advance(sequence.tokens[-1], drafted)
         elif self._is_on and sequence.remaining != 0:
-            sequence.drafting = Drafting(sequence.tokens, self._everybody, self._by_model)
+            sequence.drafting = Drafting(sequence.tokens, self._everybody, self._trust)
 
     @property
     def draft_seconds(self) -> float:
