@@ -115,13 +115,15 @@ def _make_server(config: ServerConfig, process: EngineProcess) -> Server:
 
 
 def _installed(config: ServerConfig) -> dict[str, EngineConfig]:
-    """The models in the folder, each to be loaded in the way of the first one."""
+    """The models in the folder, each to be loaded in the way of the first one, but without its draft model."""
     from llama_backend.models import installed
 
     if config.models_folder is None:
         return {}
     found = installed(Path(config.models_folder))
-    return {model.name: msgspec.structs.replace(config.engine, path=str(model.path)) for model in found}
+    return {
+        model.name: msgspec.structs.replace(config.engine, path=str(model.path), draft_model=None) for model in found
+    }
 
 
 def _check(config: ServerConfig) -> None:
