@@ -46,7 +46,7 @@ class Setting:
         return f"{'unified' if self.unified else 'split'}, flash attention {'on' if self.flash_attention else 'off'}"
 
 
-SETTINGS = (Setting(True, True), Setting(False, True), Setting(False, False))
+SETTINGS = tuple(Setting(*pair) for pair in product((True, False), repeat=2))
 
 
 @dataclass
