@@ -14,7 +14,7 @@ from llama_backend import launch
 from llama_backend.api import ChatMessage, ChatRequest
 from llama_backend.client import Address
 from llama_backend.config import ServerConfig
-from llama_backend.errors import Unauthorized, Unavailable, Unreachable
+from llama_backend.errors import ModelNotFound, Unauthorized, Unavailable, Unreachable
 from llama_backend.launch import Place
 from llama_backend.models import InstalledModel
 from llama_chat.config import Settings
@@ -183,6 +183,16 @@ def test_where_states_are_kept() -> None:
 def test_whether_it_speculates(settings: dict[str, Any], on: bool) -> None:
     config = server_config(Settings(**settings), user_paths(), InstalledModel("name", Path("/m.gguf")))
     assert config.engine.speculation is on
+
+
+def test_a_draft_model_has_a_name_or_a_path(tmp_path: Path) -> None:
+    paths = user_paths(tmp_path)
+    (tmp_path / "small.gguf").write_bytes(b"GGUF" + bytes(100))
+    for name in ("small", str(tmp_path / "small.gguf")):
+        config = server_config(Settings(draft_model=name), paths, InstalledModel("name", Path("/m.gguf")))
+        assert config.engine.draft_model == str(tmp_path / "small.gguf")
+    with pytest.raises(ModelNotFound):
+        server_config(Settings(draft_model="none"), paths, InstalledModel("name", Path("/m.gguf")))
 
 
 def test_the_settings_describe_the_background_backend() -> None:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from mmap import PAGESIZE, mmap
-from tempfile import TemporaryFile
 from types import TracebackType
 from typing import IO
 
@@ -27,6 +26,8 @@ def nameless_file() -> IO[bytes]:
     """A file for as long as somebody has it open; in memory, where the system can do that."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("llama-chat"), "r+b")
+    from tempfile import TemporaryFile
+
     return TemporaryFile()
 
 

@@ -57,6 +57,8 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     """Most bytes of KV states in RAM beside the context; 0 keeps none."""
     speculation: bool = True
     """Whether tokens that may come next are computed along where that pays."""
+    draft_model: str | None = None
+    """A smaller model's file with the same vocabulary, to guess them where lookup finds nothing."""
     module: str = "llama_backend.engine"
     """What is run as the engine: `python -m MODULE CONFIG FD`."""
 

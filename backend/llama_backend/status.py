@@ -16,6 +16,8 @@ class StepTimes(Struct, frozen=True):
     total: float = 0.0
     schedule: float = 0.0
     """Who is admitted, and which tokens a step computes."""
+    draft: float = 0.0
+    """A draft model's reading and guessing."""
     decode: float = 0.0
     """Inside `llama_decode` and the wait for its results."""
     sample: float = 0.0
@@ -80,6 +82,10 @@ class TuningStatus(Struct, frozen=True, kw_only=True):
     layers: int
     """All of them, with the output as one."""
     gpu_layers_fixed: bool
+    draft_model: str | None = None
+    """The file of the model that guesses for it."""
+    draft_bytes: int = 0
+    """What its weights and KV cells take."""
     gpus: list[GPUShare] = []
 
 

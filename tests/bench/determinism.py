@@ -1,16 +1,19 @@
 """Whether a greedy answer is the same whoever is beside it: `python -m tests.bench.determinism`.
 
-In a unified KV cache the cells of an answer lie elsewhere when others are there, and attention adds them up in
-another order, so that the last bits of logits differ; an answer changes where two tokens were that close. This counts
+llama.cpp's flash attention adds up the cells of one query alone in as many pieces as there are threads, from 512 cells
+on, and those of several queries in one piece. In a unified KV cache the cells of an answer also lie elsewhere when
+others are there. So the last bits of logits differ, and an answer changes where two tokens were that close. This counts
 how often that happens, and how far apart the two likeliest tokens were there (their log probabilities, in the answer
-that was computed alone)."""
+that was computed alone).
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, product
 
 from llama_backend.api import ChatMessage, SamplingParams
 from llama_backend.engine.binding import LlamaLog
@@ -20,12 +23,30 @@ from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.model import Model
 from llama_backend.engine.prompt import PromptBuilder
 from llama_backend.engine.runner import ModelRunner
+from tests.bench.load import WORDS
 
 TOKENS = 64
-CONTEXT = 512
+CONTEXT = 1024
 TOPICS = ("the sea", "a lost key", "winter", "two brothers", "a train", "bread", "the moon", "an old map")
-BESIDE = (1, 3, 7)
+BESIDE = (1, 3)
 """How many others are computed beside an answer."""
+LENGTHS = {"short": 0, "long": 400}
+"""Of prompts: words before the question."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How keys and values are kept and attended to."""
+
+    unified: bool
+    flash_attention: bool
+
+    @property
+    def name(self) -> str:
+        return f"{'unified' if self.unified else 'split'}, flash attention {'on' if self.flash_attention else 'off'}"
+
+
+SETTINGS = (Setting(True, True), Setting(False, True), Setting(False, False))
 
 
 @dataclass
@@ -39,10 +60,10 @@ class Answer:
 class Lab:
     """Engines over one model; each answers in a fresh cache."""
 
-    def __init__(self, model: Model, unified: bool) -> None:
-        self._model = model
-        slots = len(TOPICS)
-        self._plan = KVPlan(slots, CONTEXT, slots * CONTEXT, unified)
+    def __init__(self, model: Model, setting: Setting, words: int) -> None:
+        self._model, self._words = model, words
+        slots, flash_attention = 1 + max(BESIDE), setting.flash_attention
+        self._plan = KVPlan(slots, CONTEXT, slots * CONTEXT, setting.unified, flash_attention=flash_attention)
         self._runner = ModelRunner(model, self._plan, threads=2)
         self._prompts = PromptBuilder(model.vocab, model.template)
 
@@ -54,24 +75,26 @@ class Lab:
         engine = LLMEngine(self._runner, cache, self._model.vocab, CONTEXT, lambda *_: None)
         params = SamplingParams(temperature=0, max_tokens=TOKENS)
         for number, subject in enumerate((topic, *others)):
-            prompt = self._prompts.chat([ChatMessage("user", f"Tell me a story about {subject}.")])
-            engine.submit(number, prompt, params, is_chat=True, top_logprobs=2)
+            engine.submit(number, self._prompt(subject), params, is_chat=True, top_logprobs=2)
         sequence, margins = engine._sequences[0], list[float]()
         while engine.busy:
             entries = [piece.logprobs or [] for piece in engine.step().pieces if piece.id == 0]
             margins += [entry.top[0][1] - entry.top[1][1] for entry in chain.from_iterable(entries)]
         return Answer(sequence.tokens[sequence.n_prompt :], margins)
 
+    def _prompt(self, subject: str) -> list[int]:
+        words = random.Random(subject).choices(WORDS, k=self._words)
+        return self._prompts.chat([ChatMessage("user", f"{' '.join(words)} Tell me a story about {subject}.")])
+
 
 def rows(model: Model) -> Iterator[str]:
     """A table in Markdown: of how many answers all tokens are the same, and how long the others are so."""
-    yield "| KV | beside | same answers | first difference at token | largest margin that was lost |"
-    yield "|---|---|---|---|---|"
-    for unified in (True, False):
-        lab = Lab(model, unified)
+    yield "| KV | prompts | beside | same answers | first difference at token | largest margin that was lost |"
+    yield "|---|---|---|---|---|---|"
+    for setting, (length, words) in product(SETTINGS, LENGTHS.items()):
+        lab, name = Lab(model, setting, words), f"{setting.name} | {length}"
         alone = [lab.answer(topic) for topic in TOPICS]
         again = [lab.answer(topic) for topic in TOPICS]
-        name = "unified" if unified else "split"
         yield f"| {name} | 0, once more | {_same(alone, again)} |"
         for beside in BESIDE:
             found = [lab.answer(topic, *_others(topic)[:beside]) for topic in TOPICS]

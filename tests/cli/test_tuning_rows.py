@@ -40,7 +40,13 @@ def test_what_was_chosen() -> None:
         "batch": "at most 512 tokens, 128 at once, flash attention on",
         "KV cells": "4096 of q8_0: 50.1 MB, one pool",
         "GPU layers": None,
+        "draft model": None,
     }
+
+
+def test_a_draft_model_takes_memory() -> None:
+    rows = tuning_rows(replace(CHOSEN, draft_model="/models/small.gguf", draft_bytes=150_000_000))
+    assert rows["draft model"] == "/models/small.gguf: 150 MB"
 
 
 def test_what_was_set_by_hand() -> None:

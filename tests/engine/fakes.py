@@ -14,8 +14,10 @@ from random import Random
 
 from llama_backend.account import LOCAL, Account
 from llama_backend.api import SamplingParams
-from llama_backend.engine.engine import LLMEngine, NoRoom
-from llama_backend.engine.kv_cache import LEAST_KEPT, KVCache
+from llama_backend.engine.draft_model import DraftModel
+from llama_backend.engine.drafter import Drafter
+from llama_backend.engine.engine import LLMEngine
+from llama_backend.engine.kv_cache import LEAST_KEPT, KVCache, NoRoom
 from llama_backend.engine.kv_files import Bytes
 from llama_backend.engine.kv_store import KVStore
 from llama_backend.engine.sampler import SamplerChain
@@ -222,15 +224,17 @@ class FakeRunner:
 class FixedCost(StepCost):
     """A machine on which a token beyond the first of a step costs a fixed part of that step."""
 
-    def __init__(self, part: float) -> None:
+    def __init__(self, part: float, step: float = 0.001) -> None:
+        """`step` is what a plain one takes, in seconds."""
         super().__init__()
         self.part = part
+        self.step = step
 
     def knows(self, tokens: int) -> bool:
         return True
 
     def seconds(self, tokens: int) -> float:
-        return 0.001 * (1 + self.part * (tokens - 1))
+        return self.step * (1 + self.part * (tokens - 1))
 
 
 class SlowModelCache(KVCache):
@@ -250,6 +254,12 @@ class Answer:
     @property
     def reason(self) -> str | None:
         return self.last.finish_reason if self.last else None
+
+
+def speculate_with(engine: LLMEngine, model: DraftModel) -> None:
+    """Gives an engine that speculates a draft model."""
+    speculator = engine._speculator
+    speculator._drafter = Drafter(model, speculator._price)
 
 
 class Bench:
@@ -282,7 +292,7 @@ class Bench:
         self.engine = LLMEngine(
             self.runner, self.cache, vocab or fake_vocab(), self.context, self._remember, speculate=speculate
         )
-        self.engine._speculator._cost = FixedCost(token_part or 0.0)
+        self.engine._speculator._price.cost = FixedCost(token_part or 0.0)
         self.answers: dict[int, Answer] = {}
 
     def _remember(self, text: str, tokens: list[int], stripped: bool) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
+from llama_backend.engine.draft_model import DraftModel, Guesser
 from llama_backend.engine.kv_store import KVStore
-from tests.engine.fakes import Bench, FakeModel, lone_answer, next_token
+from tests.engine.fakes import Bench, FakeModel, lone_answer, next_token, speculate_with
 
 
 def simulate(
@@ -16,6 +17,7 @@ def simulate(
     refuses_partial: bool | None = None,
     model: FakeModel = next_token,
     token_part: float | None = None,
+    guesser: Guesser | None = None,
 ) -> Bench:
     """Random requests on a random pool; asserts that everybody got the answer that they get alone."""
     slots = random.randint(1, 6)
@@ -34,6 +36,8 @@ def simulate(
         token_part=token_part,
     )
     bench.cache.least = 4
+    if guesser is not None:
+        speculate_with(bench.engine, DraftModel(guesser, slots))
     beginnings = [Random(number).choices(range(1, 1000), k=context) for number in range(3)]
     requests: dict[int, tuple[list[int], int | None]] = {}
     cancelled: set[int] = set()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_backend.engine.devices import Device, usable
-from llama_backend.engine.offload import ContextSize, ModelShape, Offload, compute_bytes, plan_offload
+from llama_backend.engine.offload import ContextSize, ModelShape, Offload, compute_bytes, plan_offload, with_draft
 from llama_backend.errors import DeviceUnavailable
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -141,3 +141,22 @@ def test_a_gpu_that_is_not_there(
 
 def test_nothing_on_gpus_is_not_the_whole() -> None:
     assert not Offload(0, 33, (), is_fixed=False).is_whole
+
+
+SMALL = replace(LLAMA_7B, layers=(20 * MIB,) * 20, output=30 * MIB, kv_per_token=1024, n_embd=2048, n_ff=5632)
+
+
+@pytest.mark.parametrize(
+    ("devices", "chosen"),
+    [([gpu(24)], 0), ([gpu(4), gpu(24, name="CUDA1")], 1), ([gpu(7)], None), ([gpu(4)], None)],
+)
+def test_a_draft_model_goes_where_all_of_the_model_fits_beside_it(devices: list[Device], chosen: int | None) -> None:
+    planned = with_draft(SMALL, SIZE, devices, lambda left: plan_offload(LLAMA_7B, SIZE, left, None))
+    assert (planned.draft_gpu if planned else None) == chosen
+    if planned and planned.for_draft:
+        assert (planned.is_whole, planned.for_draft.is_whole, planned.for_draft.main_gpu) == (True, True, chosen)
+        assert sum(share.device.free for share in planned.shares) < sum(device.free for device in devices)
+
+
+def test_without_a_gpu_for_it_a_draft_model_is_computed_here() -> None:
+    assert plan_offload(LLAMA_7B, SIZE, [gpu(24)], None).for_draft is None

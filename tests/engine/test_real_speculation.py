@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from llama_backend.api import SamplingParams
+from llama_backend.engine.binding import lib
+from llama_backend.engine.draft_model import DraftModel
+from llama_backend.engine.draft_runner import DraftRunner, check_draft_model
 from llama_backend.engine.engine import LLMEngine
 from llama_backend.engine.kv_cache import KVCache
 from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.model import Model
 from llama_backend.engine.prompt import PromptBuilder
 from llama_backend.engine.speculation import MOST_DRAFTED
-from tests.engine.fakes import FixedCost
+from llama_backend.errors import ModelUnreadable
+from tests.engine.fakes import FixedCost, speculate_with
 from tests.engine.test_real_model import SERIES, RealBench, runner_of
 
 MakeBench = Callable[[bool, bool], RealBench]
@@ -33,7 +39,7 @@ def make_bench(model: Model) -> Iterator[MakeBench]:
             prompts = PromptBuilder(model.vocab, model.template)
             cache = KVCache(runner, plan.slots, plan.cells, plan.unified)
             engine = LLMEngine(runner, cache, model.vocab, plan.context, prompts.remember, speculate=speculate)
-            engine._speculator._cost = FixedCost(0.01)
+            engine._speculator._price.cost = FixedCost(0.01)
             return RealBench(engine, runner, prompts, cache)
 
         yield make
@@ -93,3 +99,32 @@ def test_log_probabilities_come_with_each_token(make_bench: MakeBench) -> None:
     assert [entry.token for entry in speculative] == [entry.token for entry in plain]
     for one, other in zip(plain, speculative, strict=True):
         assert other.logprob == pytest.approx(one.logprob, abs=0.1)
+
+
+def test_a_model_guesses_for_itself(model: Model, make_bench: MakeBench) -> None:
+    plain, speculative = make_bench(False, True), make_bench(True, True)
+    with ExitStack() as stack:
+        runner = DraftRunner(model, KVPlan(4, 512, 512, True), lambda: 2, model.vocab.size)
+        stack.callback(lib.llama_free, runner._context)
+        speculate_with(speculative.engine, DraftModel(runner, 4))
+        speculative.engine._speculator._price.cost = FixedCost(0.01, step=0.3)
+        before, after = (steps_of(bench, [SERIES[0]], max_tokens=24) for bench in (plain, speculative))
+    assert speculative.texts == plain.texts
+    assert after < 0.8 * before
+
+
+def test_a_model_with_another_vocabulary_cannot_guess(model: Model) -> None:
+    check_draft_model(model, model, "same")
+    other = SimpleNamespace(can_cut=True, has_whole_states=True, vocab=replace(model.vocab, size=32_000))
+    with pytest.raises(ModelUnreadable, match=r"small.gguf: .* 32000 tokens, and that of the model 49152"):
+        check_draft_model(model, cast(Model, other), "small.gguf")
+    other.vocab = replace(model.vocab, piece=lambda token: b"x" if token == 70 else model.vocab.piece(token))
+    with pytest.raises(ModelUnreadable, match=r"token 70 of its vocabulary is b'x'"):
+        check_draft_model(model, cast(Model, other), "small.gguf")
+    other.vocab = replace(model.vocab, control=model.vocab.control | {"<|im_start|>": 5})
+    with pytest.raises(ModelUnreadable, match=r"the control token <\|im_start\|> has another number in it"):
+        check_draft_model(model, cast(Model, other), "small.gguf")
+    other.can_cut = False
+    for large, small, whose in ((model, other, "its"), (other, model, "the model's")):
+        with pytest.raises(ModelUnreadable, match=f"cells of {whose} KV cache cannot be taken back"):
+            check_draft_model(cast(Model, large), cast(Model, small), "small.gguf")

@@ -12,10 +12,12 @@ from typing import Any
 import openai
 import pytest
 
+from llama_backend.config import ServerConfig
 from llama_backend.errors import DeadlineExceeded, ModelNotFound
 from llama_backend.ipc import EngineConfig
 from llama_backend.server.deadline import Deadline
 from llama_backend.server.hosted import HostedModel
+from llama_backend.server.main import _installed
 from llama_backend.server.pool import ModelPool
 from llama_backend.server.supervisor import Supervisor
 from tests.server.conftest import Serve
@@ -213,3 +215,10 @@ def test_one_model_alone_can_be_unloaded_too(tmp_path: Path, serve: Serve) -> No
     until(lambda: server.status().loaded == [], what="the unloading")
     with server.http() as client:
         assert content(client.post(CHAT, json=chat("a b"))) == "a b"
+
+
+def test_a_draft_model_is_only_for_the_model_that_it_was_given_with(tmp_path: Path) -> None:
+    (tmp_path / "b.gguf").write_bytes(b"")
+    first = EngineConfig(path="/a.gguf", threads=3, draft_model="/small.gguf")
+    found = _installed(ServerConfig(model="a", engine=first, models_folder=str(tmp_path)))
+    assert found["b"] == EngineConfig(path=str(tmp_path / "b.gguf"), threads=3)

@@ -14,6 +14,7 @@ from llama_backend.errors import EngineDied, ModelUnreadable, Unavailable
 from llama_backend.ipc import Counted, EngineConfig
 from llama_backend.server import supervisor as module
 from llama_backend.server.child import EngineChild, resident_bytes
+from llama_backend.server.engine_process import EngineProcess
 from llama_backend.server.supervisor import Supervisor
 from tests.server.fake_engine import MODULE, FakeModel
 from tests.server.harness import python_path, runs, write_model
@@ -94,7 +95,7 @@ async def test_stop_fails_those_who_wait(config: EngineConfig) -> None:
 
 async def test_stop_at_once_after_the_start(config: EngineConfig) -> None:
     write_model(Path(config.path), FakeModel(load=30))
-    supervisor = Supervisor(config, EngineChild(config))
+    supervisor = Supervisor(config, EngineChild(EngineProcess(config)))
     pid = supervisor.pid
     begin = monotonic()
     await supervisor.stop()
@@ -109,11 +110,11 @@ async def test_an_engine_that_cannot_be_started_is_tried_again(
     await supervisor.wait_ready(30)
     ticket = supervisor.submit(SamplingParams(), None, "words=9 die=2")
 
-    def no_memory(_: EngineConfig) -> EngineChild:
+    def no_memory(_: EngineConfig) -> EngineProcess:
         raise OSError(12, "Cannot allocate memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "EngineChild", no_memory)
+        patch.setattr(module, "EngineProcess", no_memory)
         with pytest.raises(EngineDied):
             [piece async for piece in ticket.pieces()]
         supervisor.release(ticket)

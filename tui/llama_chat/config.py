@@ -118,6 +118,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """MiB of KV states in RAM beside the context, of conversations that had to give way; 0 keeps none."""
     speculation: Literal["auto", "off"] = "auto"
     """Whether tokens that may come next are computed along: `auto` is where it is measured to pay."""
+    draft_model: str | None = None
+    """A smaller model of the same vocabulary, by name or path, that guesses those tokens too."""
 
 
 NAMES = tuple(name for name in Settings.__struct_fields__ if name != "max_completion_tokens")

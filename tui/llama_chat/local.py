@@ -74,6 +74,7 @@ def server_config(settings: Settings, paths: Paths, model: InstalledModel) -> Se
         kv_disk=settings.kv_cache_size * _MIB,
         kv_ram=settings.kv_cache_ram * _MIB,
         speculation=settings.speculation != "off",
+        draft_model=_draft_model(settings, paths),
     )
     idle_exit = IDLE_EXIT if settings.idle_exit is None else settings.idle_exit
     return ServerConfig(model=model.name, engine=engine, idle_exit=idle_exit or None)
@@ -88,3 +89,11 @@ def _check(settings: Settings) -> None:
         raise ConfigError("tensor_split spreads the model over GPUs, and main_gpu puts it on one; give either")
     if settings.tensor_split is not None and not any(map(float, settings.tensor_split.split(","))):
         raise ConfigError(f"tensor_split: at least one part must be above 0, got {settings.tensor_split!r}")
+
+
+def _draft_model(settings: Settings, paths: Paths) -> str | None:
+    if settings.draft_model is None:
+        return None
+    from llama_backend.models import resolve
+
+    return str(resolve(settings.draft_model, paths.models).path)

@@ -21,6 +21,8 @@ def main() -> int:
         # Whoever ends a whole process group means the server, which lets running answers finish first.
         signal.signal(number, signal.SIG_IGN)
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+    # numpy only adds and compares here; starting the threads of its BLAS takes as long as the rest of its import.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     config = msgspec.json.decode(sys.argv[1], type=EngineConfig)
     from llama_backend.engine.process import run
 

@@ -11,7 +11,8 @@ from llama_backend.account import LOCAL, Account
 from llama_backend.api import FinishReason, SamplingParams, Timings, Usage
 from llama_backend.engine.budget import PrefillBudget
 from llama_backend.engine.detokenizer import Detokenizer
-from llama_backend.engine.kv_cache import KVCache
+from llama_backend.engine.draft_model import DraftModel
+from llama_backend.engine.kv_cache import KVCache, NoRoom
 from llama_backend.engine.logprobs import LogprobTrail
 from llama_backend.engine.sampler import SamplerChain, chain_of
 from llama_backend.engine.scheduler import Batch, BatchItem, Scheduler
@@ -24,10 +25,6 @@ from llama_backend.ipc import Piece, Stats, StepDone, TokenLogprob
 
 OnAnswer = Callable[[str, list[int], bool], None]
 """Called with the text, the token ids and whether a leading space was left out, of a finished answer."""
-
-
-class NoRoom(Exception):
-    """llama.cpp found no KV cells for a batch; the cells are as before."""
 
 
 class DeadEnd(Exception):
@@ -76,6 +73,7 @@ class LLMEngine:
         on_answer: OnAnswer,
         guard: Guard | None = None,
         speculate: bool = False,
+        draft_model: DraftModel | None = None,
     ) -> None:
         self._runner = runner
         self._vocab = vocab
@@ -85,7 +83,9 @@ class LLMEngine:
         self._budget = PrefillBudget(runner.n_batch)
         self._cache = cache
         self.scheduler = Scheduler(cache, self._budget)
-        self._speculator = Speculator(cache, self._budget, context, runner.n_batch, vocab.is_eog, speculate)
+        self._speculator = Speculator(
+            cache, self._budget, context, runner.n_batch, vocab.is_eog, speculate, draft_model
+        )
         self._sequences: dict[int, Sequence] = {}
         self._pieces: list[Piece] = []
         self._tally = Tally()
@@ -147,13 +147,16 @@ class LLMEngine:
     def forget_idle(self) -> None:
         """Frees the cells of all idle slots."""
         self._cache.forget_idle()
+        self._speculator.forget_idle()
 
     def step(self) -> StepDone:
         """Runs one batch and returns what it brought."""
         begin = perf_counter()
         batch = self.scheduler.schedule()
         self._speculator.extend(batch)
-        self._tally.schedule += perf_counter() - begin
+        drafted = self._speculator.draft_seconds
+        self._tally.schedule += perf_counter() - begin - (drafted - self._tally.draft)
+        self._tally.draft = drafted
         if batch.items:
             self._run(batch, begin)
         self._tally.steps += 1

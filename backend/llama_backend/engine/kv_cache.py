@@ -12,6 +12,10 @@ from llama_backend.engine.kv_files import Bytes
 from llama_backend.engine.kv_store import KVStore, Match
 
 
+class NoRoom(Exception):
+    """llama.cpp found no KV cells for a batch; the cells are as before."""
+
+
 class KVMemory(Protocol):
     """The part of llama.cpp's memory that the cache works on."""
 

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from llama_backend.engine.binding import LIBRARY, LlamaLog
+from llama_backend.engine.draft_model import DraftModel
 from llama_backend.engine.engine import LLMEngine
 from llama_backend.engine.kv_cache import KVCache
 from llama_backend.engine.kv_files import StateFolder
@@ -27,6 +28,7 @@ from llama_backend.ipc import EngineConfig, Loading, Ready
 
 if TYPE_CHECKING:
     from llama_backend.engine.embedder import Embedder
+    from llama_backend.engine.offload import Offload
 
 _PROGRESS_SECONDS = 0.05
 
@@ -60,8 +62,9 @@ def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, gu
     from llama_backend.engine.embedding_context import EmbeddingContext
     from llama_backend.engine.runner import ModelRunner
 
-    plan = plan_context(config, model, offload)
-    tuning = Tuning(config, plan, model, offload)
+    small = _load_draft_model(config, model, offload, log)
+    plan = plan_context(config, model, offload, small)
+    tuning = Tuning(config, plan, model, offload, small)
     vocab = model.vocab
     prompts = PromptBuilder(vocab, model.template)
     store = _open_store(config, model, plan, prompts)
@@ -71,13 +74,36 @@ def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, gu
     runner = ModelRunner(model, plan, tuning.threads, tuning.tuner, MOST_DRAFTED if speculate else 0)
     tuning.note_context(log)
     runner.warm_up(vocab.bos or 0)
+    draft = _draft_model(small, plan, tuning, vocab.size) if small is not None else None
     cache = KVCache(runner, plan.slots, plan.cells, plan.unified, store)
     channel.send(_ready(model, plan, tuning))
     outbox = Outbox(channel.send, overlaps=offload is not None and offload.is_whole)
     runner.meanwhile = outbox.flush
-    engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard, speculate)
+    engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard, speculate, draft)
     embedder = Embedder(lambda: EmbeddingContext(model, room, tuning.threads), model.pooling, guard)
     return Loaded(engine, embedder, prompts, store, tuning, outbox)
+
+
+def _load_draft_model(config: EngineConfig, model: Model, offload: Offload | None, log: LlamaLog) -> Model | None:
+    """The model that guesses for another. Raises ModelUnreadable where it cannot."""
+    if config.draft_model is None or not config.speculation:
+        return None
+    from llama_backend.engine.draft_runner import check_draft_model
+
+    draft = Model(config.draft_model, offload.for_draft if offload is not None else None, log)
+    check_draft_model(model, draft, config.draft_model)
+    return draft
+
+
+def _draft_model(model: Model, plan: KVPlan, tuning: Tuning, n_vocab: int) -> DraftModel:
+    from llama_backend.engine.draft_runner import DraftRunner
+
+    token = model.vocab.bos or 0
+    runner = DraftRunner(model, plan, lambda: tuning.threads_now, n_vocab)
+    runner.warm_up(token)
+    draft = DraftModel(runner, plan.slots)
+    draft.measure(token)
+    return draft
 
 
 def _ready(model: Model, plan: KVPlan, tuning: Tuning) -> Ready:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from llama_backend.engine.devices import Device
@@ -11,6 +11,8 @@ from llama_backend.engine.devices import Device
 _MOST_MARGIN = 1 << 30
 _MARGIN = 8
 """A GPU keeps an eighth of its memory free for others and for what is not foreseen, at most 1 GiB (llama.cpp's own)."""
+_ALL = 1 << 16
+"""More layers than any model has."""
 _F32 = 4
 _F16 = 2
 
@@ -67,6 +69,13 @@ class Offload:
     """Whether the number was asked for."""
     split: tuple[float, ...] | None = None
     main_gpu: int | None = None
+    draft_gpu: int | None = None
+    """The GPU that computes a draft model, all of it; None leaves that to the processor."""
+
+    @property
+    def for_draft(self) -> Offload | None:
+        """Where the layers of the draft model go."""
+        return None if self.draft_gpu is None else Offload(_ALL, _ALL, (), is_fixed=False, main_gpu=self.draft_gpu)
 
     @property
     def is_whole(self) -> bool:
@@ -104,6 +113,22 @@ def plan_offload(
     if layers is not None:
         return planned(of if layers < 0 else min(layers, of))
     return next((plan for count in range(of, 0, -1) if _all_fit(plan := planned(count))), planned(0))
+
+
+def with_draft(
+    draft: ModelShape, size: ContextSize, devices: Sequence[Device], plan: Callable[[list[Device]], Offload]
+) -> Offload | None:
+    """The plan for a model beside a draft model on the GPU with the most free memory, with as many KV cells.
+
+    None where that would take layers of the model away: those gain more on a GPU than guesses do.
+    """
+    gpu = max(range(len(devices)), key=lambda index: devices[index].free)
+    share = _share(draft, size, devices[gpu], list(range(len(draft.layers) + 1)), [*draft.layers, draft.output])
+    left = list(devices)
+    left[gpu] = replace(devices[gpu], free=max(devices[gpu].free - share.weights - share.kv - share.compute, 0))
+    planned = plan(left)
+    fits = planned.is_whole and share.fits and _all_fit(planned)
+    return replace(planned, draft_gpu=gpu) if fits else None
 
 
 def _all_fit(plan: Offload) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Tokens
 from time import perf_counter, process_time
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llama_backend.engine.binding import lib, quick
-from llama_backend.engine.engine import NoRoom
 from llama_backend.engine.grammar import Candidates
+from llama_backend.engine.kv_cache import NoRoom
 from llama_backend.engine.kv_files import Bytes
 from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.llama_sampler import LlamaSampler
@@ -61,17 +62,28 @@ class BatchArrays:
 
     def fill(self, batch: Batch) -> list[int]:
         """Writes a batch; returns the row of each item's last token, behind which are those of its draft."""
-        end, rows, wanted = 0, [], list[int]()
-        for item in batch.items:
-            start, row, sequence = end, end + item.count - 1, item.sequence
-            end = row + 1 + len(item.draft)
-            self.token[start:end] = sequence.tokens[item.start : item.start + item.count] + item.draft
-            self.pos[start:end] = range(item.start, item.start + end - start)
-            self.seq_id[start:end] = sequence.slot.seq_id if sequence.slot else 0
-            rows.append(row)
-            wanted += range(row, end) if item.wants_logits else ()
+        ends = self.put(
+            (item.sequence.slot.seq_id if item.sequence.slot else 0, item.start, item.tokens) for item in batch.items
+        )
+        rows = [end - len(item.draft) for end, item in zip(ends, batch.items, strict=True)]
+        for row, end, item in zip(rows, ends, batch.items, strict=True):
+            self.logits[row : end + 1] = item.wants_logits
+        return rows
+
+    def put(self, parts: Iterable[tuple[int, int, Tokens[int]]]) -> list[int]:
+        """Writes tokens of sequences, as ids, first positions and tokens; returns the row of each one's last token.
+
+        Of those the logits are asked for.
+        """
+        end, rows = 0, []
+        for seq_id, position, tokens in parts:
+            start, end = end, end + len(tokens)
+            self.token[start:end] = tokens
+            self.pos[start:end] = range(position, position + len(tokens))
+            self.seq_id[start:end] = seq_id
+            rows.append(end - 1)
         self.logits[:end] = 0
-        self.logits[wanted] = 1
+        self.logits[rows] = 1
         self.struct.n_tokens = end
         return rows
 
@@ -115,6 +127,11 @@ class ModelRunner:
     def decode(self, batch: Batch) -> list[int]:
         """See Runner. Raises NoRoom, DecodeError."""
         rows = self._arrays.fill(batch)
+        self._compute()
+        return rows
+
+    def _compute(self) -> None:
+        """Computes what the arrays hold. Raises NoRoom, DecodeError."""
         begin, processor_begin = perf_counter(), process_time()
         code = lib.llama_decode(self._context, self._arrays.struct)
         if code == _NO_ROOM:
@@ -126,10 +143,11 @@ class ModelRunner:
         lib.llama_synchronize(self._context)
         if self._tuner is not None:
             self._tune(self._tuner, perf_counter() - begin, process_time() - processor_begin)
-        return rows
 
     def _tune(self, tuner: ThreadTuner, seconds: float, processor_seconds: float) -> None:
-        threads = tuner.observe(self._arrays.struct.n_tokens, seconds, processor_seconds)
+        self._use(tuner.observe(self._arrays.struct.n_tokens, seconds, processor_seconds))
+
+    def _use(self, threads: int) -> None:
         if threads != self._threads:
             self._threads = threads
             lib.llama_set_n_threads(self._context, threads, threads)

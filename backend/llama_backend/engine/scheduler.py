@@ -24,6 +24,11 @@ class BatchItem:
     """Tokens that may come next, to be computed behind the others."""
 
     @property
+    def tokens(self) -> list[int]:
+        """All of them, with the draft."""
+        return self.sequence.tokens[self.start : self.start + self.count] + self.draft
+
+    @property
     def wants_logits(self) -> bool:
         return self.start + self.count == len(self.sequence.tokens)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import takewhile
 
-from llama_backend.engine.acceptance import Acceptance
+from llama_backend.engine.acceptance import Acceptance, DraftTrust
 from llama_backend.engine.budget import PrefillBudget
+from llama_backend.engine.draft_model import DraftModel
+from llama_backend.engine.drafter import Drafter
 from llama_backend.engine.drafting import Drafting, Guess
 from llama_backend.engine.kv_cache import KVCache
 from llama_backend.engine.scheduler import Batch
 from llama_backend.engine.sequence import Sequence
-from llama_backend.engine.step_cost import StepCost
+from llama_backend.engine.step_price import LEAST_GAIN, StepPrice, bear
 
 MOST_DRAFTED = 64
 """Tokens of all drafts of a step."""
@@ -21,8 +23,6 @@ _SIZES = frozenset((1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST_DRAFTED))
 """Numbers of drafted tokens that are considered: a few, so that what each costs is soon known."""
 _PAUSE = 16
 """Steps without drafts after llama.cpp had no room for some."""
-_LEAST_GAIN = 1.05
-"""How many times as many tokens a second a step with drafts must promise."""
 
 
 class Speculator:
@@ -42,38 +42,54 @@ class Speculator:
         n_batch: int,
         is_eog: Callable[[int], bool],
         is_on: bool,
+        model: DraftModel | None = None,
     ) -> None:
         self._is_on = is_on and cache.can_share
         self._cache = cache
-        self._budget = budget
         self._context = context
         self._n_batch = n_batch
         self._is_eog = is_eog
-        self._cost = StepCost()
-        self._everybody = Acceptance()
+        self._price = StepPrice(budget)
+        self._everybody = Acceptance.by_run()
+        self._drafter = Drafter(model, self._price) if model is not None else None
+        self._trust = DraftTrust()
         self._pause = 0
 
     def advance(self, sequence: Sequence, drafted: int | None) -> None:
         """Takes in a token that was appended to a sequence, where `drafted` was what the draft had there."""
         if sequence.drafting is not None:
-            sequence.drafting.advance()
-            sequence.drafting.accepted += sequence.tokens[-1] == drafted
+            sequence.drafting.advance(sequence.tokens[-1], drafted)
         elif self._is_on and sequence.remaining != 0:
-            sequence.drafting = Drafting(sequence.tokens, self._everybody)
+            sequence.drafting = Drafting(sequence.tokens, self._everybody, self._trust)
+
+    @property
+    def draft_seconds(self) -> float:
+        """What the draft model took so far."""
+        return self._drafter.seconds if self._drafter is not None else 0.0
+
+    def forget_idle(self) -> None:
+        """Frees what the draft model has computed."""
+        if self._drafter is not None:
+            self._drafter.forget()
 
     def extend(self, batch: Batch) -> None:
         """Adds drafts to a batch, if it is one of tokens that are generated and that pays."""
         self._pause = max(self._pause - 1, 0)
         decoding = len(batch.items)
-        if self._pause or not self._is_on or batch.prefill or not self._cost.knows(decoding):
+        if self._pause or not self._is_on or batch.prefill or not self._price.cost.knows(decoding):
             return
         room = min(MOST_DRAFTED, self._n_batch - decoding, self._cache.free - decoding)
-        guesses = [self._guess(item.sequence, min(_LONGEST, room)) for item in batch.items]
-        counts = self._plan([item.sequence for item in batch.items], guesses, room)
+        sequences = [item.sequence for item in batch.items]
+        limits = [min(_LONGEST, room, self._left(sequence)) for sequence in sequences]
+        guesses = [_look_up(sequence, limit) for sequence, limit in zip(sequences, limits, strict=True)]
+        spent = self._drafter.improve(sequences, guesses, limits, room) if self._drafter is not None else 0.0
+        guesses = [self._without_end(guess) for guess in guesses]
+        counts = self._plan(sequences, guesses, room)
         for item, guess, count in zip(batch.items, guesses, counts, strict=True):
-            if count and item.sequence.drafting is not None:
+            if item.sequence.drafting is not None:
                 item.draft = guess.tokens[:count]
                 item.sequence.drafting.drafted += count
+                item.sequence.drafting.charge(spent)
         batch.drafted = sum(counts)
 
     def refuse(self) -> None:
@@ -83,23 +99,21 @@ class Speculator:
     def observe(self, batch: Batch, seconds: float) -> None:
         """Takes in how long a batch took."""
         if not batch.prefill:
-            self._cost.token_seconds = self._budget.token_seconds
-            self._cost.observe(batch.size, seconds)
+            self._price.observe(batch.size, seconds)
 
     def settle(self, batch: Batch, before: list[int]) -> None:
         """Takes in what a batch with drafts brought; `before` is how many tokens its sequences had."""
-        steps = self._cost.seconds(batch.size) / self._cost.seconds(len(batch.items))
+        steps = self._price.cost.seconds(batch.size) / self._price.plain(len(batch.items))
         for item, had in zip(batch.items, before, strict=True):
             if item.sequence.drafting is not None:
                 item.sequence.drafting.settle(steps, len(item.sequence.tokens) - had)
 
-    def _guess(self, sequence: Sequence, limit: int) -> Guess:
-        if sequence.drafting is None:
-            return Guess()
+    def _left(self, sequence: Sequence) -> int:
+        """How many tokens a draft may have at most: one more is sampled behind it."""
         left = self._context - len(sequence.tokens)
-        if sequence.remaining is not None:
-            left = min(left, sequence.remaining)
-        guess = sequence.drafting.guess(min(limit, left - 1))
+        return (left if sequence.remaining is None else min(left, sequence.remaining)) - 1
+
+    def _without_end(self, guess: Guess) -> Guess:
         tokens = list(takewhile(lambda token: not self._is_eog(token), guess.tokens))
         return Guess(tokens, guess.chances[: len(tokens)])
 
@@ -110,26 +124,16 @@ class Speculator:
             key=lambda each: -each[0],
         )[: max(room, 0)]
         counts, expected = [0] * len(sequences), [1.0] * len(sequences)
-        chosen, best = counts.copy(), _LEAST_GAIN * len(sequences)
+        chosen, best = counts.copy(), LEAST_GAIN * len(sequences)
         for size, (chance, index) in enumerate(ranked, 1):
             counts[index] += 1
             expected[index] += chance
             if size in _SIZES or size == len(ranked):
-                steps = self._steps(len(sequences), size)
-                if sum(expected) > best * steps and self._bear(sequences, expected, steps):
+                steps = self._price.steps(len(sequences), size)
+                if sum(expected) > best * steps and bear(sequences, expected, steps):
                     chosen, best = counts.copy(), sum(expected) / steps
         return chosen
 
-    def _steps(self, decoding: int, drafted: int) -> float:
-        """What a step takes as a multiple of one without drafts; infinity where it is too long to wait for."""
-        seconds = self._cost.seconds(decoding + drafted)
-        if seconds > self._budget.longest(beside=decoding > 1):
-            return float("inf")
-        return seconds / self._cost.seconds(decoding)
 
-    @staticmethod
-    def _bear(sequences: list[Sequence], expected: list[float], steps: float) -> bool:
-        return all(
-            sequence.drafting is None or sequence.drafting.bears(steps, tokens, sequence.n_completion)
-            for sequence, tokens in zip(sequences, expected, strict=True)
-        )
+def _look_up(sequence: Sequence, limit: int) -> Guess:
+    return Guess() if sequence.drafting is None else sequence.drafting.guess(limit)

@@ -15,6 +15,7 @@ class Tally:
     steps: int = 0
     total: float = 0.0
     schedule: float = 0.0
+    draft: float = 0.0
     decode: float = 0.0
     sample: float = 0.0
     prompt_tokens: int = 0
@@ -25,8 +26,16 @@ class Tally:
 
     @property
     def times(self) -> StepTimes:
-        deliver = self.total - self.schedule - self.decode - self.sample
-        return StepTimes(self.steps, self.total, self.schedule, self.decode, self.sample, max(deliver, 0.0))
+        deliver = max(self.total - self.schedule - self.draft - self.decode - self.sample, 0.0)
+        return StepTimes(
+            steps=self.steps,
+            total=self.total,
+            schedule=self.schedule,
+            draft=self.draft,
+            decode=self.decode,
+            sample=self.sample,
+            deliver=deliver,
+        )
 
     def prompt(self, sequence: Sequence) -> None:
         """Counts the prompt of a sequence, once all of it is computed."""

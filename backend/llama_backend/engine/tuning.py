@@ -28,31 +28,42 @@ def plan_gpus(config: EngineConfig) -> Offload | None:
         return None
     # Only where there is a GPU, since an answer waits for all that is imported.
     from llama_backend.engine.model_file import ModelFile
-    from llama_backend.engine.offload import ContextSize, plan_offload
+    from llama_backend.engine.offload import ContextSize, plan_offload, with_draft
 
     file, kv_type = ModelFile(Path(config.path)), config.kv_type
     free = sum(device.free for device in devices)
     plan = plan_kv(config, file.context_trained, file.kv_bytes_per_token(kv_type), free, on_gpu=True)
     size = ContextSize(plan.cells, plan.ubatch, plan.slots)
-    return plan_offload(file.shape(kv_type), size, devices, config.gpu_layers, config.tensor_split, config.main_gpu)
+    wanted = (config.gpu_layers, config.tensor_split, config.main_gpu)
+    offload = plan_offload(file.shape(kv_type), size, devices, *wanted)
+    if config.draft_model is None or not config.speculation:
+        return offload
+    draft = ModelFile(Path(config.draft_model)).shape(kv_type)
+    return (
+        with_draft(draft, size, devices, lambda left: plan_offload(file.shape(kv_type), size, left, *wanted)) or offload
+    )
 
 
-def plan_context(config: EngineConfig, model: Model, offload: Offload | None) -> KVPlan:
-    """The layout of KV cells, by the memory of the GPUs in use, or else of the machine."""
+def plan_context(config: EngineConfig, model: Model, offload: Offload | None, draft: Model | None = None) -> KVPlan:
+    """The layout of KV cells, by the memory of the GPUs in use, or else of the machine. A draft model has as many."""
     on_gpu = offload is not None and offload.layers > 0
     memory = sum(share.device.free for share in offload.shares) if offload and on_gpu else available_memory()
-    bytes_per_token = model.kv_bytes_per_token(config.kv_type)
+    bytes_per_token = sum(each.kv_bytes_per_token(config.kv_type) for each in (model, draft) if each is not None)
     return plan_kv(config, model.context_trained, bytes_per_token, memory, on_gpu=on_gpu)
 
 
 class Tuning:
     """What an engine chose; its number of threads may change."""
 
-    def __init__(self, config: EngineConfig, plan: KVPlan, model: Model, offload: Offload | None) -> None:
+    def __init__(
+        self, config: EngineConfig, plan: KVPlan, model: Model, offload: Offload | None, draft: Model | None = None
+    ) -> None:
         self._plan = plan
         self._offload = offload
         self._layers = model.layers + 1
         self._kv_bytes = plan.cells * model.kv_bytes_per_token(plan.kv_type)
+        self._draft_model = config.draft_model if draft is not None else None
+        self._draft_bytes = draft.size + plan.cells * draft.kv_bytes_per_token(plan.kv_type) if draft is not None else 0
         self._threads_fixed, self._layers_fixed = config.threads is not None, config.gpu_layers is not None
         self._flash_attention = plan.flash_attention
         self.threads = config.threads or default_threads()
@@ -60,6 +71,11 @@ class Tuning:
         computes_here = offload is None or not offload.is_whole
         self.tuner = ThreadTuner(self.threads, IdleProcessors()) if computes_here and not config.threads else None
         """None where the number is set by hand, and where GPUs do it all."""
+
+    @property
+    def threads_now(self) -> int:
+        """At the moment."""
+        return self.tuner.threads if self.tuner else self.threads
 
     @property
     def changes(self) -> int:
@@ -77,7 +93,7 @@ class Tuning:
     @property
     def status(self) -> TuningStatus:
         return TuningStatus(
-            threads=self.tuner.threads if self.tuner else self.threads,
+            threads=self.threads_now,
             threads_most=self.threads,
             threads_fixed=self._threads_fixed,
             thread_changes=self.changes,
@@ -92,6 +108,8 @@ class Tuning:
             gpu_layers=self.gpu_layers,
             layers=self._layers,
             gpu_layers_fixed=self._layers_fixed,
+            draft_model=self._draft_model,
+            draft_bytes=self._draft_bytes,
             gpus=[_gpu(share) for share in self._offload.shares] if self._offload else [],
         )
 

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import monotonic
 
 from llama_backend.config import ServerConfig
@@ -31,9 +32,15 @@ class Server:
     rates: RateLimits = field(default_factory=RateLimits)
     errors: Counter[str] = field(default_factory=Counter)
     """Answers that were errors, by code."""
-    version: str = ""
     draining: bool = False
     started: float = field(default_factory=monotonic)
+
+    @cached_property
+    def version(self) -> str:
+        """Read when somebody asks: what reads it is slow to import, and a start should not wait for it."""
+        from importlib.metadata import version
+
+        return version("llama-chat")
 
     @property
     def state(self) -> State:

@@ -1,42 +1,28 @@
-"""The engine's process, as the server holds it: started at once, read and written by the event loop."""
+"""The engine's process, read and written by the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import msgspec
-
-from llama_backend.guard import GuardPage, Suspects
-from llama_backend.ipc import Command, EngineConfig, Event, Frames, decode_event, frame
+from llama_backend.guard import Suspects
+from llama_backend.ipc import Command, Event, Frames, decode_event, frame
+from llama_backend.server.engine_process import EngineProcess
 
 _log = logging.getLogger("llama_backend.engine")
 _LINES_KEPT = 20
 
 
 class EngineChild:
-    """One engine process."""
+    """An engine's process as the event loop sees it."""
 
-    def __init__(self, config: EngineConfig) -> None:
-        self._guard = GuardPage()
-        self._sock, theirs = socket.socketpair()
-        with theirs, self._guard as notes:
-            arguments = [msgspec.json.encode(config).decode(), str(theirs.fileno()), str(notes)]
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", config.module, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=[theirs.fileno(), notes],
-            )
+    def __init__(self, process: EngineProcess) -> None:
+        self._process = process
         self._transport: asyncio.Transport | None = None
         self.last_lines: deque[str] = deque(maxlen=_LINES_KEPT)
         """The end of its standard error."""
@@ -48,18 +34,17 @@ class EngineChild:
     @property
     def exit_status(self) -> str:
         """How the process ended, for a person."""
-        code = self._process.poll()
-        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        return self._process.exit_status
 
     def suspects(self) -> Suspects:
         """Who was being computed when the process ended."""
-        return self._guard.suspects()
+        return self._process.suspects()
 
     async def follow(self, take: Callable[[Event], None]) -> None:
         """Calls `take` with each event; returns when the process has ended or closed its side."""
         loop = asyncio.get_running_loop()
         lines = asyncio.create_task(self._pump_lines())
-        self._transport, protocol = await loop.create_connection(lambda: _Events(take), sock=self._sock)
+        self._transport, protocol = await loop.create_connection(lambda: _Events(take), sock=self._process.sock)
         try:
             await protocol.closed.wait()
             await asyncio.to_thread(self._process.wait)
@@ -78,27 +63,10 @@ class EngineChild:
         if self._transport is not None:
             self._transport.close()
         else:
-            self._close()
-        try:
-            await asyncio.to_thread(self._process.wait, patience)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            await asyncio.to_thread(self._process.wait)
-
-    def end(self) -> None:
-        """Kills the process, where no event loop is left to do it kindly."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-
-    def _close(self) -> None:
-        """Closes what `follow` would have taken over."""
-        self._sock.close()
-        if self._process.stderr is not None:
-            self._process.stderr.close()
+            self._process.close()
+        await asyncio.to_thread(self._process.wait, patience)
 
     async def _pump_lines(self) -> None:
-        assert self._process.stderr is not None
         reader = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(reader)
         pipe, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self._process.stderr)

@@ -1,9 +1,10 @@
-"""Runs a server: the engine is started first, so that it loads while the HTTP side is imported."""
+"""Runs a server: the engine is started first, so that it loads while the HTTP side is imported.
+
+So whatever the start of the engine does not need is imported after it.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import importlib.metadata
 import signal
 import socket
 import sys
@@ -16,8 +17,7 @@ import msgspec
 from llama_backend.config import ServerConfig
 from llama_backend.errors import InvalidRequest
 from llama_backend.ipc import EngineConfig
-from llama_backend.server.child import EngineChild
-from llama_backend.server.log import set_up_log
+from llama_backend.server.engine_process import EngineProcess
 from llama_backend.server.sockets import inode_of, is_loopback, open_sockets, remove_socket
 
 if TYPE_CHECKING:
@@ -33,12 +33,11 @@ def run(config: ServerConfig) -> int:
     signal.signal(signal.SIGTERM, _leave)
     sockets = open_sockets(config)
     inode = inode_of(config.socket)
-    set_up_log(config.log_format)
-    child = EngineChild(config.engine)
+    process = EngineProcess(config.engine)
     try:
-        return _run(config, sockets, child)
+        return _run(config, sockets, process)
     finally:
-        child.end()
+        process.kill()
         remove_socket(config.socket, inode)
 
 
@@ -47,22 +46,29 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
     sys.exit(0)
 
 
-def _run(config: ServerConfig, sockets: list[socket.socket], child: EngineChild) -> int:
+def _run(config: ServerConfig, sockets: list[socket.socket], process: EngineProcess) -> int:
+    import asyncio
+
     import uvloop
 
+    from llama_backend.server.log import set_up_log
+
+    set_up_log(config.log_format)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, sockets, child))
+        runner.run(_serve(config, sockets, process))
     return 0
 
 
-async def _serve(config: ServerConfig, sockets: list[socket.socket], child: EngineChild) -> None:
+async def _serve(config: ServerConfig, sockets: list[socket.socket], process: EngineProcess) -> None:
+    import asyncio
+
     import uvicorn
 
     from llama_backend.server.app import make_app
     from llama_backend.server.lifecycle import Lifecycle
     from llama_backend.server.protocol import BoundedProtocol
 
-    server = _make_server(config, child)
+    server = _make_server(config, process)
     server.models.first.load()
     settings = uvicorn.Config(
         make_app(server),
@@ -87,35 +93,37 @@ async def _serve(config: ServerConfig, sockets: list[socket.socket], child: Engi
         await server.models.stop()
 
 
-def _make_server(config: ServerConfig, child: EngineChild) -> Server:
+def _make_server(config: ServerConfig, process: EngineProcess) -> Server:
     from llama_backend.server.admission import Admission
     from llama_backend.server.auth import Gate
     from llama_backend.server.backend import Server
+    from llama_backend.server.child import EngineChild
     from llama_backend.server.hosted import HostedModel
     from llama_backend.server.keys import KeyFile
     from llama_backend.server.pool import ModelPool
     from llama_backend.server.streams import Streams
 
     keys = KeyFile(Path(config.api_key_file)) if config.api_key_file else None
-    first = HostedModel(config.model, config.engine, child)
+    first = HostedModel(config.model, config.engine, EngineChild(process))
     return Server(
         config=config,
         models=ModelPool(first, lambda: _installed(config), config.models_max, config.model_idle),
         gate=Gate(keys),
         admission=Admission(config.max_queue),
         streams=Streams(config.resume_grace),
-        version=importlib.metadata.version("llama-chat"),
     )
 
 
 def _installed(config: ServerConfig) -> dict[str, EngineConfig]:
-    """The models in the folder, each to be loaded in the way of the first one."""
+    """The models in the folder, each to be loaded in the way of the first one, but without its draft model."""
     from llama_backend.models import installed
 
     if config.models_folder is None:
         return {}
     found = installed(Path(config.models_folder))
-    return {model.name: msgspec.structs.replace(config.engine, path=str(model.path)) for model in found}
+    return {
+        model.name: msgspec.structs.replace(config.engine, path=str(model.path), draft_model=None) for model in found
+    }
 
 
 def _check(config: ServerConfig) -> None:

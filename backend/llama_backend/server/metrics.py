@@ -16,7 +16,7 @@ from llama_backend.server.routes import server_of
 from llama_backend.status import KVStoreStatus, StepTimes, TuningStatus
 
 _STATES = ("unloaded", "loading", "ready", "restarting", "failed")
-_PARTS = ("schedule", "decode", "sample", "deliver")
+_PARTS = ("schedule", "draft", "decode", "sample", "deliver")
 
 
 async def metrics(request: Request) -> Response:

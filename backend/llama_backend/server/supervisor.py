@@ -35,6 +35,7 @@ from llama_backend.ipc import (
 )
 from llama_backend.server.child import EngineChild
 from llama_backend.server.embedding_ticket import EmbeddingTicket
+from llama_backend.server.engine_process import EngineProcess
 from llama_backend.server.ticket import Observer, Ticket
 from llama_backend.server.totals import Totals
 from llama_backend.status import KVStoreStatus, State, TuningStatus
@@ -206,7 +207,7 @@ class Supervisor:
         while True:
             begin = monotonic()
             try:
-                self._child = self._child or EngineChild(self._config)
+                self._child = self._child or EngineChild(EngineProcess(self._config))
             except OSError as error:
                 self._set_failed(Failed(f"the engine cannot be started: {error.strerror or error}"))
                 self._fail_all(EngineDied(self.reason or "", retry_after=2))

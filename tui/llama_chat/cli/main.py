@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from typing import NoReturn
@@ -28,11 +29,14 @@ def main() -> NoReturn:
     """Runs the command line of this process.
 
     Until a command runs, Ctrl+C ends the process as it ends a program in C: while modules are imported nothing is
-    there to clean up, and nobody wants to read where that was.
+    there to clean up, and nobody wants to read where that was. In the end nothing is searched for garbage, which the
+    end of the process clears anyway: that would take as long as importing much of it.
     """
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from llama_chat.cli import group
 
-    sys.exit(group.run(COMMANDS, sys.argv[1:]))
+    code = group.run(COMMANDS, sys.argv[1:])
+    gc.freeze()
+    sys.exit(code)

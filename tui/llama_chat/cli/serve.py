@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 @setting("models_max", "--models-max", metavar="N", help="Serve all installed models, N of them loaded at a time.")
 @setting("model_idle", "--model-idle", metavar="SECONDS", help="Unload a model after as long without a request.")
 @setting("speculation", "--speculation", metavar="auto|off", help="Guess repeated text ahead where that pays, auto.")
+@setting(
+    "draft_model", "--draft-model", metavar="NAME|PATH", help="Smaller model of the same vocabulary that guesses too."
+)
 @setting("request_timeout", "--request-timeout", metavar="SECONDS", help="Most that a request may take; 0: no limit.")
 @setting("resume_grace", "--resume-grace", metavar="SECONDS", help="How long an answer waits for a lost client, 30.")
 @setting("drain", "--drain", metavar="SECONDS", help="How long running answers may go on after SIGTERM, 30.")

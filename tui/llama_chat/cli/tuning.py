@@ -22,6 +22,7 @@ def tuning_rows(tuning: TuningStatus) -> dict[str, object]:
         if tuning.gpus
         else None,
         **{gpu.name: _gpu(gpu) for gpu in tuning.gpus},
+        "draft model": f"{tuning.draft_model}: {size_text(tuning.draft_bytes)}" if tuning.draft_model else None,
     }
 
 

@@ -1,0 +1,186 @@
+"""A smaller model of the same vocabulary, which guesses what the large one will say next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Protocol
+
+from llama_backend.engine.kv_cache import NoRoom, common_prefix
+from llama_backend.engine.sequence import Sequence
+from llama_backend.engine.step_cost import StepCost
+
+CATCH_UP = 128
+"""Tokens that are read before a step, so that the small model knows what the large one does."""
+_ALONG = 16
+"""Tokens of a sequence that are read along with a guess."""
+_LEAST_SHARED = 16
+"""So many tokens are copied rather than computed again."""
+_LEAST_PROBABILITY = 0.2
+"""Behind a token that is less probable than this nothing is guessed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive tokens of one sequence, from position `start` on."""
+
+    seq_id: int
+    start: int
+    tokens: Tokens[int]
+
+
+class Guesser(Protocol):
+    """What the draft model needs of llama.cpp."""
+
+    n_batch: int
+
+    def likeliest(self, chunks: list[Chunk]) -> list[tuple[int, float]]:
+        """Computes tokens; the likeliest one behind each chunk, with its probability. Raises NoRoom."""
+        ...
+
+    def remove(self, seq_id: int, start: int) -> bool:
+        """Frees the cells of a sequence from position `start` on."""
+        ...
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """Gives an empty sequence the first cells of another."""
+        ...
+
+
+@dataclass(slots=True)
+class _Cells:
+    """What the small model has computed under one sequence id, and for whom."""
+
+    tokens: list[int] = field(default_factory=list)
+    owner: int | None = None
+    sure: int = 0
+    """Tokens at the beginning that are known to be the owner's."""
+
+
+class DraftModel:
+    """Keeps the small model's cells in step with the sequences, under the same ids as those of the large one."""
+
+    def __init__(self, guesser: Guesser, slots: int) -> None:
+        self._guesser = guesser
+        self._cells = [_Cells() for _ in range(slots)]
+        self._cost = StepCost()
+        self._chunk = min(CATCH_UP, guesser.n_batch)
+        self._along = min(_ALONG, guesser.n_batch // slots)
+
+    def measure(self, token: int) -> None:
+        """Learns what steps take before anybody waits for one, so that nothing is tried which cannot pay."""
+        for tokens in ([token] * self._chunk, [token], [token]):
+            self._compute([Chunk(0, len(self._cells[0].tokens), tokens)])
+        self.forget()
+
+    def seconds(self, sequences: int, depth: int) -> float:
+        """What guessing `depth` tokens for as many sequences is expected to take; 0 where nothing is known."""
+        return self._cost.seconds(2 * sequences) + (depth - 1) * self._cost.seconds(sequences)
+
+    def is_behind(self, sequence: Sequence) -> bool:
+        """Whether it has yet to read more of a sequence than is read along with a guess."""
+        return self._missing(sequence) > self._along
+
+    def reading(self, sequence: Sequence) -> float:
+        """Seconds that it takes to read what it has yet to read of a sequence."""
+        return self._missing(sequence) * self._cost.seconds(self._chunk) / self._chunk
+
+    def catch_up(self, sequences: list[Sequence]) -> None:
+        """Reads on in sequences that it is behind in, as far as a step goes."""
+        chunks, room = [], self._chunk
+        for sequence in sequences[: self._chunk]:
+            start = len(sequence.tokens) - self._missing(sequence)
+            part = sequence.tokens[start : start + room]
+            chunks.append(Chunk(self._id(sequence), start, part))
+            room -= len(part)
+            if not room:
+                break
+        self._compute(chunks)
+
+    def forget(self) -> None:
+        """Frees all cells."""
+        self._forget(frozenset())
+
+    def guess(self, sequences: list[Sequence], limits: list[int]) -> list[list[tuple[int, float]]]:
+        """For each sequence at most `limit` tokens that may come next, with their probabilities."""
+        drafts: list[list[tuple[int, float]]] = [[] for _ in sequences]
+        chunks = {index: self._rest(sequence) for index, sequence in enumerate(sequences) if limits[index] > 0}
+        while chunks:
+            found = self._compute(list(chunks.values()))
+            following = {}
+            for index, (token, probability) in zip(chunks, found, strict=False):
+                drafts[index].append((token, probability))
+                if len(drafts[index]) < limits[index] and probability >= _LEAST_PROBABILITY:
+                    seq_id = self._id(sequences[index])
+                    following[index] = Chunk(seq_id, len(self._cells[seq_id].tokens), [token])
+            chunks = following
+        return drafts
+
+    def _rest(self, sequence: Sequence) -> Chunk:
+        start = len(sequence.tokens) - self._missing(sequence)
+        return Chunk(self._id(sequence), start, sequence.tokens[start:])
+
+    def _missing(self, sequence: Sequence) -> int:
+        """Tokens that have yet to be computed, at least the last one; cells that hold anything else are freed."""
+        cells = self._cells_of(sequence)
+        limit = len(sequence.tokens) - 1
+        kept = cells.sure + common_prefix(cells.tokens[cells.sure :], sequence.tokens[cells.sure : limit], limit)
+        if kept < len(cells.tokens):
+            self._guesser.remove(self._id(sequence), kept)
+            del cells.tokens[kept:]
+        cells.sure = kept
+        if limit - kept >= _LEAST_SHARED:
+            self._adopt(sequence, cells)
+        return len(sequence.tokens) - cells.sure
+
+    def _adopt(self, sequence: Sequence, cells: _Cells) -> None:
+        """Takes over what another sequence's cells hold of this one, where that is more than its own."""
+        limit = len(sequence.tokens) - 1
+        lengths = [common_prefix(other.tokens, sequence.tokens, limit) for other in self._cells]
+        length = max(lengths)
+        if length - cells.sure < _LEAST_SHARED:
+            return
+        self._guesser.remove(self._id(sequence), 0)
+        self._guesser.share(lengths.index(length), self._id(sequence), length)
+        cells.tokens[:] = sequence.tokens[:length]
+        cells.sure = length
+
+    def _cells_of(self, sequence: Sequence) -> _Cells:
+        cells = self._cells[self._id(sequence)]
+        if cells.owner != sequence.id:
+            cells.owner, cells.sure = sequence.id, 0
+        return cells
+
+    @staticmethod
+    def _id(sequence: Sequence) -> int:
+        assert sequence.slot is not None
+        return sequence.slot.seq_id
+
+    def _compute(self, chunks: list[Chunk]) -> list[tuple[int, float]]:
+        """Nothing where there is no room: all is forgotten then."""
+        begin = perf_counter()
+        try:
+            found = self._likeliest(chunks)
+        except NoRoom:
+            self.forget()
+            return []
+        self._cost.observe(sum(len(chunk.tokens) for chunk in chunks), perf_counter() - begin)
+        for chunk in chunks:
+            self._cells[chunk.seq_id].tokens += chunk.tokens
+        return found
+
+    def _likeliest(self, chunks: list[Chunk]) -> list[tuple[int, float]]:
+        """Where there is no room, others' cells are freed. Raises NoRoom if that was not enough."""
+        try:
+            return self._guesser.likeliest(chunks)
+        except NoRoom:
+            self._forget(frozenset(chunk.seq_id for chunk in chunks))
+            return self._guesser.likeliest(chunks)
+
+    def _forget(self, kept: frozenset[int]) -> None:
+        for seq_id, cells in enumerate(self._cells):
+            if seq_id not in kept:
+                self._guesser.remove(seq_id, 0)
+                cells.tokens.clear()
+                cells.sure = 0

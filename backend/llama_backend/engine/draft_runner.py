@@ -1,0 +1,62 @@
+"""A draft model's context of llama.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from llama_backend.engine.draft_model import Chunk
+from llama_backend.engine.kv_plan import KVPlan
+from llama_backend.engine.model import Model
+from llama_backend.engine.runner import ModelRunner
+from llama_backend.errors import ModelUnreadable
+
+_UNUSED = 128
+"""Tokens by which vocabularies may differ in size, as in llama.cpp (common/speculative.cpp)."""
+
+
+class DraftRunner(ModelRunner):
+    """It is the Guesser of a DraftModel; only the likeliest tokens are asked of it."""
+
+    def __init__(self, model: Model, plan: KVPlan, threads: Callable[[], int], n_vocab: int) -> None:
+        """`threads` is how many the large model uses at the moment, and `n_vocab` the size of its vocabulary: both
+        may have other unused tokens at the end.
+        """
+        super().__init__(model, plan, threads())
+        self._threads_now = threads
+        self._known = min(n_vocab, model.vocab.size)
+
+    def likeliest(self, chunks: list[Chunk]) -> list[tuple[int, float]]:
+        """See Guesser."""
+        self._use(self._threads_now())
+        rows = self._arrays.put([(chunk.seq_id, chunk.start, chunk.tokens) for chunk in chunks])
+        self._compute()
+        return [self._likeliest(row) for row in rows]
+
+    def _likeliest(self, row: int) -> tuple[int, float]:
+        logits = self._row(row)[: self._known]
+        token = int(logits.argmax())
+        return token, float(1 / np.exp(logits - logits[token]).sum())
+
+
+def check_draft_model(model: Model, draft: Model, path: str) -> None:
+    """Raises ModelUnreadable where a model cannot guess for another: token ids must mean the same in both."""
+    for each, whose in ((model, "the model's"), (draft, "its")):
+        if not each.can_cut or not each.has_whole_states:
+            raise _unfit(path, f"cells of {whose} KV cache cannot be taken back")
+    ours, theirs = model.vocab, draft.vocab
+    if abs(ours.size - theirs.size) > _UNUSED:
+        raise _unfit(path, f"its vocabulary has {theirs.size} tokens, and that of the model {ours.size}")
+    shared = range(min(ours.size, theirs.size))
+    for token in shared:
+        if ours.piece(token) != theirs.piece(token) or ours.is_eog(token) != theirs.is_eog(token):
+            pair = f"{theirs.piece(token)!r}, and in that of the model {ours.piece(token)!r}"
+            raise _unfit(path, f"token {token} of its vocabulary is {pair}")
+    differing = {(text, token) for text, token in ours.control.items() ^ theirs.control.items() if token in shared}
+    if differing:
+        raise _unfit(path, f"the control token {min(differing)[0]} has another number in it, or is none")
+
+
+def _unfit(path: str, reason: str) -> ModelUnreadable:
+    return ModelUnreadable(f"{path}: this cannot be the draft model: {reason}")
