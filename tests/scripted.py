@@ -60,6 +60,8 @@ class ScriptedBackend:
     scripts: deque[Script] = field(default_factory=deque)
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
+    sent: int = 0
+    """Pieces of answers, all in all."""
     broken_off: int = 0
     forgotten: int = 0
     """How often it was told to drop KV states."""
@@ -120,6 +122,7 @@ class ScriptedBackend:
             for piece in script.pieces:
                 await asyncio.sleep(script.delay)
                 yield _chunk(choices=[_choice({"content": piece})])
+                self.sent += 1
         except (asyncio.CancelledError, GeneratorExit):
             self.broken_off += 1
             raise

@@ -31,7 +31,7 @@ class Terminal:
     def write(self, data: bytes) -> None:
         os.write(self._file, data)
 
-    def read_until(self, text: bytes, seconds: float = 20.0) -> None:
+    def read_until(self, text: bytes, seconds: float = 60.0) -> None:
         """Reads until `text` was written since the last call."""
         deadline = time.monotonic() + seconds
         while text not in self.output:
@@ -43,7 +43,7 @@ class Terminal:
                     time.sleep(0.05)
         self.output = self.output.split(text, 1)[1]
 
-    def end(self, seconds: float = 10.0) -> int:
+    def end(self, seconds: float = 60.0) -> int:
         """The exit status."""
         deadline = time.monotonic() + seconds
         while self.status is None and time.monotonic() < deadline:
@@ -55,7 +55,7 @@ class Terminal:
         assert self.status is not None, "the program did not end"
         return self.status
 
-    def wait_stopped(self, seconds: float = 10.0) -> None:
+    def wait_stopped(self, seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)

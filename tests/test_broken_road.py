@@ -20,7 +20,7 @@ from tests.broken_road import BrokenRoad
 from tests.server.harness import ServerProcess, fake_config, free_port, serving
 from tests.stub_kubectl import Cluster
 
-ANSWERS = 200
+ANSWERS = 100
 AT_ONCE = 10
 
 
@@ -98,7 +98,7 @@ async def test_stopping_on_purpose_ends_the_work_at_once(tmp_path: Path) -> None
             await anext(deltas)
             assert server.status().active == 1
             await deltas.aclose()
-            server.wait_idle(1)
+            server.wait_idle()
 
 
 def check(server: ServerProcess, questions: list[str], answers: list[list[Delta]]) -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from time import monotonic, time
+from time import time
 
 import msgspec
 import pytest
@@ -107,17 +107,20 @@ async def test_started_found_and_stopped(place: Place, config: ServerConfig) -> 
 
 
 async def test_requests_can_be_sent_before_the_server_is_up(place: Place, tmp_path: Path) -> None:
-    begin = monotonic()
-    address = ensure(place, fake_config(tmp_path, FakeModel(load=0.5), socket=None))
-    assert monotonic() - begin < 0.3
-    assert await answer(address, "a b") == "a b"
+    gate = tmp_path / "gate"
+    address = ensure(place, fake_config(tmp_path, FakeModel(gate=str(gate)), socket=None))
+    waiting = asyncio.create_task(answer(address, "a b"))
+    assert (await status(address)).state == "loading"
+    assert not waiting.done()
+    gate.touch()
+    assert await waiting == "a b"
 
 
 @pytest.mark.parametrize("racers", [2, 8])
 def test_those_who_start_at_the_same_moment_end_on_one_backend(
     place: Place, config: ServerConfig, tmp_path: Path, racers: int
 ) -> None:
-    start = str(time() + 0.5 + 0.3 * racers)
+    start = str(time() + 0.3 + 0.2 * racers)
     arguments = [str(place.folder), str(place.log), msgspec.json.encode(config).decode(), start]
     with ExitStack() as stack:
         command = [sys.executable, "-c", RACER, *arguments]
@@ -130,7 +133,7 @@ def test_those_who_start_at_the_same_moment_end_on_one_backend(
 async def test_a_killed_backend_is_replaced(place: Place, config: ServerConfig) -> None:
     first = await status(ensure(place, config))
     os.kill(first.pid, signal.SIGKILL)
-    until(lambda: not runs(first.pid), 5, "the end")
+    until(lambda: not runs(first.pid), what="the end")
     assert place.socket.is_socket()
     assert find(place) is None
     second = await status(ensure(place, config))
@@ -140,7 +143,7 @@ async def test_a_killed_backend_is_replaced(place: Place, config: ServerConfig) 
 
 async def test_an_idle_backend_ends_and_leaves_nothing(place: Place, tmp_path: Path) -> None:
     found = await status(ensure(place, fake_config(tmp_path, socket=None, idle_exit=0.3)))
-    until(lambda: not runs(found.pid), 5, "the idle exit")
+    until(lambda: not runs(found.pid), what="the idle exit")
     assert not place.socket.exists()
     assert find(place) is None
 
@@ -165,12 +168,12 @@ async def test_a_draining_backend_makes_room_and_completes_its_answer(place: Pla
         texts = [(await anext(stream)).text, (await anext(stream)).text]
         first = await client.status()
         os.kill(first.pid, signal.SIGTERM)
-        until(lambda: not place.socket.exists(), 2, "room")
+        until(lambda: not place.socket.exists(), what="room")
         second = await status(ensure(place, config))
         assert second.pid != first.pid
         texts += [delta.text async for delta in stream]
     assert "".join(texts).endswith("w14")
-    until(lambda: not runs(first.pid), 3, "the end")
+    until(lambda: not runs(first.pid), what="the end")
     assert (await status(Address(socket=place.socket))).pid == second.pid
 
 
@@ -179,7 +182,7 @@ async def test_stop_says_when_a_backend_does_not_end(place: Place, config: Serve
     os.kill(found.pid, signal.SIGSTOP)
     assert not stop(place, found.pid, 0.2)
     os.kill(found.pid, signal.SIGCONT)
-    until(lambda: not runs(found.pid), 5, "the end")
+    until(lambda: not runs(found.pid), what="the end")
 
 
 def test_a_path_that_is_too_long(place: Place, config: ServerConfig) -> None:
@@ -242,7 +245,7 @@ async def test_a_large_log_is_set_aside(place: Place, config: ServerConfig) -> N
     place.log.write_bytes(b"x" * (1024 * 1024 + 1))
     await status(ensure(place, config))
     assert place.log.with_suffix(".old.log").stat().st_size > 1024 * 1024
-    until(lambda: "engine" in place.log.read_text(), 5, "the new log")
+    until(lambda: "engine" in place.log.read_text(), what="the new log")
     assert place.log.stat().st_size < 100_000
 
 

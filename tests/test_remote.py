@@ -200,8 +200,8 @@ def test_a_port_forward_ends_with_a_killed_front_end(cluster: Cluster) -> None:
     )
     front = subprocess.Popen([sys.executable, "-c", program])
     try:
-        until(lambda: bool(cluster.forwards), 20, "the port-forward")
+        until(lambda: bool(cluster.forwards), what="the port-forward")
     finally:
         front.kill()
         front.wait()
-    until(lambda: not runs(cluster.forwards[-1]), 5, "its end")
+    until(lambda: not runs(cluster.forwards[-1]), what="its end")

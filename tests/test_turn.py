@@ -15,7 +15,8 @@ from llama_backend.errors import BackendError, EngineDied
 from llama_backend.status import BackendStatus
 from llama_chat.errors import HistoryError
 from llama_chat.history import Conversation, History, StoredMessage
-from llama_chat.turn import SAVE_SECONDS, Turn, to_request
+from llama_chat.turn import Turn, to_request
+from tests.ui.wait import until
 
 ENDING = (
     Delta(finish_reason="stop", timings=Timings(predicted_n=2), seed=3),
@@ -139,14 +140,16 @@ async def test_the_question_is_on_disk_before_it_is_sent(history: History) -> No
     assert backend.found == ["hi", ""]
 
 
-async def test_the_growing_answer_is_written_while_nothing_more_comes(history: History) -> None:
+async def test_the_growing_answer_is_written_while_nothing_more_comes(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llama_chat.turn.SAVE_SECONDS", 0.05)
     turn = Turn(history, None)
     stream = turn.stream(FakeBackend(Delta("so far"), 60.0), "hi")
     await anext(stream)
     waiting = asyncio.ensure_future(anext(stream))
-    await asyncio.sleep(SAVE_SECONDS * 2)
-    answer = stored(history, turn)[-1]
-    assert (answer.text, answer.finish_reason) == ("so far", None)
+    await until(lambda: stored(history, turn)[-1].text == "so far")
+    assert stored(history, turn)[-1].finish_reason is None
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -214,6 +217,7 @@ async def test_without_recording_the_history_is_only_read(history: History) -> N
 
 
 async def test_a_history_that_breaks_lets_the_answer_come(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama_chat.turn.SAVE_SECONDS", 0.05)
     turn = Turn(history, None)
     came = []
 
@@ -221,7 +225,7 @@ async def test_a_history_that_breaks_lets_the_answer_come(history: History, monk
         raise HistoryError("the disk is full")
 
     async def consume() -> None:
-        async for delta in turn.stream(FakeBackend(Delta("a"), SAVE_SECONDS * 2, Delta("b"), *ENDING), "hi"):
+        async for delta in turn.stream(FakeBackend(Delta("a"), 0.1, Delta("b"), *ENDING), "hi"):
             came.append(delta.text)
             monkeypatch.setattr(history, "update", full)
 

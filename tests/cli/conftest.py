@@ -39,7 +39,7 @@ def start(*args: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*PROGRAM, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
     """Looks again and again; fails where it does not become true."""
     end = time.monotonic() + seconds
     while not true():
@@ -60,14 +60,14 @@ class Terminal:
     def send(self, keys: bytes) -> None:
         os.write(self._master, keys)
 
-    def read_until(self, text: bytes, seconds: float = 20) -> None:
+    def read_until(self, text: bytes, seconds: float = 60) -> None:
         """Reads until `text` has appeared."""
         end = time.monotonic() + seconds
         while text not in self.screen:
             assert time.monotonic() < end, self.screen
             assert self._read(0.1), self.screen
 
-    def wait(self, seconds: float = 20) -> int:
+    def wait(self, seconds: float = 60) -> int:
         """Reads to the end; the exit code."""
         end = time.monotonic() + seconds
         while self._read(0.1):

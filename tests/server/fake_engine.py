@@ -3,6 +3,7 @@
 A prompt is echoed word by word. Settings in it change that: `words=5` answers with five words, `delay=0.1` waits
 that many seconds before each, `die=2` ends the process by SIGKILL before the third, and `error` fails in the end.
 With `blame` beside `die` it is as if llama.cpp had ended on the request's grammar.
+With `gate=/a/path` the last word waits until there is a file of that name.
 The prompt `grammar` is answered with the grammar that came with it.
 The model's file is JSON and says how the loading goes, see FakeModel.
 """
@@ -62,6 +63,8 @@ class FakeModel(msgspec.Struct, frozen=True, kw_only=True):
 
     load: float = 0.0
     """Seconds that it takes to load."""
+    gate: str | None = None
+    """A file without which it does not get loaded."""
     fail: str | None = None
     fail_code: str = "model_unreadable"
     """The reason why it cannot be loaded."""
@@ -82,6 +85,7 @@ class Job:
     reason: FinishReason
     top_logprobs: int | None = None
     blamed: bool = False
+    gate: str | None = None
     due: float = 0.0
     done: int = 0
     queued: float = field(default_factory=monotonic)
@@ -119,7 +123,8 @@ def job_of(command: Submit) -> Job:
     spaced = [word if number == 0 else f" {word}" for number, word in enumerate(answer)]
     die_at = int(settings.get("die", -1))
     delay = float(settings.get("delay", 0))
-    return Job(command.id, spaced, len(words), delay, die_at, reason, command.top_logprobs, "blame" in words)
+    blamed, gate = "blame" in words, settings.get("gate")
+    return Job(command.id, spaced, len(words), delay, die_at, reason, command.top_logprobs, blamed, gate)
 
 
 def words_of(command: Submit | Count) -> list[str]:
@@ -143,6 +148,7 @@ class FakeEngine:
         self._running: list[Job] = []
         self._waiting: deque[Job] = deque()
         self._pieces: list[Piece] = []
+        self._told = (0, 0)
         self._steps = self._prompt_tokens = self._generated_tokens = 0
 
     def send(self, event: Event) -> None:
@@ -232,7 +238,6 @@ class FakeEngine:
                 self._pieces.append(job.piece("", "cancelled"))
 
     def _step(self) -> None:
-        before = len(self._running), len(self._waiting)
         while self._waiting and len(self._running) < self._slots:
             job = self._waiting.popleft()
             job.due = monotonic() + job.delay
@@ -240,11 +245,12 @@ class FakeEngine:
         self._guard.batch([job.id for job in self._running])
         for job in [job for job in self._running if job.due <= monotonic()]:
             self._advance(job)
-        after = len(self._running), len(self._waiting)
-        if self._pieces or before != after:
+        counts = len(self._running), len(self._waiting)
+        if self._pieces or counts != self._told:
+            self._told = counts
             self._steps += 1
             self.send(self._stats())
-            self.send(StepDone(pieces=self._pieces, running=after[0], waiting=after[1]))
+            self.send(StepDone(pieces=self._pieces, running=counts[0], waiting=counts[1]))
             self._pieces = []
 
     def _stats(self) -> Stats:
@@ -266,6 +272,9 @@ class FakeEngine:
                 die()
         if job.done == job.die_at:
             die()
+        if job.done == len(job.words) - 1 and not is_open(job.gate):
+            job.due = monotonic() + 0.01
+            return
         text = job.words[job.done]
         job.done += 1
         self._generated_tokens += 1
@@ -274,6 +283,10 @@ class FakeEngine:
         self._pieces.append(job.piece(text, job.reason if is_last else None))
         if is_last:
             self._running.remove(job)
+
+
+def is_open(gate: str | None) -> bool:
+    return gate is None or Path(gate).exists()
 
 
 def die() -> None:
@@ -289,6 +302,8 @@ def load(engine: FakeEngine, path: str) -> FakeModel | None:
         return None
     engine.send(Loading(0.5))
     sleep(model.load)
+    while not is_open(model.gate):
+        sleep(0.01)
     if model.die_loading:
         print("the fake dies while it loads", file=sys.stderr, flush=True)
         die()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -51,10 +53,13 @@ def fake_config(folder: Path, model: FakeModel | None = None, **settings: Any) -
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that the system gives to no connection meanwhile."""
+    least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(least // 2, least)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def chat(text: str = "hello there", **fields: Any) -> dict[str, Any]:
@@ -62,7 +67,7 @@ def chat(text: str = "hello there", **fields: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **fields}
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0, what: str = "it") -> None:
+def until(condition: Callable[[], bool], seconds: float = 20.0, what: str = "it") -> None:
     """Returns when a condition holds; fails where that takes too long."""
     end = monotonic() + seconds
     while not condition():
@@ -108,12 +113,12 @@ class ServerProcess:
 
     def wait_up(self) -> None:
         """Returns when HTTP is answered, whatever the state of the engine."""
-        until(self._answers, 20, f"the start of the server\n{self.log.read_text()}")
+        until(self._answers, 30, f"the start of the server\n{self.log.read_text()}")
 
     def wait_state(self, *states: str, seconds: float = 30.0) -> None:
         until(lambda: self.status().state in states, seconds, f"the state {states}")
 
-    def wait_idle(self, seconds: float = 5.0) -> None:
+    def wait_idle(self, seconds: float = 20.0) -> None:
         """Returns when no request is left, neither in the server nor in the engine."""
 
         def idle() -> bool:
@@ -184,6 +189,37 @@ class ServerProcess:
             return False
         with self.http() as client:
             return client.get("/livez").status_code == 200
+
+
+class Reader(threading.Thread):
+    """Reads a stream to its end; it is there once the answer holds `begin`."""
+
+    def __init__(self, server: ServerProcess, body: dict[str, Any], begin: str, wait: int = 10) -> None:
+        super().__init__(daemon=True)
+        self._server = server
+        self._body = body | {"stream": True}
+        self._headers = {"Prefer": f"wait={wait}"}
+        self.received = ""
+        self.error: Exception | None = None
+        self.start()
+        until(lambda: begin in self.received, what=repr(begin))
+
+    def run(self) -> None:
+        try:
+            with (
+                self._server.http(headers=self._headers) as client,
+                client.stream("POST", CHAT, json=self._body) as answer,
+            ):
+                for part in answer.iter_text():
+                    self.received += part
+        except httpx2.HTTPError as error:
+            self.error = error
+
+    def text(self) -> str:
+        """All of it."""
+        self.join(20)
+        assert not self.is_alive()
+        return self.received
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from tests.server.conftest import Serve
 from tests.server.fake_engine import FakeModel
 from tests.server.harness import CHAT, MODEL, ServerProcess, chat, until
+from tests.server.test_metrics import metrics
 
 
 def kill_engine(server: ServerProcess) -> int:
@@ -63,35 +65,41 @@ def test_another_engine_answers_soon(serve: Serve) -> None:
     old = kill_engine(server)
     begin = monotonic()
     with server.http() as client:
-        until(lambda: server.status().engine_pid not in (old, None), 2, "another engine")
+        until(lambda: server.status().engine_pid not in (old, None), what="another engine")
         answer = client.post(CHAT, json=chat("a b"), headers={"Prefer": "wait=10"})
         assert answer.json()["choices"][0]["message"]["content"] == "a b"
-    assert monotonic() - begin < 2
+    assert monotonic() - begin < 10
     status = server.status()
     assert (status.state, status.restarts, status.active, status.running) == ("ready", 1, 0, 0)
 
 
-def test_requests_that_come_while_there_is_no_engine_wait_or_get_503(serve: Serve) -> None:
-    server = serve(FakeModel(load=0.5))
+def test_requests_that_come_while_there_is_no_engine_wait_or_get_503(serve: Serve, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    server = serve(FakeModel(gate=str(gate)))
+    gate.unlink()
     kill_engine(server)
-    until(lambda: server.status().state == "restarting", 2, "the restart")
+    server.wait_state("restarting")
     with server.http() as client:
         answer = client.post(CHAT, json=chat())
         assert answer.status_code == 503
         assert "restarting" in answer.json()["error"]["message"]
         assert client.get("/startupz").status_code == 200
         assert client.get("/readyz").status_code == 503
-        assert client.post(CHAT, json=chat(), headers={"Prefer": "wait=5"}).status_code == 200
+        gate.touch()
+        assert client.post(CHAT, json=chat(), headers={"Prefer": "wait=10"}).status_code == 200
 
 
 def test_those_in_the_queue_are_answered_by_the_next_engine(serve: Serve) -> None:
     server = serve(slots=1)
     socks = [server.raw() for _ in range(3)]
-    for sock, text in zip(socks, ("words=50 delay=0.1", "second", "third"), strict=True):
+    for sock, text in zip(socks, ("words=1000 delay=0.1", "second", "third"), strict=True):
         send(sock, text)
-        until(lambda: server.status().running == 1, 5, "a start")
-    until(lambda: server.status().waiting == 2, 5, "a queue")
-    sleep(0.3)
+        until(lambda: server.status().running == 1, what="a start")
+    until(lambda: server.status().waiting == 2, what="a queue")
+    begin = b""
+    while b"w1" not in begin:
+        begin += socks[0].recv(1000)
     kill_engine(server)
     texts = [read_all(sock) for sock in socks]
     for sock in socks:
@@ -103,14 +111,14 @@ def test_those_in_the_queue_are_answered_by_the_next_engine(serve: Serve) -> Non
     server.wait_idle()
 
 
-def test_an_answer_of_which_nothing_was_read_is_computed_again(serve: Serve) -> None:
-    server = serve()
+def test_an_answer_of_which_nothing_was_read_is_computed_again(serve: Serve, tmp_path: Path) -> None:
+    server, gate = serve(), tmp_path / "gate"
     with ThreadPoolExecutor() as pool:
-        answer = pool.submit(post, server, chat("words=6 delay=0.1", n=2))
-        until(lambda: server.status().running == 2, 5, "the start")
-        sleep(0.25)
+        answer = pool.submit(post, server, chat(f"words=6 gate={gate}", n=2))
+        until(lambda: metrics(server)("generated_tokens_total") == 10, what="what comes before the last words")
         kill_engine(server)
-        body = answer.result(10).json()
+        gate.touch()
+        body = answer.result(20).json()
     assert [choice["message"]["content"] for choice in body["choices"]] == ["w0 w1 w2 w3 w4 w5"] * 2
     assert server.status().restarts == 1
 
@@ -122,13 +130,16 @@ def test_who_was_in_the_batch_twice_is_not_run_again(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_whose_grammar_ended_the_engine_is_not_run_again_and_the_others_are(serve: Serve, stream: bool) -> None:
-    server = serve()
+def test_whose_grammar_ended_the_engine_is_not_run_again_and_the_others_are(
+    serve: Serve, tmp_path: Path, stream: bool
+) -> None:
+    server, gate = serve(), tmp_path / "gate"
     with ThreadPoolExecutor() as pool:
-        other = pool.submit(post, server, chat("words=8 delay=0.1"))
-        until(lambda: server.status().running == 1, 5, "the start")
+        other = pool.submit(post, server, chat(f"words=8 gate={gate}"))
+        until(lambda: server.status().running == 1, what="the start")
         answer = post(server, chat("words=2 die=1 blame", stream=stream))
-        assert other.result(10).status_code == 200
+        gate.touch()
+        assert other.result(20).status_code == 200
     assert "llama.cpp ended on it" in answer.text
     assert stream or answer.status_code == 400
     assert server.status().restarts == 1
@@ -142,7 +153,7 @@ def post(server: ServerProcess, body: dict[str, Any]) -> httpx2.Response:
 
 def test_an_engine_that_keeps_dying_is_started_less_and_less_often(serve: Serve) -> None:
     server = serve(FakeModel(die_ready=0.05))
-    until(lambda: server.status().restarts >= 2, 5, "two restarts")
+    until(lambda: server.status().restarts >= 2, what="two restarts")
     sleep(1.5)
     assert server.status().restarts <= 4
     with server.http() as client:
@@ -155,14 +166,14 @@ def test_an_engine_that_answered_is_followed_at_once_however_often_it_dies(serve
         for _ in range(5):
             begin = monotonic()
             client.post(CHAT, json=chat("words=1"), headers={"Prefer": "wait=9"}).raise_for_status()
-            assert monotonic() - begin < 2
+            assert monotonic() - begin < 5
             kill_engine(server)
 
 
 def test_what_the_engine_said_last_is_in_the_reason(serve: Serve) -> None:
     server = serve()
     kill_engine(server)
-    until(lambda: server.status().restarts == 1, 2, "the restart")
+    until(lambda: server.status().restarts == 1, what="the restart")
     assert "the engine ended with signal 9" in server.log.read_text()
 
 

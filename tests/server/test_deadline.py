@@ -13,7 +13,7 @@ from tests.server.conftest import Serve
 from tests.server.fake_engine import FakeModel
 from tests.server.harness import CHAT, MODEL, ServerProcess, chat, until
 
-SLOW = "words=100 delay=0.1"
+SLOW = "words=1000 delay=0.1"
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", "inf", "", "1e999"])
@@ -40,22 +40,22 @@ def test_a_whole_answer_that_takes_too_long(serve: Serve) -> None:
     server, begin = serve(), monotonic()
     with server.http() as client:
         answer = client.post(CHAT, json=chat(SLOW, timeout=0.3))
-    assert monotonic() - begin < 3
+    assert monotonic() - begin < 20
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["type"]) == (504, "deadline_exceeded", "timeout_error")
     assert error["timeout"] == 0.3
-    server.wait_idle(2)
+    server.wait_idle()
 
 
 def test_of_a_stream_what_came_stays(serve: Serve) -> None:
     server = serve()
     with server.http(headers={"X-Request-Timeout": "0.5"}) as client:
-        answer = client.post(CHAT, json=chat(SLOW, stream=True))
+        answer = client.post(CHAT, json=chat("words=3 gate=/never", stream=True))
     assert answer.status_code == 200
     events = [json.loads(line.removeprefix("data: ")) for line in answer.text.splitlines() if line]
     assert events[-1]["error"]["code"] == "deadline_exceeded"
-    assert "".join(event["choices"][0]["delta"].get("content", "") for event in events[:-1]).startswith("w0 w1")
-    server.wait_idle(2)
+    assert "".join(event["choices"][0]["delta"].get("content", "") for event in events[:-1]) == "w0 w1"
+    server.wait_idle()
 
 
 def test_who_waits_for_a_slot_gives_up_the_place(serve: Serve) -> None:
@@ -74,7 +74,7 @@ def test_who_waits_for_a_slot_gives_up_the_place(serve: Serve) -> None:
                     )
                 )
             assert caught.value.code == "deadline_exceeded"
-        until(lambda: server.status().waiting == 0, 2, "an empty queue")
+        until(lambda: server.status().waiting == 0, what="an empty queue")
         running.close()
 
 
@@ -84,7 +84,7 @@ def test_while_the_model_loads(serve: Serve) -> None:
         answer = client.post(CHAT, json=chat(timeout=0.2))
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
     assert answer.headers["x-should-retry"] == "false"
-    assert monotonic() - begin < 3
+    assert monotonic() - begin < 15
 
 
 def test_the_limit_of_the_server(serve: Serve) -> None:

@@ -117,7 +117,7 @@ def test_keys_with_limits_over_http(serve: Serve, tmp_path: Path) -> None:
         assert client.get("/v1/models").status_code == 200
     with server.tcp(headers={"Authorization": "Bearer k2"}) as client:
         assert client.post(CHAT, json=chat("a b")).status_code == 200
-    until(lambda: metrics(server)("key_tokens_total", key="bob") == 4, 5, "the count of tokens")
+    until(lambda: metrics(server)("key_tokens_total", key="bob") == 4, what="the count of tokens")
     assert (metrics(server)("key_requests_total", key="alice"), metrics(server)("key_requests_total", key="bob")) == (
         2,
         1,

@@ -84,15 +84,15 @@ def test_requests_and_tokens_are_counted(serve: Serve) -> None:
 
 def test_the_queue_and_those_who_go_away(serve: Serve) -> None:
     server = serve(slots=1)
-    with server.http() as client, client.stream("POST", CHAT, json=chat("words=50 delay=0.1", stream=True)) as stream:
+    with server.http() as client, client.stream("POST", CHAT, json=chat("words=1000 delay=0.1", stream=True)) as stream:
         text = stream.iter_bytes()
         next(text)
         with server.http() as other, pytest.raises(httpx2.ReadTimeout):
             other.post(CHAT, json=chat("a"), timeout=0.3)
-        until(lambda: metrics(server)("requests_total", outcome="cancelled") == 1, 5, "the first cancellation")
+        until(lambda: metrics(server)("requests_total", outcome="cancelled") == 1, what="the first cancellation")
         value = metrics(server)
         assert (value("requests_running"), value("requests_queued"), value("requests_active")) == (1, 0, 1)
-    until(lambda: metrics(server)("requests_total", outcome="cancelled") == 2, 5, "the second cancellation")
+    until(lambda: metrics(server)("requests_total", outcome="cancelled") == 2, what="the second cancellation")
 
 
 def test_counters_go_on_when_an_engine_dies(serve: Serve) -> None:
@@ -139,7 +139,7 @@ def test_open_metrics_need_no_key_and_no_host(serve: Serve, tmp_path: Path) -> N
 
 
 def test_being_watched_keeps_no_server_alive(serve: Serve) -> None:
-    server = serve(idle_exit=0.5)
+    server = serve(idle_exit=0.5, ready=False)
 
     def ended() -> bool:
         with suppress(OSError), server.raw() as sock:
@@ -147,7 +147,7 @@ def test_being_watched_keeps_no_server_alive(serve: Serve) -> None:
             sock.recv(1 << 16)
         return server.process.poll() is not None
 
-    until(ended, 10, "the end of an idle server")
+    until(ended, what="the end of an idle server")
 
 
 def test_how_it_computes_and_what_gpus_take() -> None:

@@ -229,7 +229,7 @@ def test_going_away_frees_all_answers(shared: ServerProcess) -> None:
         next(iter(stream))
         assert shared.status().active == 4
         stream.close()
-    shared.wait_idle(2)
+    shared.wait_idle()
 
 
 def test_a_grammar_reaches_the_engine(shared: ServerProcess) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from llama_backend.server.pool import ModelPool
 from llama_backend.server.supervisor import Supervisor
 from tests.server.conftest import Serve
 from tests.server.fake_engine import FakeModel
-from tests.server.harness import CHAT, MODEL, ServerProcess, chat, fake_config, until, write_model
+from tests.server.harness import CHAT, MODEL, Reader, ServerProcess, chat, fake_config, until, write_model
 from tests.server.test_metrics import metrics
 
 
@@ -179,23 +178,22 @@ def test_a_request_loads_the_model_that_it_names(serve: Serve, tmp_path: Path) -
 
 
 def test_streams_go_on_while_another_model_loads(serve: Serve, tmp_path: Path) -> None:
-    server = serve_models(serve, tmp_path, {"b": FakeModel(load=0.5)}, models_max=2)
-    with ThreadPoolExecutor(1) as pool, server.http() as client, server.http() as other:
-        running = pool.submit(client.post, CHAT, json=chat("words=10 delay=0.1"))
-        until(lambda: server.status().running == 1, 5, "the first request")
-        assert content(other.post(CHAT, json=chat("a", model="b"))) == "a"
-        assert not running.done()
-        assert content(running.result()).endswith("w9")
+    server, gate = serve_models(serve, tmp_path, {"b": FakeModel(load=0.1)}, models_max=2), tmp_path / "gate"
+    running = Reader(server, chat(f"words=10 gate={gate}"), "w0")
+    with server.http() as client:
+        assert content(client.post(CHAT, json=chat("a", model="b"))) == "a"
+    assert running.is_alive()
+    gate.touch()
+    assert "w9" in running.text()
 
 
 def test_no_model_is_unloaded_under_a_stream_and_who_waits_gets_heartbeats(serve: Serve, tmp_path: Path) -> None:
-    server = serve_models(serve, tmp_path, {"b": FakeModel()}, models_max=1, heartbeat=0.2)
-    with ThreadPoolExecutor(1) as pool, server.http() as client, server.http() as other:
-        running = pool.submit(client.post, CHAT, json=chat("words=10 delay=0.1"))
-        until(lambda: server.status().running == 1, 5, "the first request")
-        text = other.post(CHAT, json=chat("a", model="b", stream=True)).text
-        assert content(running.result()).endswith("w9")
-    lines = [line for line in text.splitlines() if line]
+    server, gate = serve_models(serve, tmp_path, {"b": FakeModel()}, models_max=1, heartbeat=0.2), tmp_path / "gate"
+    running = Reader(server, chat(f"words=10 gate={gate}"), "w0")
+    waiting = Reader(server, chat("a", model="b"), ": heartbeat")
+    gate.touch()
+    assert "w9" in running.text()
+    lines = [line for line in waiting.text().splitlines() if line]
     assert lines[0] == ": heartbeat"
     events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
     assert "".join(event["choices"][0]["delta"].get("content", "") for event in events) == "a"
@@ -204,7 +202,7 @@ def test_no_model_is_unloaded_under_a_stream_and_who_waits_gets_heartbeats(serve
 def test_a_model_is_unloaded_after_idleness_and_loaded_again(serve: Serve) -> None:
     server = serve(models_max=1, model_idle=0.3)
     pid = server.status().engine_pid
-    until(lambda: server.status().loaded == [], 10, "the unloading")
+    until(lambda: server.status().loaded == [], what="the unloading")
     assert server.status().state == "ready"
     with server.http() as client:
         assert content(client.post(CHAT, json=chat("a b"))) == "a b"
@@ -214,7 +212,7 @@ def test_a_model_is_unloaded_after_idleness_and_loaded_again(serve: Serve) -> No
 def test_one_model_alone_can_be_unloaded_too(tmp_path: Path, serve: Serve) -> None:
     assert fake_config(tmp_path).models_max is None
     server = serve(model_idle=0.2)
-    until(lambda: server.status().loaded == [], 10, "the unloading")
+    until(lambda: server.status().loaded == [], what="the unloading")
     with server.http() as client:
         assert content(client.post(CHAT, json=chat("a b"))) == "a b"
 

@@ -108,7 +108,7 @@ def test_extreme_settings_are_answered_or_refused(real: ServerProcess, fields: d
 def test_whoever_goes_away_frees_the_slot(real: ServerProcess, client: openai.OpenAI) -> None:
     with client.chat.completions.create(model=MODEL, messages=QUESTION, stream=True) as stream:
         next(iter(stream))
-    real.wait_idle(2)
+    real.wait_idle()
 
 
 def test_a_killed_engine_is_replaced(real: ServerProcess, client: openai.OpenAI) -> None:
@@ -138,7 +138,7 @@ def test_the_engine_of_a_killed_server_ends_by_itself(real: ServerProcess, tmp_p
         assert engine is not None
         server.process.kill()
         server.process.wait()
-        until(lambda: not runs(engine), 3, "the end of the engine")
+        until(lambda: not runs(engine), what="the end of the engine")
 
 
 async def test_answers_over_a_broken_road_are_the_same(real: ServerProcess) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
@@ -32,15 +33,14 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
 
 def send(server: ServerProcess, data: bytes) -> bytes:
     """What the server answers to bytes on TCP until it closes or says no more."""
-    with socket.create_connection(("127.0.0.1", server.config.port), timeout=2) as sock:
-        sock.sendall(data)
-        answer = b""
-        try:
+    answer = b""
+    with socket.create_connection(("127.0.0.1", server.config.port), timeout=10) as sock:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            sock.sendall(data)
+        with suppress(TimeoutError, ConnectionResetError):
             while part := sock.recv(65536):
                 answer += part
-        except (TimeoutError, ConnectionResetError):
-            pass
-        return answer
+    return answer
 
 
 def status(answer: bytes) -> int:
@@ -142,26 +142,28 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProces
 @pytest.mark.parametrize("begin", [b"", b"GET /livez HTT", b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: "])
 def test_a_head_that_does_not_come(impatient: ServerProcess, begin: bytes) -> None:
     start = monotonic()
-    with socket.create_connection(("127.0.0.1", impatient.config.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", impatient.config.port), timeout=10) as sock:
         if begin:
             sock.sendall(begin)
         assert sock.recv(100) == b""
-    assert monotonic() - start < 3
+    assert monotonic() - start < 10
 
 
 def test_a_second_request_that_does_not_come(impatient: ServerProcess) -> None:
     whole = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", impatient.config.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", impatient.config.port), timeout=10) as sock:
         sock.sendall(whole)
         answer = b""
         while not answer.endswith(b'{"state":"ready"}'):
-            answer += sock.recv(1000)
+            part = sock.recv(1000)
+            assert part
+            answer += part
         sock.sendall(whole[:20])
         assert sock.recv(100) == b""
 
 
 def test_a_body_that_does_not_come(impatient: ServerProcess) -> None:
-    with socket.create_connection(("127.0.0.1", impatient.config.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", impatient.config.port), timeout=10) as sock:
         sock.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{{".encode())
         answer = sock.recv(1000)
     assert status(answer) == 408

@@ -80,7 +80,7 @@ def test_stopping_ends_the_work_at_once(server: ServerProcess) -> None:
         begin(client, SLOW)
         assert server.status().running == 1
         assert client.delete(f"/v1/streams/{NAME}").status_code == 204
-        server.wait_idle(1)
+        server.wait_idle()
         assert client.get(f"/v1/streams/{NAME}").status_code == 404
         assert client.delete(f"/v1/streams/{NAME}").status_code == 404
 
@@ -89,8 +89,7 @@ def test_nobody_who_comes_back_ends_it_too(serve: Serve) -> None:
     server = serve(resume_grace=0.3)
     with server.http() as client:
         begin(client, SLOW)
-        assert server.status().running == 1
-        server.wait_idle(3)
+        server.wait_idle()
         assert client.get(f"/v1/streams/{NAME}").status_code == 404
 
 
@@ -146,7 +145,7 @@ def test_draining_waits_for_who_comes_back(server: ServerProcess) -> None:
     with server.http() as client:
         begin(client, "a b c d delay=0.1")
         server.signal(signal.SIGTERM)
-        until(lambda: server.status().state == "draining", 5, "draining")
-        until(lambda: server.status().active == 0, 5, "the end of the answer")
+        server.wait_state("draining")
+        until(lambda: server.status().active == 0, what="the end of the answer")
         assert resume(client, 2)[-1].endswith("data: [DONE]\n")
-    assert server.process.wait(5) == 0
+    assert server.process.wait(10) == 0

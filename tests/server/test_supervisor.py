@@ -44,7 +44,7 @@ async def text_of(supervisor: Supervisor, prompt: str) -> str:
 
 async def test_a_request_from_start_to_end(supervisor: Supervisor) -> None:
     assert supervisor.state == "loading"
-    await supervisor.wait_ready(10)
+    await supervisor.wait_ready(30)
     assert (supervisor.state, supervisor.was_ready, supervisor.progress) == ("ready", True, 1.0)
     assert await text_of(supervisor, "a b") == "a b"
     assert supervisor.active == 0
@@ -53,10 +53,10 @@ async def test_a_request_from_start_to_end(supervisor: Supervisor) -> None:
 
 
 async def test_release_cancels_what_has_not_ended(supervisor: Supervisor) -> None:
-    await supervisor.wait_ready(10)
-    ticket = supervisor.submit(SamplingParams(), None, "words=100 delay=0.05")
+    await supervisor.wait_ready(30)
+    ticket = supervisor.submit(SamplingParams(), None, "words=1000 delay=0.05")
     await ticket.accepted()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         await anext(ticket.pieces())
         assert supervisor.running == 1
         supervisor.release(ticket)
@@ -67,7 +67,7 @@ async def test_release_cancels_what_has_not_ended(supervisor: Supervisor) -> Non
 
 
 async def test_a_count_whose_asker_went_away_harms_nobody(supervisor: Supervisor) -> None:
-    await supervisor.wait_ready(10)
+    await supervisor.wait_ready(30)
     asker = asyncio.create_task(supervisor.count(None, "a b", False))
     await asyncio.sleep(0)
     number = next(iter(supervisor._counts))
@@ -81,9 +81,9 @@ async def test_a_count_whose_asker_went_away_harms_nobody(supervisor: Supervisor
 async def test_stop_fails_those_who_wait(config: EngineConfig) -> None:
     supervisor = Supervisor(config)
     supervisor.start()
-    await supervisor.wait_ready(10)
+    await supervisor.wait_ready(30)
     pid = supervisor.pid
-    ticket = supervisor.submit(SamplingParams(), None, "words=100 delay=0.1")
+    ticket = supervisor.submit(SamplingParams(), None, "words=1000 delay=0.1")
     await ticket.accepted()
     await supervisor.stop()
     with pytest.raises(Unavailable, match="shutting down"):
@@ -99,7 +99,7 @@ async def test_stop_at_once_after_the_start(config: EngineConfig) -> None:
     pid = supervisor.pid
     begin = monotonic()
     await supervisor.stop()
-    assert monotonic() - begin < 2
+    assert monotonic() - begin < 10
     assert pid is not None
     assert not runs(pid)
 
@@ -107,7 +107,7 @@ async def test_stop_at_once_after_the_start(config: EngineConfig) -> None:
 async def test_an_engine_that_cannot_be_started_is_tried_again(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await supervisor.wait_ready(10)
+    await supervisor.wait_ready(30)
     ticket = supervisor.submit(SamplingParams(), None, "words=9 die=2")
 
     def no_memory(_: EngineConfig) -> EngineProcess:
@@ -119,18 +119,18 @@ async def test_an_engine_that_cannot_be_started_is_tried_again(
             [piece async for piece in ticket.pieces()]
         supervisor.release(ticket)
         with pytest.raises(ModelUnreadable, match="Cannot allocate memory"):
-            await supervisor.wait_ready(5)
+            await supervisor.wait_ready(30)
     monkeypatch.setattr(module, "_RELOAD_SECONDS", 0.0)
-    await supervisor.wait_ready(10)
+    await supervisor.wait_ready(30)
     assert await text_of(supervisor, "a b") == "a b"
 
 
 async def test_a_request_to_an_engine_that_has_just_died_goes_to_the_next(supervisor: Supervisor) -> None:
-    await supervisor.wait_ready(10)
+    await supervisor.wait_ready(30)
     child = supervisor._child
     assert child is not None
     child._process.kill()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await text_of(supervisor, "a") == "a"
     assert supervisor.restarts == 1
     assert supervisor.active == 0

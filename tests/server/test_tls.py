@@ -50,8 +50,8 @@ async def test_a_client_speaks_https(serve: Serve, tmp_path: Path, monkeypatch: 
     tls = {"tls_cert": str(certificate), "tls_key": str(key), "api_key_file": str(tmp_path / "keys")}
     server = serve(host="127.0.0.1", port=port, **tls)
     assert server.status().state == "ready"
-    with pytest.raises(httpx2.TransportError):
-        server.tcp().get("/livez")
+    with server.tcp() as plain, pytest.raises(httpx2.TransportError):
+        plain.get("/livez")
     request = ChatRequest(messages=[ChatMessage("user", "a b")])
     async with Client(Address(url=f"https://127.0.0.1:{port}"), "a-key") as client:
         with pytest.raises(Unreachable, match=r"[Cc]ertificate|CERTIFICATE"):

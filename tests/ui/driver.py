@@ -85,7 +85,7 @@ class Driver:
         await self.pilot.pause(0.01)
         await self.pilot.press("enter")
 
-    async def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
         """Waits until something is so."""
         for _ in range(int(seconds / 0.02)):
             if condition():

@@ -63,13 +63,17 @@ def test_a_signal_ends_it_in_good_order(terminal: Terminal, path: Path, number: 
 def test_a_killed_chat_loses_half_a_second(terminal: Terminal, path: Path) -> None:
     terminal.write(b"tell me\r")
     terminal.read_until(b"slow")
-    time.sleep(1.5)
-    os.kill(terminal.pid, signal.SIGKILL)
-    assert terminal.end() == -signal.SIGKILL
     history = History(path)
     saved = history.latest()
     assert saved
+    end = time.monotonic() + 30
+    while not history.messages(saved.id)[1].text.startswith("slow slow"):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    os.kill(terminal.pid, signal.SIGKILL)
+    assert terminal.end() == -signal.SIGKILL
     question, answer = history.messages(saved.id)
+    history.close()
     assert question.text == "tell me"
     assert answer.text.startswith("slow slow")
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     """Returns once `condition` holds; fails where it does not in time."""
     for _ in range(int(seconds / 0.01)):
         if condition():
