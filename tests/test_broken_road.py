@@ -20,7 +20,7 @@ from tests.broken_road import BrokenRoad
 from tests.server.harness import ServerProcess, fake_config, free_port, serving
 from tests.stub_kubectl import Cluster
 
-ANSWERS = 100
+ANSWERS = 200
 AT_ONCE = 10
 
 

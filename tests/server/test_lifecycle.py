@@ -11,6 +11,9 @@ from tests.server.conftest import Serve
 from tests.server.fake_engine import FakeModel
 from tests.server.harness import CHAT, Reader, ServerProcess, chat, fake_config, free_port, runs, until
 
+_KILLED_AFTER = 5.0
+"""Seconds after which a server kills an engine that does not end by itself."""
+
 
 def test_a_running_answer_is_completed_and_new_ones_are_refused(serve: Serve, tmp_path: Path) -> None:
     server, gate = serve(host="127.0.0.1", port=free_port()), tmp_path / "gate"
@@ -38,7 +41,7 @@ def test_an_idle_server_ends_at_once(serve: Serve) -> None:
     server = serve()
     engine = server.status().engine_pid
     server.signal(signal.SIGTERM)
-    assert server.process.wait(10) == 0
+    assert server.process.wait(_KILLED_AFTER) == 0
     assert engine is not None
     assert not runs(engine)
 
