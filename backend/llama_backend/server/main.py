@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -30,15 +31,21 @@ _CLOSE_SECONDS = 5
 def run(config: ServerConfig) -> int:
     """Serves until told to end; returns the exit code. Raises InvalidRequest for what cannot be served."""
     _check(config)
-    signal.signal(signal.SIGTERM, _leave)
-    sockets = open_sockets(config)
-    inode = inode_of(config.socket)
-    process = EngineProcess(config.engine)
-    try:
+    with ExitStack() as stack:
+        sockets = _open(config, stack)
+        process = EngineProcess(config.engine)
+        stack.callback(process.kill)
         return _run(config, sockets, process)
-    finally:
-        process.kill()
-        remove_socket(config.socket, inode)
+
+
+def _open(config: ServerConfig, stack: ExitStack) -> list[socket.socket]:
+    """The listening sockets; whatever ends the server from now on, their file goes with it."""
+    signal.signal(signal.SIGTERM, _leave)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    sockets = open_sockets(config)
+    stack.callback(remove_socket, config.socket, inode_of(config.socket))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    return sockets
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
