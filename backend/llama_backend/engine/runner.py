@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Tokens
+from mmap import mmap
 from time import perf_counter, process_time
 from typing import Any
 
@@ -164,8 +165,9 @@ class ModelRunner:
             self.remove(target, length)
 
     def dump(self, seq_id: int) -> Bytes | None:
+        """See KVMemory. The state is outside of the heap, which would be left with holes of its size."""
         size = lib.llama_state_seq_get_size(self._context, seq_id)
-        data = np.empty(size, np.uint8)
+        data = np.frombuffer(mmap(-1, max(size, 1)), np.uint8)[:size]
         if not size or lib.llama_state_seq_get_data(self._context, _bytes_of(data), size, seq_id) != size:
             return None
         return data.data
