@@ -31,8 +31,8 @@ class KVPlan:
     unified: bool
     kv_type: KVType = "f16"
     flash_attention: bool = True
-    """Wanted where the device has it. On two processors it was 15 % faster at 1,000 tokens, and without it a shared
-    pool of 16 sequences was less than half as fast; quantised values need it."""
+    """Wanted where the device has it. Without it two processors were 15 to 17 % slower with 4 and 8 streams; quantised
+    values need it."""
     batch: int = _CPU_BATCH
     ubatch: int = _CPU_UBATCH
 
