@@ -21,7 +21,7 @@ class FixedBudget(PrefillBudget):
         super().__init__(n_batch=512)
         self._tokens = tokens
 
-    def tokens(self, decoding: int, apart: int = 0) -> int:
+    def tokens(self, decoding: int) -> int:
         return self._tokens
 
 
@@ -106,6 +106,22 @@ def test_decoding_is_never_held_up_by_prompts() -> None:
         assert {item.sequence.id for item in batch.items} >= {1, 2}
         assert (batch.decode, batch.prefill) == (2, 16)
         compute(scheduler, batch)
+
+
+def test_where_each_has_cells_of_its_own_prompts_and_answers_take_turns() -> None:
+    scheduler = make(budget=16, unified=False)
+    add(scheduler, sequence(1, 4), sequence(2, 4))
+    step(scheduler)
+    add(scheduler, sequence(3, 40))
+    assert [step(scheduler) for _ in range(7)] == [
+        [(1, 4, 1), (2, 4, 1)],
+        [(3, 0, 16)],
+        [(1, 5, 1), (2, 5, 1)],
+        [(3, 16, 16)],
+        [(1, 6, 1), (2, 6, 1)],
+        [(3, 32, 8)],
+        [(1, 7, 1), (2, 7, 1), (3, 40, 1)],
+    ]
 
 
 def test_prompts_share_the_budget_in_the_order_they_came() -> None:

@@ -30,17 +30,14 @@ class PrefillBudget:
         """What a prompt token costs, as far as that is known."""
         return self._token_cost
 
-    def tokens(self, decoding: int, apart: int = 0) -> int:
-        """The most prompt tokens for the next step, beside `decoding` sequences that get a token each.
-
-        `apart` is how many of a prompt's tokens are computed with the streams' and not with its others.
-        """
+    def tokens(self, decoding: int) -> int:
+        """The most prompt tokens for the next step, beside `decoding` sequences that get a token each."""
         room = self._n_batch - decoding
         count = _TILE
         if self._token_cost is not None:
             target = self._target - self._decode_step if decoding else self._alone
             count = max(self._least, int(target / self._token_cost))
-        return min(room, _in_tiles(min(count, room - apart)) + apart)
+        return min(room, _in_tiles(min(count, room)))
 
     def longest(self, beside: bool) -> float:
         """The longest that a step should take, in seconds, where others read beside a sequence or not."""

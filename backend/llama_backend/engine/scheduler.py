@@ -1,4 +1,4 @@
-"""Which tokens the next step decodes: a token for each sequence that generates, then chunks of prompts."""
+"""Which tokens the next step decodes: a token for each sequence that generates, and chunks of prompts."""
 
 from __future__ import annotations
 
@@ -65,6 +65,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.preemptions = 0
         self._crowded = False
+        self._prompts_next = False
 
     @property
     def busy(self) -> bool:
@@ -103,8 +104,11 @@ class Scheduler:
         """The batch of the next step; empty where there is nothing to do."""
         batch = Batch()
         self._admit()
-        self._plan_decode(batch)
-        self._plan_prefill(batch)
+        if self._cache.unified:
+            self._plan_decode(batch)
+            self._plan_prefill(batch)
+        else:
+            self._take_turns(batch)
         batch.items.sort(key=_by_slot)
         return batch
 
@@ -168,16 +172,31 @@ class Scheduler:
         own = len(sequence.tokens) - self._cache.shared_prefix(sequence.tokens) + _reserve(sequence)
         return planned + own <= self._cache.cells
 
+    def _take_turns(self, batch: Batch) -> None:
+        """Prompts and answers in steps of their own: between streams of cells llama.cpp computes them apart anyway.
+
+        So a prompt's tokens are computed in the same way, and get the same last bits, whoever is beside it.
+        """
+        if self._prompts_next:
+            self._plan_prefill(batch)
+        if not batch.items:
+            self._plan_decode(batch)
+        if not batch.items:
+            self._plan_prefill(batch)
+        self._prompts_next = batch.decode > 0
+
     def _plan_decode(self, batch: Batch) -> None:
-        decoding = [sequence for sequence in self.running if sequence.status is SequenceStatus.DECODE]
-        for sequence in decoding:
+        for sequence in self._decoding:
             if sequence.slot is not None and self._room(batch, 1, sequence):
                 batch.items.append(BatchItem(sequence, len(sequence.tokens) - 1, 1))
                 batch.decode += 1
 
+    @property
+    def _decoding(self) -> list[Sequence]:
+        return [sequence for sequence in self.running if sequence.status is SequenceStatus.DECODE]
+
     def _plan_prefill(self, batch: Batch) -> None:
-        apart = 1 if batch.decode and not self._cache.unified else 0
-        budget = self._budget.tokens(batch.decode, apart)
+        budget = self._budget.tokens(len(self._decoding))
         for sequence in list(self.running):
             if (
                 sequence.status is not SequenceStatus.PREFILL
