@@ -1,7 +1,7 @@
 """64 clients on a pool of KV cells that holds six of them: who gets a whole answer, and the one it gets alone.
 
-Ours with one pool for all, which gives way and takes up again; with six sequences that have cells of their own and no
-flash attention, where an answer's last bits do not depend on others; and llama-server with one pool.
+Ours with one pool for all, which gives way and takes up again; with six sequences that have cells of their own, neither
+flash attention nor speculation, where an answer's last bits do not depend on others; and llama-server with one pool.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ class Crowd:
 
 
 def measure(model: Path, reference: Path | None) -> dict[str, Crowd]:
+    exact = {"flash_attention": False, "speculation": False}
     found = {
         "one pool": _ours(lambda port: ours(model, SLOTS, CELLS, THREADS, port, kv_cells=CELLS)),
-        "cells of each": _ours(lambda port: ours(model, HELD, CELLS // HELD, THREADS, port, flash_attention=False)),
+        "cells of each": _ours(lambda port: ours(model, HELD, CELLS // HELD, THREADS, port, **exact)),
     }
     if (folder := reference) is not None:
         found["llama-server"] = _crowd(_run(lambda port: _theirs(folder, model, port), CLIENTS), None)
