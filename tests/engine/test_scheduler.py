@@ -124,6 +124,17 @@ def test_where_each_has_cells_of_its_own_prompts_and_answers_take_turns() -> Non
     ]
 
 
+def test_an_answer_s_step_says_that_a_prompt_waits_for_its_end() -> None:
+    scheduler = make(budget=16, unified=False)
+    add(scheduler, sequence(1, 4), sequence(2, 40))
+    held = []
+    for _ in range(6):
+        batch = scheduler.schedule()
+        held.append((batch.decode, batch.holds_up))
+        compute(scheduler, batch)
+    assert held == [(0, True), (1, True), (0, True), (1, True), (0, True), (2, False)]
+
+
 def test_prompts_share_the_budget_in_the_order_they_came() -> None:
     scheduler = make(budget=16)
     add(scheduler, sequence(1, 10), sequence(2, 10), sequence(3, 10))

@@ -117,15 +117,16 @@ def test_the_end_of_an_answer_is_found_within_drafts_and_not_drafted() -> None:
     assert all(EOG not in item.draft for batch in bench.runner.batches for item in batch.items)
 
 
-def test_no_draft_beside_a_prompt() -> None:
-    bench = Bench(model=repeating, token_part=FREE, n_batch=20)
-    bench.submit(1, [*TEXT, *TEXT[:5]], max_tokens=60)
+@pytest.mark.parametrize("unified", [True, False])
+def test_no_draft_beside_a_prompt(unified: bool) -> None:
+    bench = Bench(model=repeating, token_part=FREE, n_batch=20, unified=unified)
+    bench.submit(1, [*TEXT, *TEXT[:5]], max_tokens=150)
     for _ in range(8):
         bench.step()
     bench.submit(2, [500 + n for n in range(100)], max_tokens=2)
     bench.run()
     assert sum(drafted(bench)) > 0
-    assert all(batch.drafted == 0 for batch in bench.runner.batches if batch.prefill)
+    assert all(batch.drafted == 0 for batch in bench.runner.batches if batch.prefill or batch.holds_up)
 
 
 def test_drafts_take_free_cells_only() -> None:

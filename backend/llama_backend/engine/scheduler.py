@@ -44,6 +44,8 @@ class Batch:
     """Tokens of sequences that generate."""
     drafted: int = 0
     """Tokens of drafts."""
+    holds_up: bool = False
+    """Somebody's prompt waits for the end of this step."""
 
     @property
     def size(self) -> int:
@@ -184,6 +186,7 @@ class Scheduler:
         if not batch.items:
             self._plan_prefill(batch)
         self._prompts_next = batch.decode > 0
+        batch.holds_up = any(sequence.status is SequenceStatus.PREFILL for sequence in self.running)
 
     def _plan_decode(self, batch: Batch) -> None:
         for sequence in self._decoding:

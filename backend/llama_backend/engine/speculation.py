@@ -73,10 +73,10 @@ class Speculator:
             self._drafter.forget()
 
     def extend(self, batch: Batch) -> None:
-        """Adds drafts to a batch, if it is one of tokens that are generated and that pays."""
+        """Adds drafts to a batch, if it is one of tokens that are generated, that pays, and that holds up no prompt."""
         self._pause = max(self._pause - 1, 0)
         decoding = len(batch.items)
-        if self._pause or not self._is_on or batch.prefill or not self._price.cost.knows(decoding):
+        if self._pause or not self._is_on or batch.prefill or batch.holds_up or not self._price.cost.knows(decoding):
             return
         room = min(MOST_DRAFTED, self._n_batch - decoding, self._cache.free - decoding)
         sequences = [item.sequence for item in batch.items]
