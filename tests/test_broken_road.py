@@ -98,7 +98,7 @@ async def test_stopping_on_purpose_ends_the_work_at_once(tmp_path: Path) -> None
             await anext(deltas)
             assert server.status().active == 1
             await deltas.aclose()
-            server.wait_idle()
+            server.wait_idle(1)
 
 
 def check(server: ServerProcess, questions: list[str], answers: list[list[Delta]]) -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from time import time
+from time import monotonic, time
 
 import msgspec
 import pytest
@@ -108,7 +108,9 @@ async def test_started_found_and_stopped(place: Place, config: ServerConfig) -> 
 
 async def test_requests_can_be_sent_before_the_server_is_up(place: Place, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
+    begin = monotonic()
     address = ensure(place, fake_config(tmp_path, FakeModel(gate=str(gate)), socket=None))
+    assert monotonic() - begin < 0.3
     waiting = asyncio.create_task(answer(address, "a b"))
     assert (await status(address)).state == "loading"
     assert not waiting.done()
@@ -168,7 +170,7 @@ async def test_a_draining_backend_makes_room_and_completes_its_answer(place: Pla
         texts = [(await anext(stream)).text, (await anext(stream)).text]
         first = await client.status()
         os.kill(first.pid, signal.SIGTERM)
-        until(lambda: not place.socket.exists(), what="room")
+        until(lambda: not place.socket.exists(), 2, "room")
         second = await status(ensure(place, config))
         assert second.pid != first.pid
         texts += [delta.text async for delta in stream]

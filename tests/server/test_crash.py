@@ -65,10 +65,10 @@ def test_another_engine_answers_soon(serve: Serve) -> None:
     old = kill_engine(server)
     begin = monotonic()
     with server.http() as client:
-        until(lambda: server.status().engine_pid not in (old, None), what="another engine")
+        until(lambda: server.status().engine_pid not in (old, None), 2, "another engine")
         answer = client.post(CHAT, json=chat("a b"), headers={"Prefer": "wait=10"})
         assert answer.json()["choices"][0]["message"]["content"] == "a b"
-    assert monotonic() - begin < 10
+    assert monotonic() - begin < 2
     status = server.status()
     assert (status.state, status.restarts, status.active, status.running) == ("ready", 1, 0, 0)
 
@@ -166,14 +166,14 @@ def test_an_engine_that_answered_is_followed_at_once_however_often_it_dies(serve
         for _ in range(5):
             begin = monotonic()
             client.post(CHAT, json=chat("words=1"), headers={"Prefer": "wait=9"}).raise_for_status()
-            assert monotonic() - begin < 5
+            assert monotonic() - begin < 2
             kill_engine(server)
 
 
 def test_what_the_engine_said_last_is_in_the_reason(serve: Serve) -> None:
     server = serve()
     kill_engine(server)
-    until(lambda: server.status().restarts == 1, what="the restart")
+    until(lambda: server.status().restarts == 1, 2, "the restart")
     assert "the engine ended with signal 9" in server.log.read_text()
 
 

@@ -40,11 +40,11 @@ def test_a_whole_answer_that_takes_too_long(serve: Serve) -> None:
     server, begin = serve(), monotonic()
     with server.http() as client:
         answer = client.post(CHAT, json=chat(SLOW, timeout=0.3))
-    assert monotonic() - begin < 20
+    assert monotonic() - begin < 3
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["type"]) == (504, "deadline_exceeded", "timeout_error")
     assert error["timeout"] == 0.3
-    server.wait_idle()
+    server.wait_idle(2)
 
 
 def test_of_a_stream_what_came_stays(serve: Serve) -> None:
@@ -55,7 +55,7 @@ def test_of_a_stream_what_came_stays(serve: Serve) -> None:
     events = [json.loads(line.removeprefix("data: ")) for line in answer.text.splitlines() if line]
     assert events[-1]["error"]["code"] == "deadline_exceeded"
     assert "".join(event["choices"][0]["delta"].get("content", "") for event in events[:-1]) == "w0 w1"
-    server.wait_idle()
+    server.wait_idle(2)
 
 
 def test_who_waits_for_a_slot_gives_up_the_place(serve: Serve) -> None:
@@ -74,7 +74,7 @@ def test_who_waits_for_a_slot_gives_up_the_place(serve: Serve) -> None:
                     )
                 )
             assert caught.value.code == "deadline_exceeded"
-        until(lambda: server.status().waiting == 0, what="an empty queue")
+        until(lambda: server.status().waiting == 0, 2, "an empty queue")
         running.close()
 
 
@@ -84,7 +84,7 @@ def test_while_the_model_loads(serve: Serve) -> None:
         answer = client.post(CHAT, json=chat(timeout=0.2))
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
     assert answer.headers["x-should-retry"] == "false"
-    assert monotonic() - begin < 15
+    assert monotonic() - begin < 3
 
 
 def test_the_limit_of_the_server(serve: Serve) -> None:

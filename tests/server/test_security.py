@@ -146,7 +146,7 @@ def test_a_head_that_does_not_come(impatient: ServerProcess, begin: bytes) -> No
         if begin:
             sock.sendall(begin)
         assert sock.recv(100) == b""
-    assert monotonic() - start < 10
+    assert monotonic() - start < 3
 
 
 def test_a_second_request_that_does_not_come(impatient: ServerProcess) -> None:

@@ -80,7 +80,7 @@ def test_stopping_ends_the_work_at_once(server: ServerProcess) -> None:
         begin(client, SLOW)
         assert server.status().running == 1
         assert client.delete(f"/v1/streams/{NAME}").status_code == 204
-        server.wait_idle()
+        server.wait_idle(1)
         assert client.get(f"/v1/streams/{NAME}").status_code == 404
         assert client.delete(f"/v1/streams/{NAME}").status_code == 404
 
@@ -89,7 +89,8 @@ def test_nobody_who_comes_back_ends_it_too(serve: Serve) -> None:
     server = serve(resume_grace=0.3)
     with server.http() as client:
         begin(client, SLOW)
-        server.wait_idle()
+        assert server.status().running == 1
+        server.wait_idle(3)
         assert client.get(f"/v1/streams/{NAME}").status_code == 404
 
 

@@ -56,7 +56,7 @@ async def test_release_cancels_what_has_not_ended(supervisor: Supervisor) -> Non
     await supervisor.wait_ready(30)
     ticket = supervisor.submit(SamplingParams(), None, "words=1000 delay=0.05")
     await ticket.accepted()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(2):
         await anext(ticket.pieces())
         assert supervisor.running == 1
         supervisor.release(ticket)
@@ -99,7 +99,7 @@ async def test_stop_at_once_after_the_start(config: EngineConfig) -> None:
     pid = supervisor.pid
     begin = monotonic()
     await supervisor.stop()
-    assert monotonic() - begin < 10
+    assert monotonic() - begin < 2
     assert pid is not None
     assert not runs(pid)
 
