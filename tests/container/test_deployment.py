@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def url(tmp_path: Path, demo_model: Path) -> Iterator[str]:
     keys.joinpath("keys").write_text(KEY)
     port = free_port()
     deployment = _for_podman(one(manifests(OVERLAY), "Deployment"), port, models=models, history=history, keys=keys)
+    deployment["metadata"]["name"] += f"-{uuid.uuid4().hex[:8]}"  # a run that was cut off may have left its pod
     file = tmp_path / "pod.yaml"
     file.write_text(yaml.safe_dump_all([*of_kind(manifests(OVERLAY), "ConfigMap"), deployment]))
     pod = f"{deployment['metadata']['name']}-pod-0"
