@@ -14,6 +14,8 @@ from typing import Any
 import aiohttp
 
 WORDS = ["river", "stone", "lantern", "copper", "orchard", "winter", "harbor", "violin", "meadow", "cinder"]
+MANY_WORDS = [*WORDS, "maple", "canyon", "ember", "thistle", "garnet", "willow"]
+"""Words of which the demo model makes more tokens: 490 of a system prompt of 400 of them, instead of 442."""
 MAX_TOKENS = 64
 
 Messages = list[dict[str, str]]
@@ -77,10 +79,12 @@ def session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
 
 
-def run_load(url: str, streams: int, requests: int, seed: int, system: str | None = None) -> Result:
+def run_load(
+    url: str, streams: int, requests: int, seed: int, system: str | None = None, words: list[str] = WORDS
+) -> Result:
     """Runs `requests` prompts that no cache has seen, `MAX_TOKENS` tokens each; `system` is common to all."""
     rng = random.Random(seed)
-    conversations = [_messages(rng, system) for _ in range(requests)]
+    conversations = [_messages(rng, system, words) for _ in range(requests)]
     return asyncio.run(_run(url, streams, conversations))
 
 
@@ -98,8 +102,8 @@ async def _run(url: str, streams: int, conversations: list[Messages]) -> Result:
     return result
 
 
-def _messages(rng: random.Random, system: str | None) -> Messages:
-    user = f"Story {rng.random():.6f}: tell about a {' '.join(rng.choices(WORDS, k=20))}."
+def _messages(rng: random.Random, system: str | None, words: list[str]) -> Messages:
+    user = f"Story {rng.random():.6f}: tell about a {' '.join(rng.choices(words, k=20))}."
     head = [{"role": "system", "content": system}] if system else []
     return [*head, {"role": "user", "content": user}]
 

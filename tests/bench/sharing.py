@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.bench.load import WORDS, run_load
+from tests.bench.load import MANY_WORDS, run_load
 from tests.bench.programs import Program, free_port, llama_server, ours, running
 
 STREAMS, REQUESTS, CONTEXT, THREADS = 8, 24, 1024, 2
@@ -38,7 +38,7 @@ def measure(model: Path, reference: Path | None, rounds: int = 3) -> dict[str, S
             program = make(port)
             with running(program, port) as url:
                 run_load(url, 1, 1, random.randrange(2**31))
-                result = run_load(url, STREAMS, REQUESTS, random.randrange(2**31), _system_prompt())
+                result = run_load(url, STREAMS, REQUESTS, random.randrange(2**31), _system_prompt(), MANY_WORDS)
             shared = found.setdefault(program.name, Shared())
             shared.rates.append(result.tokens_per_second)
             shared.first_tokens.append(result.p95_first_token)
@@ -46,4 +46,4 @@ def measure(model: Path, reference: Path | None, rounds: int = 3) -> dict[str, S
 
 
 def _system_prompt() -> str:
-    return " ".join(random.Random(7).choices(WORDS, k=400))
+    return " ".join(random.Random(7).choices(MANY_WORDS, k=400))
