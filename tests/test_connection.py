@@ -78,6 +78,15 @@ async def test_a_dead_backend_is_started_again_once(launcher: Launcher, sockets:
     assert launcher.sockets == []
 
 
+async def test_states_are_removed_without_starting_a_backend(launcher: Launcher, isolated_home: Path) -> None:
+    state = isolated_home / "cache" / "llama-chat" / "kv-states" / ("0" * 32) / "a.kvstate"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(bytes(2000))
+    await local().forget()
+    assert not state.exists()
+    assert len(launcher.sockets) == 2
+
+
 async def test_a_second_death_is_reported(launcher: Launcher) -> None:
     with pytest.raises(Unreachable):
         await answer(local())

@@ -74,6 +74,13 @@ async def test_the_key_goes_along(backend: ScriptedBackend, monkeypatch: pytest.
     assert backend.keys == ["Bearer a key"]
 
 
+async def test_a_backend_elsewhere_keeps_the_states_of_others(backend: ScriptedBackend) -> None:
+    async with aclosing(connect(backend.url)) as connection:
+        await connection.forget()
+        await connection.status()
+    assert backend.forgotten == 0
+
+
 async def test_a_connection_that_breaks_before_the_answer_is_made_again(backend: ScriptedBackend) -> None:
     backend.enqueue(breaks=True)
     stages: list[Stage] = []

@@ -35,6 +35,9 @@ class ScriptedBackend:
     stopped: int = 0
     """Answers that were closed before their end."""
     closed: int = 0
+    forgotten: int = 0
+    """How often it was told to drop KV states."""
+    forget_error: BackendError | None = None
     delivered: int = 0
     """Pieces of text that were read."""
     model: str = "scripted"
@@ -80,6 +83,11 @@ class ScriptedBackend:
         if isinstance(state, BackendError):
             raise state
         return state
+
+    async def forget(self) -> None:
+        if self.forget_error is not None:
+            raise self.forget_error
+        self.forgotten += 1
 
     async def aclose(self) -> None:
         self.closed += 1

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from textual.widgets import Button, OptionList
 
+from llama_backend.errors import Unreachable
 from llama_chat.errors import HistoryError
 from llama_chat.history import History
 from llama_chat.ui.screens.confirm import ConfirmScreen
 from llama_chat.ui.screens.history import HistoryScreen, age
 from tests.ui.driver import Driver, running
+from tests.ui.scripted import ScriptedBackend
 
 
 @pytest.fixture
@@ -76,6 +78,20 @@ async def test_deletes_after_a_yes(history: History) -> None:
         await chat.until(lambda: isinstance(chat.app.screen, HistoryScreen))
         await chat.until(lambda: "second question" not in chat.screen_text)
         assert len(history.list()) == 3
+        await chat.until(lambda: chat.backend.forgotten == 1)
+
+
+async def test_tells_where_the_backend_cannot_forget_what_was_deleted(history: History) -> None:
+    backend = ScriptedBackend(forget_error=Unreachable("the backend does not answer"))
+    async with running(backend, history=history) as chat:
+        await open_list(chat)
+        await chat.press("d")
+        await chat.until(lambda: isinstance(chat.app.screen, ConfirmScreen))
+        await chat.press("y")
+        await chat.until(lambda: isinstance(chat.app.screen, HistoryScreen))
+        await chat.press("escape")
+        await chat.until(lambda: "KV states are left" in chat.screen_text)
+        assert len(history.list()) == 3
 
 
 @pytest.mark.parametrize("key", ["n", "escape", "enter", "ctrl+c"])
@@ -87,6 +103,7 @@ async def test_anything_else_keeps_it(history: History, key: str) -> None:
         await chat.press(key)
         await chat.until(lambda: isinstance(chat.app.screen, HistoryScreen))
         assert len(history.list()) == 4
+        assert chat.backend.forgotten == 0
 
 
 async def test_deletes_by_the_mouse(history: History) -> None:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from llama_backend.errors import ModelNotFound, Unavailable, Unreachable
-from llama_chat.local import place, start
+from llama_chat.local import forget, place, start
 from llama_chat.paths import Paths
 from llama_chat.remote import as_logged
 from llama_chat.targets import LOCAL
@@ -88,6 +88,10 @@ class LocalConnection:
         await self._dismiss(found)
         await self.aclose()
         return await (await self._connected()).status()
+
+    async def forget(self) -> None:
+        """Removes the KV states of all conversations, without starting a backend for that."""
+        await forget(self._settings, self._paths)
 
     async def aclose(self) -> None:
         """Ends the connection; the next call makes a new one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ async def forget(settings: Settings, paths: Paths) -> None:
 
         async with Client(address, wait=0) as client:
             await client.forget()
-    clear_states(kv_folder(settings, paths))
+    await asyncio.to_thread(clear_states, kv_folder(settings, paths))
 
 
 def server_config(settings: Settings, paths: Paths, model: InstalledModel) -> ServerConfig:

@@ -99,6 +99,9 @@ class RemoteConnection:
         async with self._client() as client:
             return await client.status()
 
+    async def forget(self) -> None:
+        """Nothing: a backend elsewhere keeps the KV states of others as well, and does not tell whose they are."""
+
     async def aclose(self) -> None:
         """Ends the connection; the next call makes a new one."""
         client, self._open_client = self._open_client, None

@@ -17,3 +17,7 @@ class RoadBackend(Backend, Protocol):
     def listen(self, tell: Tell) -> None:
         """Has `tell` hear of what happens on the road."""
         ...
+
+    async def forget(self) -> None:
+        """Drops what is kept of conversations to go on with them quickly, where that is this user's."""
+        ...

@@ -108,6 +108,10 @@ class WatchedBackend:
     async def models(self) -> list[ModelInfo]:
         return await self._backend.models()
 
+    async def forget(self) -> None:
+        """As RoadBackend.forget."""
+        await self._backend.forget()
+
     async def status(self) -> BackendStatus:
         return await self._backend.status()
 

@@ -15,7 +15,7 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Static
 
-from llama_backend.errors import PromptTooLong
+from llama_backend.errors import BackendError, PromptTooLong
 from llama_chat.errors import HistoryError
 from llama_chat.ui.clipboard import copy_natively, native_command
 from llama_chat.ui.context_meter import ContextMeter, Reading
@@ -219,9 +219,17 @@ class ChatScreen(Screen[None]):
     async def action_history(self) -> None:
         from llama_chat.ui.screens.history import HistoryScreen
 
-        chosen = await self.app.push_screen_wait(HistoryScreen(self._session.history))
+        chosen = await self.app.push_screen_wait(HistoryScreen(self._session.history, self._forget))
         if chosen is not None or self._session.is_gone():
             await self.open(chosen)
+
+    @work
+    async def _forget(self) -> None:
+        """What the backend has computed of a deleted conversation goes as well."""
+        try:
+            await self._backend.forget()
+        except (BackendError, OSError) as error:
+            self.hint(f"KV states are left, see `llama-chat cache`: {error}", is_warning=True)
 
     def action_help(self) -> None:
         from llama_chat.ui.screens.help import HelpScreen

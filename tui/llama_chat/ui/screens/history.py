@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import ClassVar
 
@@ -33,9 +34,11 @@ class HistoryScreen(ModalScreen[Conversation | None]):
         Binding("k", "step('cursor_up')", "Up", show=False),
     ]
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, on_delete: Callable[[], object]) -> None:
+        """`on_delete` is called after a conversation was deleted."""
         super().__init__()
         self._history = history
+        self._on_delete = on_delete
         self._conversations: list[Conversation] = []
 
     def compose(self) -> ComposeResult:
@@ -72,6 +75,7 @@ class HistoryScreen(ModalScreen[Conversation | None]):
     def _remove(self, conversation: Conversation) -> None:
         try:
             self._history.delete(conversation.id)
+            self._on_delete()
         except HistoryError as error:
             self._say(str(error))
 
