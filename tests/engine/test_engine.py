@@ -286,6 +286,25 @@ def test_what_is_not_to_be_stored_is_nowhere_but_in_its_slot(tmp_path: Path) -> 
     assert bench.answers[4].text == bench.answers[2].text
 
 
+def test_what_is_forgotten_while_it_is_computed_is_not_kept_afterwards(tmp_path: Path) -> None:
+    store = KVStore(StateFolder(tmp_path, "0" * 32, 1 << 20), 1 << 20, lambda tokens: [])
+    store.open()
+    bench = Bench(slots=1, store=store)
+    bench.submit(1, list(range(100, 200)), max_tokens=8)
+    bench.engine.step()
+    bench.engine.forget_idle()
+    bench.run()
+    assert bench.answers[1].reason == "length"
+    assert not bench.engine.keep_idle()
+    bench.submit(2, list(range(300, 400)), max_tokens=3)
+    bench.run()
+    assert bench.engine.keep_idle(), "the next one is kept again"
+    store.close(5)
+    dumped = b"".join(path.read_bytes() for path in tmp_path.glob("*/*"))
+    assert b"300, 301" in dumped
+    assert b"100, 101" not in dumped
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_the_next_process_goes_on_with_a_conversation(tmp_path: Path, whole: bool) -> None:
     computed = []

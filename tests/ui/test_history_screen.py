@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from pathlib import Path
 
@@ -32,6 +33,15 @@ async def open_list(chat: Driver) -> None:
     await chat.press("ctrl+r")
     await chat.until(lambda: isinstance(chat.app.screen, HistoryScreen))
     await chat.pilot.pause()
+
+
+async def delete_first(chat: Driver) -> None:
+    """Opens the list and deletes the newest of it."""
+    await open_list(chat)
+    await chat.press("d")
+    await chat.until(lambda: isinstance(chat.app.screen, ConfirmScreen))
+    await chat.press("y")
+    await chat.until(lambda: isinstance(chat.app.screen, HistoryScreen))
 
 
 async def test_shows_titles_as_text_the_newest_first(history: History) -> None:
@@ -84,11 +94,7 @@ async def test_deletes_after_a_yes(history: History) -> None:
 async def test_tells_where_the_backend_cannot_forget_what_was_deleted(history: History) -> None:
     backend = ScriptedBackend(forget_error=Unreachable("the backend does not answer"))
     async with running(backend, history=history) as chat:
-        await open_list(chat)
-        await chat.press("d")
-        await chat.until(lambda: isinstance(chat.app.screen, ConfirmScreen))
-        await chat.press("y")
-        await chat.until(lambda: isinstance(chat.app.screen, HistoryScreen))
+        await delete_first(chat)
         await chat.press("escape")
         await chat.until(lambda: "KV states are left" in chat.screen_text)
         assert len(history.list()) == 3
@@ -119,13 +125,23 @@ async def test_deletes_by_the_mouse(history: History) -> None:
 async def test_deleting_the_open_conversation_begins_a_new_one(history: History) -> None:
     async with running(history=history, conversation=history.list()[1]) as chat:
         assert chat.messages[:1] == [("user", "third question")]
-        await open_list(chat)
-        await chat.press("d")
-        await chat.until(lambda: isinstance(chat.app.screen, ConfirmScreen))
-        await chat.press("y")
-        await chat.until(lambda: isinstance(chat.app.screen, HistoryScreen))
+        await delete_first(chat)
         await chat.press("escape")
         await chat.until(lambda: chat.messages == [])
+
+
+async def test_deleting_what_is_being_answered_stops_it(history: History) -> None:
+    backend = ScriptedBackend(answers=[["an answer ", "that goes on"]], gate=asyncio.Event())
+    async with running(backend, history=history) as chat:
+        await chat.press(*"hello", "enter")
+        await chat.until(lambda: backend.delivered == 1)
+        await delete_first(chat)
+        await chat.until(lambda: backend.forgotten == 1)
+        assert backend.stopped == 1, "before it was told to forget"
+        assert len(history.list()) == 4
+        await chat.press("escape")
+        await chat.until(lambda: chat.messages == [])
+        assert not chat.chat.is_answering
 
 
 async def test_deleting_all_leaves_a_word() -> None:

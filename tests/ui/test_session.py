@@ -83,3 +83,5 @@ async def test_knows_when_its_conversation_was_deleted(session: Session) -> None
     assert session.conversation
     session.history.delete(session.conversation.id)
     assert session.is_gone()
+    session.clear()
+    assert not session.is_gone()

@@ -234,9 +234,11 @@ class KVCache:
         return self.used + tokens <= self._cells
 
     def forget_idle(self) -> None:
-        """Frees the cells of all idle slots and keeps them nowhere."""
+        """Frees the cells of all idle slots and keeps them nowhere; nor will those of busy slots be kept."""
         for slot in self._slots:
-            if not slot.busy:
+            if slot.busy:
+                slot.private = True
+            else:
                 self._drop(slot, 0)
 
     def _cut(self, slot: Slot, length: int, durable: bool = True) -> None:

@@ -20,12 +20,14 @@ class Session:
         self.history = history
         self.conversation: Conversation | None = None
         self.messages: list[StoredMessage] = []
+        self._turn: Turn | None = None
+        """The one that is under way, which makes the conversation where there was none."""
         self._model = model
         self._system = system
 
     def clear(self) -> None:
         """Begins a new conversation."""
-        self.conversation, self.messages = None, []
+        self.conversation, self.messages, self._turn = None, [], None
 
     def open(self, conversation: Conversation) -> None:
         """Goes on with a conversation of the history; raises HistoryError."""
@@ -34,21 +36,23 @@ class Session:
 
     def is_gone(self) -> bool:
         """Whether the history does not have the conversation any more."""
-        if self.conversation is None:
+        shown = self.conversation or (self._turn.conversation if self._turn else None)
+        if shown is None:
             return False
         try:
-            self.history.conversation(self.conversation.id)
+            self.history.conversation(shown.id)
         except ConversationNotFound:
             return True
         return False
 
     def turn(self) -> Turn:
         """The next turn, not yet begun."""
-        return Turn(self.history, self.conversation, model=self._model, system=self._system)
+        self._turn = Turn(self.history, self.conversation, model=self._model, system=self._system)
+        return self._turn
 
     def settle(self, turn: Turn) -> None:
         """Takes over what a turn that ended has brought."""
-        self.conversation = turn.conversation
+        self.conversation, self._turn = turn.conversation, None
         if turn.question and turn.answer:
             answer = replace(turn.answer, text=turn.text, finish_reason=turn.finish_reason, error=turn.error)
             self.messages += [turn.question, answer]

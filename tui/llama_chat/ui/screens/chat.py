@@ -225,7 +225,9 @@ class ChatScreen(Screen[None]):
 
     @work
     async def _forget(self) -> None:
-        """What the backend has computed of a deleted conversation goes as well."""
+        """What was deleted is answered no more, and what the backend has computed of it goes as well."""
+        if self._session.is_gone():
+            await self.open(None)
         try:
             await self._backend.forget()
         except (BackendError, OSError) as error:

@@ -75,9 +75,10 @@ class HistoryScreen(ModalScreen[Conversation | None]):
     def _remove(self, conversation: Conversation) -> None:
         try:
             self._history.delete(conversation.id)
-            self._on_delete()
         except HistoryError as error:
             self._say(str(error))
+        else:
+            self._on_delete()
 
     def _say(self, text: str) -> None:
         """Puts a word below the list; an empty one takes it away."""
