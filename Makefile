@@ -7,7 +7,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --progress-bar off
 
-.PHONY: chat test lint types imports tests bench image test-image sbom clean
+MINUTES ?= 30
+
+.PHONY: chat test lint types imports tests fuzz bench image test-image sbom clean
 
 chat: .venv/.chat
 	@if [ -t 0 ] && [ -t 1 ]; then exec $(BIN)/llama-chat; \
@@ -28,6 +30,9 @@ imports: .venv/.test
 
 tests: .venv/.test
 	$(BIN)/pytest
+
+fuzz: .venv/.test
+	$(BIN)/python -m tests.hostile $(MINUTES)
 
 bench: .venv/.bench
 	$(BIN)/python -m tests.bench

@@ -1,0 +1,7 @@
+"""All trials, one module each."""
+
+from __future__ import annotations
+
+from tests.hostile.trial import Trial
+
+TRIALS: list[Trial] = []
