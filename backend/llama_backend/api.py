@@ -21,6 +21,7 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 MOST_CHOICES = 128
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
+CacheSalt = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
 class TextPart(Struct, frozen=True):
@@ -85,6 +86,8 @@ class _Request(SamplingParams, frozen=True, kw_only=True):
     """Seconds until the answer must be complete; after that there is an error, and what came stays."""
     store: bool | None = None
     """False keeps nothing of this request beyond its slot: its KV state goes neither to disk nor to RAM."""
+    cache_salt: CacheSalt | None = None
+    """What is computed for this request is found only by others with the same salt (vLLM's field)."""
 
     @property
     def include_usage(self) -> bool:
@@ -202,6 +205,8 @@ class TokenizeRequest(Struct, frozen=True, kw_only=True):
     messages: list[ChatMessage] | None = None
     prompt: str | None = None
     return_tokens: bool = False
+    cache_salt: CacheSalt | None = None
+    """The salt of the requests whose answers the messages have: their token ids are known only with it."""
 
 
 class TokenCount(Struct, frozen=True, kw_only=True):

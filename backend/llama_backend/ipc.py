@@ -18,6 +18,7 @@ from llama_backend.api import ChatMessage, FinishReason, SamplingParams, Timings
 from llama_backend.status import KVStoreStatus, StepTimes, TuningStatus
 
 KVType = Literal["f16", "q8_0", "q4_0"]
+KVSharing = Literal["account", "all"]
 HEADER = struct.Struct("<I")
 MAX_FRAME = 64 * 1024 * 1024
 
@@ -55,6 +56,8 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     """Most bytes of KV states on disk; 0 keeps none."""
     kv_ram: int = 256 << 20
     """Most bytes of KV states in RAM beside the context; 0 keeps none."""
+    kv_sharing: KVSharing = "account"
+    """Who finds the KV cells and states of a request: others of the same account, or all."""
     speculation: bool = True
     """Whether tokens that may come next are computed along where that pays."""
     draft_model: str | None = None
@@ -78,6 +81,8 @@ class Submit(Struct, frozen=True, kw_only=True, tag=True):
     """Whether its KV state may be kept in RAM and on disk."""
     account: Account = LOCAL
     """Whose it is."""
+    scope: str = ""
+    """Requests of the same scope find what was computed for it, see `scope_of`."""
 
 
 class Cancel(Struct, frozen=True, tag=True):
@@ -91,6 +96,8 @@ class Count(Struct, frozen=True, kw_only=True, tag=True):
     messages: list[ChatMessage] | None = None
     prompt: str | None = None
     return_tokens: bool = False
+    scope: str = ""
+    """See Submit."""
 
 
 class Embed(Struct, frozen=True, kw_only=True, tag=True):

@@ -5,11 +5,10 @@ So an answer is right only where every cell that it stands on is right.
 
 from __future__ import annotations
 
-from ast import literal_eval
 from binascii import crc32
 from collections.abc import Callable
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 from llama_backend.account import LOCAL, Account
@@ -17,14 +16,15 @@ from llama_backend.api import SamplingParams
 from llama_backend.engine.draft_model import DraftModel
 from llama_backend.engine.drafter import Drafter
 from llama_backend.engine.engine import LLMEngine
-from llama_backend.engine.kv_cache import LEAST_KEPT, KVCache, NoRoom
-from llama_backend.engine.kv_files import Bytes
+from llama_backend.engine.kv_cache import LEAST_KEPT, KVCache
+from llama_backend.engine.kv_memory import NoRoom
 from llama_backend.engine.kv_store import KVStore
 from llama_backend.engine.sampler import SamplerChain
-from llama_backend.engine.scheduler import Batch
+from llama_backend.engine.scheduler import Batch, BatchItem
 from llama_backend.engine.step_cost import StepCost
 from llama_backend.engine.vocab import Vocab
 from llama_backend.ipc import Piece
+from tests.engine.fake_memory import FakeMemory as FakeMemory
 
 N_VOCAB = 1000
 EOG = 0
@@ -76,84 +76,6 @@ def lone_answer(
             return text, "length"
 
 
-@dataclass
-class FakeMemory:
-    """KV cells by sequence id; `capacity` is of the pool where unified, of each sequence where split."""
-
-    capacity: int
-    unified: bool = True
-    refuses_partial: bool = False
-    refuses_states: bool = False
-    cells: dict[int, list[int]] = field(default_factory=dict)
-    """Tokens by sequence."""
-    owned: dict[int, list[object]] = field(default_factory=dict)
-    """The cells themselves by sequence; shared ones are the same objects."""
-    shares: list[tuple[int, int, int]] = field(default_factory=list)
-    removals: list[tuple[int, int]] = field(default_factory=list)
-    dumps: int = 0
-    loads: int = 0
-
-    def remove(self, seq_id: int, start: int) -> bool:
-        self.removals.append((seq_id, start))
-        tokens = self.cells.setdefault(seq_id, [])
-        if self.refuses_partial and 0 < start < len(tokens):
-            return False
-        del tokens[start:]
-        del self.owned.setdefault(seq_id, [])[start:]
-        return True
-
-    @property
-    def can_share(self) -> bool:
-        return not self.refuses_partial
-
-    def share(self, source: int, target: int, length: int) -> None:
-        assert self.can_share, "a state of all tokens was taken for that of some"
-        assert not self.cells.get(target), "only an empty sequence takes over cells"
-        self.cells[target] = self.cells[source][:length]
-        self.owned[target] = self.owned[source][:length] if self.unified else [object() for _ in range(length)]
-        self.shares.append((source, target, length))
-
-    def dump(self, seq_id: int) -> Bytes | None:
-        tokens = self.cells.get(seq_id, [])
-        self.dumps += 1
-        return repr(tokens).encode() if tokens else None
-
-    def load(self, seq_id: int, data: Bytes, length: int) -> bool:
-        assert not self.cells.get(seq_id), "only an empty sequence takes a state"
-        tokens: list[int] = literal_eval(bytes(data).decode())
-        assert len(tokens) == length
-        room = self.capacity - (
-            len({id(cell) for cells in self.owned.values() for cell in cells}) if self.unified else 0
-        )
-        if len(tokens) > room or self.refuses_states:
-            return False
-        self.cells[seq_id] = tokens
-        self.owned[seq_id] = [object() for _ in tokens]
-        self.loads += 1
-        return True
-
-    def add(self, seq_id: int, position: int, tokens: list[int]) -> None:
-        cells = self.cells.setdefault(seq_id, [])
-        assert position == len(cells), f"sequence {seq_id} has {len(cells)} cells, and {position} is to be next"
-        cells += tokens
-        self.owned.setdefault(seq_id, []).extend(object() for _ in tokens)
-
-    @property
-    def occupied(self) -> list[int]:
-        """Sequences that have cells."""
-        return [seq_id for seq_id, tokens in self.cells.items() if tokens]
-
-    def has_room(self, batch: Batch) -> bool:
-        if self.unified:
-            held = len({id(cell) for cells in self.owned.values() for cell in cells})
-            return held + batch.size <= self.capacity
-        sizes = {seq_id: len(tokens) for seq_id, tokens in self.cells.items()}
-        for item in batch.items:
-            assert item.sequence.slot is not None
-            sizes[item.sequence.slot.seq_id] = sizes.get(item.sequence.slot.seq_id, 0) + item.count + len(item.draft)
-        return max(sizes.values()) <= self.capacity
-
-
 class FakeRunner:
     """Computes batches on a FakeMemory, and checks each as llama.cpp would."""
 
@@ -171,23 +93,33 @@ class FakeRunner:
 
     def decode(self, batch: Batch) -> list[int]:
         self._check(batch)
-        if not self.memory.has_room(batch) or self._fails():
+        self.memory.run_copies()
+        if not self._has_room(batch) or self._fails():
             self.no_room += 1
             raise NoRoom
         self.batches.append(batch)
         self._rows, rows, end = {}, [], 0
         for item in batch.items:
-            assert item.sequence.slot is not None
-            seq_id, row = item.sequence.slot.seq_id, end + item.count - 1
-            self.memory.add(seq_id, item.start, item.sequence.tokens[item.start : item.start + item.count])
+            seq_id, row = _seq_id(item), end + item.count - 1
+            scope, tokens = item.sequence.scope, item.sequence.tokens[item.start : item.start + item.count]
+            self.memory.add(seq_id, item.start, tokens, scope)
             if item.wants_logits:
-                self._rows[row] = self.model(self.memory.cells[seq_id])
+                self._rows[row] = self._next(seq_id)
             for index, token in enumerate(item.draft, 1):
-                self.memory.add(seq_id, item.start + item.count + index - 1, [token])
-                self._rows[row + index] = self.model(self.memory.cells[seq_id])
+                self.memory.add(seq_id, item.start + item.count + index - 1, [token], scope)
+                self._rows[row + index] = self._next(seq_id)
             rows.append(row)
             end = row + 1 + len(item.draft)
         return rows
+
+    def _next(self, seq_id: int) -> int:
+        return self.model([cell.token for cell in self.memory.cells_of(seq_id)])
+
+    def _has_room(self, batch: Batch) -> bool:
+        if self.memory.unified:
+            return self.memory.held(0) + batch.size <= self.memory.capacity
+        sizes = {_seq_id(item): item.count + len(item.draft) for item in batch.items}
+        return all(self.memory.held(seq_id) + size <= self.memory.capacity for seq_id, size in sizes.items())
 
     def _fails(self) -> bool:
         """Whether chance lets a batch fail; never that of a sequence that is alone."""
@@ -219,6 +151,11 @@ class FakeRunner:
     def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
         assert self._rows[row] == token
         return -0.5, [(token - index, -0.5 - index) for index in range(top)]
+
+
+def _seq_id(item: BatchItem) -> int:
+    assert item.sequence.slot is not None
+    return item.sequence.slot.seq_id
 
 
 class FixedCost(StepCost):
@@ -295,7 +232,7 @@ class Bench:
         self.engine._speculator._price.cost = FixedCost(token_part or 0.0)
         self.answers: dict[int, Answer] = {}
 
-    def _remember(self, text: str, tokens: list[int], stripped: bool) -> None:
+    def _remember(self, text: str, tokens: list[int], stripped: bool, scope: str) -> None:
         self.remembered.append((text, tokens, stripped))
 
     def submit(
@@ -306,10 +243,11 @@ class Bench:
         stop: str | None = None,
         store: bool = True,
         account: Account = LOCAL,
+        scope: str = "",
     ) -> None:
         self.answers[number] = Answer()
         sampling = SamplingParams(max_tokens=max_tokens, stop=stop)
-        self.engine.submit(number, prompt, sampling, is_chat=True, store=store, account=account)
+        self.engine.submit(number, prompt, sampling, is_chat=True, store=store, account=account, scope=scope)
 
     def step(self) -> None:
         for piece in self.engine.step().pieces:

@@ -8,7 +8,8 @@ import pytest
 
 from llama_backend.engine.detokenizer import Detokenizer
 from llama_backend.engine.draft_model import CATCH_UP, Chunk, DraftModel
-from llama_backend.engine.kv_cache import NoRoom, Slot
+from llama_backend.engine.kv_cache import Slot
+from llama_backend.engine.kv_memory import NoRoom
 from llama_backend.engine.sequence import Sequence
 from tests.engine.fakes import Bench, FakeMemory, lone_answer, next_token, piece, speculate_with
 from tests.engine.simulation import simulate

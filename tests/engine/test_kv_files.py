@@ -24,20 +24,20 @@ def folder_of(root: Path, stamp: str = STAMP, limit: int = 1 << 20) -> StateFold
 
 
 def test_what_was_written_comes_back_in_another_process(tmp_path: Path) -> None:
-    path = folder_of(tmp_path).write(TOKENS, ANSWERS, memoryview(DATA))
+    path = folder_of(tmp_path).write(TOKENS, "", ANSWERS, memoryview(DATA))
     (found,) = folder_of(tmp_path).scan()
     assert (found.path, found.tokens, found.answers) == (path, TOKENS, ANSWERS)
     assert folder_of(tmp_path).read(path) == DATA
 
 
 def test_only_this_user_may_read_it(tmp_path: Path) -> None:
-    path = folder_of(tmp_path).write(TOKENS, ANSWERS, DATA)
+    path = folder_of(tmp_path).write(TOKENS, "", ANSWERS, DATA)
     modes = [each.stat().st_mode & 0o777 for each in (path, path.parent, path.parent.parent)]
     assert modes == [0o600, 0o700, 0o700]
 
 
 def test_states_of_another_stamp_are_not_seen_but_count(tmp_path: Path) -> None:
-    folder_of(tmp_path, OTHER).write(TOKENS, [], DATA)
+    folder_of(tmp_path, OTHER).write(TOKENS, "", [], DATA)
     folder = folder_of(tmp_path)
     assert folder.scan() == []
     assert folder.used > len(DATA)
@@ -46,7 +46,7 @@ def test_states_of_another_stamp_are_not_seen_but_count(tmp_path: Path) -> None:
 def test_the_least_recently_used_go_first_over_the_limit(tmp_path: Path) -> None:
     folder, paths = folder_of(tmp_path, limit=12_000), []
     for number in range(3):
-        paths.append(folder.write(bytes([number]) * 8, [], DATA))
+        paths.append(folder.write(bytes([number]) * 8, "", [], DATA))
         os.utime(paths[-1], (number, number))
     folder.read(paths[0])
     assert folder.shrink() == {paths[1]}
@@ -55,7 +55,7 @@ def test_the_least_recently_used_go_first_over_the_limit(tmp_path: Path) -> None
 
 def test_files_of_others_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, limit=0)
-    folder.write(TOKENS, [], DATA)
+    folder.write(TOKENS, "", [], DATA)
     mine = tmp_path / "states" / "pictures" / "a.kvstate"
     mine.parent.mkdir()
     mine.write_bytes(DATA)
@@ -67,7 +67,7 @@ def test_files_of_others_in_the_folder_are_left_alone(tmp_path: Path) -> None:
 
 def test_half_written_files_go_once_they_are_old(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
-    path = folder.write(TOKENS, [], DATA)
+    path = folder.write(TOKENS, "", [], DATA)
     new, old = path.with_suffix(".1.part"), path.with_suffix(".2.part")
     for part in (new, old):
         shutil.copy(path, part)
@@ -79,7 +79,7 @@ def test_half_written_files_go_once_they_are_old(tmp_path: Path) -> None:
 
 def test_clearing_leaves_nothing(tmp_path: Path) -> None:
     for stamp in (STAMP, OTHER):
-        folder_of(tmp_path, stamp).write(TOKENS, [], DATA)
+        folder_of(tmp_path, stamp).write(TOKENS, "", [], DATA)
     assert clear_states(tmp_path / "states") > 2 * len(DATA)
     assert list((tmp_path / "states").iterdir()) == []
     assert clear_states(tmp_path / "nowhere") == 0
@@ -90,14 +90,14 @@ def test_a_folder_that_cannot_be_had_is_an_os_error(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     assert folder.scan() == []
     with pytest.raises(OSError, match="states"):
-        folder.write(TOKENS, [], DATA)
+        folder.write(TOKENS, "", [], DATA)
 
 
 @pytest.mark.parametrize("seed", range(200))
 def test_no_damage_gets_through(tmp_path: Path, seed: int) -> None:
     """Flipped bits, cuts, additions, stretches of zeros: never other data, and the scan removes what it can see."""
     random, folder = Random(seed), folder_of(tmp_path)
-    path = folder.write(TOKENS, ANSWERS, DATA)
+    path = folder.write(TOKENS, "", ANSWERS, DATA)
     damaged = _damage(random, path.read_bytes())
     path.write_bytes(damaged)
     with pytest.raises(DamagedState):

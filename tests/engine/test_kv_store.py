@@ -17,7 +17,7 @@ A, B = list(range(100)), list(range(1000, 1100))
 
 def make(folder: Path | None = None, ram: int = 1000, disk: int = 1 << 20, whole: bool = False) -> KVStore:
     files = StateFolder(folder, STAMP, disk) if folder else None
-    return KVStore(files, ram, lambda tokens: [StoredAnswer(tokens[-3:], False)], whole)
+    return KVStore(files, ram, lambda tokens, scope: [StoredAnswer(tokens[-3:], False)], whole)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Iterator[KVStore]:
 
 
 def data_of(store: KVStore, tokens: list[int]) -> bytes | None:
-    match = store.find(tokens)
+    match = store.find(tokens, "")
     data = store.fetch(match.entry) if match else None
     return bytes(data) if data is not None else None
 
@@ -40,25 +40,25 @@ def length(match: Match | None) -> int:
 
 def test_the_longest_common_beginning_is_found() -> None:
     store = make()
-    store.put([*A, 5], b"a", durable=False)
-    store.put([*A[:50], *B], b"b", durable=False)
-    assert length(store.find([*A, 6, 7])) == 100
+    store.put([*A, 5], "", b"a", durable=False)
+    store.put([*A[:50], *B], "", b"b", durable=False)
+    assert length(store.find([*A, 6, 7], "")) == 100
     assert data_of(store, [*A, 6, 7]) == b"a"
-    assert length(store.find([*A[:50], 1000, 3])) == 51
-    assert store.find([7, 7]) is None
+    assert length(store.find([*A[:50], 1000, 3], "")) == 51
+    assert store.find([7, 7], "") is None
 
 
 def test_a_state_that_can_only_be_used_whole_is() -> None:
     store = make(whole=True)
-    store.put(A, b"a", durable=False)
-    assert store.find(A[:99]) is None
-    assert length(store.find([*A, 1])) == 100
+    store.put(A, "", b"a", durable=False)
+    assert store.find(A[:99], "") is None
+    assert length(store.find([*A, 1], "")) == 100
 
 
 def test_a_state_replaces_those_that_are_its_beginning() -> None:
     store = make()
-    store.put(A[:50], b"a", durable=False)
-    store.put(A, b"b", durable=False)
+    store.put(A[:50], "", b"a", durable=False)
+    store.put(A, "", b"b", durable=False)
     assert store.status.states == 1
     assert data_of(store, A[:60]) == b"b"
 
@@ -66,23 +66,23 @@ def test_a_state_replaces_those_that_are_its_beginning() -> None:
 def test_the_least_recently_used_leave_the_ram() -> None:
     store = make(ram=250)
     for number in range(3):
-        store.put([number] * 10, bytes(100), durable=False)
+        store.put([number] * 10, "", bytes(100), durable=False)
         if number == 1:
             data_of(store, [0] * 10)
-    assert [length(store.find([number] * 10)) for number in range(3)] == [10, 0, 10]
+    assert [length(store.find([number] * 10, "")) for number in range(3)] == [10, 0, 10]
     assert store.status.ram_bytes == 200
 
 
 def test_what_does_not_fit_the_ram_is_not_kept() -> None:
     store = make(ram=10)
-    store.put(A, bytes(11), durable=False)
+    store.put(A, "", bytes(11), durable=False)
     assert store.status.states == 0
 
 
 def test_a_state_that_a_slot_has_taken_over_leaves_the_ram() -> None:
     store = make()
-    store.put(A, b"a", durable=False)
-    match = store.find([*A, 1])
+    store.put(A, "", b"a", durable=False)
+    match = store.find([*A, 1], "")
     assert match is not None
     store.used(match)
     assert (store.status.states, store.status.hits, store.status.hit_tokens) == (0, 1, 100)
@@ -91,40 +91,40 @@ def test_a_state_that_a_slot_has_taken_over_leaves_the_ram() -> None:
 def test_a_state_that_gives_way_while_a_slot_takes_it_over_does_no_harm() -> None:
     """Another thread may read a state ahead meanwhile, for which the RAM is needed."""
     store = make(ram=1)
-    store.put(A, b"a", durable=False)
-    match = store.find([*A, 1])
+    store.put(A, "", b"a", durable=False)
+    match = store.find([*A, 1], "")
     assert match is not None
     assert store.fetch(match.entry) == b"a"
-    store.put(B, b"b", durable=False)
+    store.put(B, "", b"b", durable=False)
     store.used(match)
-    assert (store.find(A), length(store.find(B))) == (None, 100)
+    assert (store.find(A, ""), length(store.find(B, ""))) == (None, 100)
 
 
 def test_a_state_of_which_a_part_was_used_stays() -> None:
     store = make()
-    store.put(A, b"a", durable=False)
-    match = store.find(A[:50])
+    store.put(A, "", b"a", durable=False)
+    match = store.find(A[:50], "")
     assert match is not None
     store.used(match)
     assert data_of(store, A) == b"a"
 
 
 def test_states_outlive_the_process(store: KVStore, tmp_path: Path) -> None:
-    store.put(A, b"a", durable=True)
-    store.put(B, b"b", durable=False)
+    store.put(A, "", b"a", durable=True)
+    store.put(B, "", b"b", durable=False)
     store.close(5)
     other = make(tmp_path)
     (file,) = other.open()
     assert file.answers == [StoredAnswer(A[-3:], False)]
     assert data_of(other, [*A, 1]) == b"a"
-    assert other.find(B) is None
+    assert other.find(B, "") is None
     assert other.status.disk_bytes > 0
     other.close(5)
 
 
 def test_the_conversation_that_was_at_work_last_is_read_ahead(store: KVStore, tmp_path: Path) -> None:
     for tokens in (A, B):
-        store.put(tokens, bytes(100), durable=True)
+        store.put(tokens, "", bytes(100), durable=True)
         assert store.wait_written(5)
     store.close(5)
     other = make(tmp_path)
@@ -134,14 +134,14 @@ def test_the_conversation_that_was_at_work_last_is_read_ahead(store: KVStore, tm
 
 
 def test_a_state_larger_than_the_ram_goes_to_disk_all_the_same(store: KVStore) -> None:
-    store.put(A, bytes(5000), durable=True)
+    store.put(A, "", bytes(5000), durable=True)
     assert store.wait_written(5)
     assert store.status.ram_bytes == 0
     assert data_of(store, A) == bytes(5000)
 
 
 def test_a_spare_state_is_on_disk_only(store: KVStore) -> None:
-    store.put(A, bytes(10), durable=True, spare=True)
+    store.put(A, "", bytes(10), durable=True, spare=True)
     assert store.wait_written(5)
     assert store.status.ram_bytes == 0
     assert data_of(store, A) == bytes(10)
@@ -149,7 +149,7 @@ def test_a_spare_state_is_on_disk_only(store: KVStore) -> None:
 
 def test_a_longer_state_takes_the_place_of_files_too(store: KVStore, tmp_path: Path) -> None:
     for end in (40, 60, 100):
-        store.put(A[:end], bytes([end]), durable=True)
+        store.put(A[:end], "", bytes([end]), durable=True)
         assert store.wait_written(5)
     store.close(5)
     assert len(list(tmp_path.glob("*/*"))) == 1
@@ -160,25 +160,25 @@ def test_the_disk_keeps_its_limit(tmp_path: Path) -> None:
     store = make(tmp_path, ram=0, disk=12_000)
     store.open()
     for number in range(5):
-        store.put([number] * 10, bytes(5000), durable=True)
+        store.put([number] * 10, "", bytes(5000), durable=True)
         assert store.wait_written(5)
     store.close(5)
     assert 5000 < store.status.disk_bytes <= 12_000
-    assert [length(store.find([number] * 10)) for number in range(5)] == [0, 0, 0, 10, 10]
+    assert [length(store.find([number] * 10, "")) for number in range(5)] == [0, 0, 0, 10, 10]
 
 
 def test_a_damaged_file_is_forgotten_and_removed(store: KVStore, tmp_path: Path) -> None:
-    store.put(A, bytes(100), durable=True, spare=True)
+    store.put(A, "", bytes(100), durable=True, spare=True)
     assert store.wait_written(5)
     (path,) = tmp_path.glob("*/*")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert data_of(store, A) is None
-    assert store.find(A) is None
+    assert store.find(A, "") is None
     assert not path.exists()
 
 
 def test_a_file_that_somebody_removed_is_forgotten(store: KVStore, tmp_path: Path) -> None:
-    store.put(A, bytes(100), durable=True, spare=True)
+    store.put(A, "", bytes(100), durable=True, spare=True)
     assert store.wait_written(5)
     next(tmp_path.glob("*/*")).unlink()
     assert data_of(store, A) is None
@@ -190,7 +190,7 @@ def test_a_disk_that_takes_nothing_is_left_alone_after_a_while(tmp_path: Path) -
     store = make(tmp_path / "file", ram=1000)
     store.open()
     for number in range(3):
-        store.put([number] * 10, b"x", durable=True)
+        store.put([number] * 10, "", b"x", durable=True)
         assert store.wait_written(5)
     store.close(5)
     assert not store.durable
@@ -198,20 +198,20 @@ def test_a_disk_that_takes_nothing_is_left_alone_after_a_while(tmp_path: Path) -
 
 
 def test_prefetching_reads_into_the_ram_what_the_slots_do_not_hold(store: KVStore) -> None:
-    store.put(A, bytes(100), durable=True, spare=True)
+    store.put(A, "", bytes(100), durable=True, spare=True)
     assert store.wait_written(5)
-    store.held = lambda tokens: 90
-    store.prefetch(A, least=20)
+    store.held = lambda tokens, scope: 90
+    store.prefetch(A, "", least=20)
     assert store.status.ram_bytes == 0
-    store.held = lambda tokens: 80
-    store.prefetch(A, least=20)
+    store.held = lambda tokens, scope: 80
+    store.prefetch(A, "", least=20)
     assert store.status.ram_bytes == 100
 
 
 def test_clearing_leaves_nothing(store: KVStore, tmp_path: Path) -> None:
-    store.put(A, bytes(100), durable=True)
+    store.put(A, "", bytes(100), durable=True)
     assert store.wait_written(5)
-    store.put(B, bytes(100), durable=True)
+    store.put(B, "", bytes(100), durable=True)
     store.clear()
     store.close(5)
     assert store.status.states == 0
@@ -221,14 +221,14 @@ def test_clearing_leaves_nothing(store: KVStore, tmp_path: Path) -> None:
 def test_a_state_that_is_cleared_while_it_is_written_leaves_no_file(tmp_path: Path) -> None:
     begun, cleared = threading.Event(), threading.Event()
 
-    def answers_in(_: list[int]) -> list[StoredAnswer]:
+    def answers_in(_: list[int], scope: str) -> list[StoredAnswer]:
         begun.set()
         cleared.wait(5)
         return []
 
     store = KVStore(StateFolder(tmp_path, STAMP, 1 << 20), 1000, answers_in)
     store.open()
-    store.put(A, bytes(100), durable=True)
+    store.put(A, "", bytes(100), durable=True)
     assert begun.wait(5)
     store.clear()
     cleared.set()

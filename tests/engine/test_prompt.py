@@ -187,13 +187,13 @@ def test_an_empty_answer_is_not_remembered() -> None:
 def test_memory_forgets_the_oldest_answers() -> None:
     memory = AnswerMemory(capacity=10)
     for name in "abc":
-        memory.put(name, [1] * 4, stripped=False)
-    assert [memory.get(name) is not None for name in "abc"] == [False, True, True]
-    memory.put("b", [2], stripped=True)
-    memory.put("d", [1] * 5, stripped=False)
-    assert [memory.get(name) is not None for name in "bcd"] == [True, True, True]
-    memory.put("e", [1] * 11, stripped=False)
-    assert memory.get("e") is None
+        memory.put("", name, [1] * 4, stripped=False)
+    assert [memory.get("", name) is not None for name in "abc"] == [False, True, True]
+    memory.put("", "b", [2], stripped=True)
+    memory.put("", "d", [1] * 5, stripped=False)
+    assert [memory.get("", name) is not None for name in "bcd"] == [True, True, True]
+    memory.put("", "e", [1] * 11, stripped=False)
+    assert memory.get("", "e") is None
 
 
 @pytest.mark.parametrize("add_bos", [False, True])

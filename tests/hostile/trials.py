@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from tests.hostile.schedules import SCHEDULES
 from tests.hostile.trial import Trial
 
-TRIALS: list[Trial] = []
+TRIALS: list[Trial] = [
+    SCHEDULES,
+]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_backend.account import Account
+from llama_backend.account import Account, scope_of
 from llama_backend.errors import InvalidRequest, QueueFull, RateLimited
 from llama_backend.server.admission import Admission
 from llama_backend.server.keys import KeyFile, parse_keys
@@ -27,7 +27,23 @@ k3 name=alice weight=2 max_running=4 requests_per_minute=60
 def test_a_line_has_a_key_and_what_its_account_may_take() -> None:
     alice = Account("alice", 2, 4, 60)
     bob = Account("bob", requests_per_minute=0.5)
-    assert parse_keys(KEYS) == [(b"plain", Account("line3")), (b"k1", alice), (b"k2", bob), (b"k3", alice)]
+    (key, unnamed), *named = parse_keys(KEYS)
+    assert (key, unnamed.name) == (b"plain", "line3")
+    assert named == [(b"k1", alice), (b"k2", bob), (b"k3", alice)]
+
+
+def test_an_account_without_a_name_is_the_same_on_another_line_and_no_other_key_takes_its_place() -> None:
+    before, after = parse_keys("one\ntwo"), parse_keys("new\none\ntwo")
+    scopes = [{key: scope_of(account, False, None) for key, account in keys} for keys in (before, after)]
+    assert len(set(scopes[1].values())) == 3
+    assert scopes[0].items() <= scopes[1].items()
+
+
+def test_what_tells_accounts_apart_cannot_be_set_and_does_not_name_the_key() -> None:
+    ((_, account),) = parse_keys("my-secret-key")
+    assert "my-secret-key" not in repr(account)
+    with pytest.raises(InvalidRequest, match="another word"):
+        parse_keys("key identity=x")
 
 
 @pytest.mark.parametrize(

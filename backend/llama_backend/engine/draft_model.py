@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol
 
-from llama_backend.engine.kv_cache import NoRoom, common_prefix
+from llama_backend.engine.kv_cache import common_prefix
+from llama_backend.engine.kv_memory import NoRoom
 from llama_backend.engine.sequence import Sequence
 from llama_backend.engine.step_cost import StepCost
 
@@ -54,6 +55,8 @@ class _Cells:
 
     tokens: list[int] = field(default_factory=list)
     owner: int | None = None
+    scope: str = ""
+    """Who may use them: sequences of the same scope."""
     sure: int = 0
     """Tokens at the beginning that are known to be the owner's."""
 
@@ -137,7 +140,8 @@ class DraftModel:
     def _adopt(self, sequence: Sequence, cells: _Cells) -> None:
         """Takes over what another sequence's cells hold of this one, where that is more than its own."""
         limit = len(sequence.tokens) - 1
-        lengths = [common_prefix(other.tokens, sequence.tokens, limit) for other in self._cells]
+        shared = [other if other.scope == sequence.scope else _Cells() for other in self._cells]
+        lengths = [common_prefix(other.tokens, sequence.tokens, limit) for other in shared]
         length = max(lengths)
         if length - cells.sure < _LEAST_SHARED:
             return
@@ -148,8 +152,11 @@ class DraftModel:
 
     def _cells_of(self, sequence: Sequence) -> _Cells:
         cells = self._cells[self._id(sequence)]
+        if cells.scope != sequence.scope:
+            self._guesser.remove(self._id(sequence), 0)
+            cells.tokens.clear()
         if cells.owner != sequence.id:
-            cells.owner, cells.sure = sequence.id, 0
+            cells.owner, cells.scope, cells.sure = sequence.id, sequence.scope, 0
         return cells
 
     @staticmethod

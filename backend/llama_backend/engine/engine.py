@@ -12,7 +12,8 @@ from llama_backend.api import FinishReason, SamplingParams, Timings, Usage
 from llama_backend.engine.budget import PrefillBudget
 from llama_backend.engine.detokenizer import Detokenizer
 from llama_backend.engine.draft_model import DraftModel
-from llama_backend.engine.kv_cache import KVCache, NoRoom
+from llama_backend.engine.kv_cache import KVCache
+from llama_backend.engine.kv_memory import NoRoom
 from llama_backend.engine.logprobs import LogprobTrail
 from llama_backend.engine.sampler import SamplerChain, chain_of
 from llama_backend.engine.scheduler import Batch, BatchItem, Scheduler
@@ -23,8 +24,8 @@ from llama_backend.engine.vocab import Vocab
 from llama_backend.guard import Guard
 from llama_backend.ipc import Piece, Stats, StepDone, TokenLogprob
 
-OnAnswer = Callable[[str, list[int], bool], None]
-"""Called with the text, the token ids and whether a leading space was left out, of a finished answer."""
+OnAnswer = Callable[[str, list[int], bool, str], None]
+"""Called with the text, the token ids, whether a leading space was left out, and the scope of a finished answer."""
 
 
 class DeadEnd(Exception):
@@ -104,6 +105,7 @@ class LLMEngine:
         top_logprobs: int | None = None,
         store: bool = True,
         account: Account = LOCAL,
+        scope: str = "",
     ) -> None:
         """Queues a prompt that is known to fit the context; `store` is whether its KV state may be kept.
 
@@ -119,6 +121,7 @@ class LLMEngine:
             max_tokens=sampling.limit,
             private=not store,
             account=account,
+            scope=scope,
             sampler=sampler,
             has_grammar=sampling.grammar is not None,
             detokenizer=Detokenizer(self._vocab.piece, sampling.stops, is_chat and self._vocab.space_prefix),
@@ -290,7 +293,7 @@ class LLMEngine:
         whole = b"".join(map(self._vocab.piece, tokens)).decode("utf-8", "replace")
         text = sequence.detokenizer.text
         if whole in (text, f" {text}"):
-            self._on_answer(text, tokens, whole != text)
+            self._on_answer(text, tokens, whole != text, sequence.scope)
 
 
 def _taken(sequence: Sequence, text: str, is_end: bool = False) -> list[TokenLogprob] | None:

@@ -6,40 +6,9 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from itertools import count
 from time import perf_counter
-from typing import Protocol
 
-from llama_backend.engine.kv_files import Bytes
+from llama_backend.engine.kv_memory import Bytes, KVMemory
 from llama_backend.engine.kv_store import KVStore, Match
-
-
-class NoRoom(Exception):
-    """llama.cpp found no KV cells for a batch; the cells are as before."""
-
-
-class KVMemory(Protocol):
-    """The part of llama.cpp's memory that the cache works on."""
-
-    def remove(self, seq_id: int, start: int) -> bool:
-        """Frees the cells of a sequence from position `start` on; False where the model cannot do that."""
-        ...
-
-    @property
-    def can_share(self) -> bool:
-        """Whether `share` can be used: not where a model keeps one state that sums up all tokens (Mamba)."""
-        ...
-
-    def share(self, source: int, target: int, length: int) -> None:
-        """Gives the empty sequence `target` the first `length` cells of `source`: shared or, in split mode, copied."""
-        ...
-
-    def dump(self, seq_id: int) -> Bytes | None:
-        """The state of a sequence's cells; None where llama.cpp has none to give."""
-        ...
-
-    def load(self, seq_id: int, data: Bytes, length: int) -> bool:
-        """Gives the empty sequence the cells of a state of `length` tokens; False, and none, where they do not fit."""
-        ...
-
 
 LEAST_SHARED = 12
 """Tokens that taking over a part of a prompt must save: fewer are computed as quickly as a stream is copied."""
@@ -62,8 +31,14 @@ class Slot:
     """A number for the cell of each token; slots that share a cell have the same number."""
     busy: bool = False
     last_used: int = 0
+    scope: str = ""
+    """Who may use its tokens: requests of the same scope."""
     private: bool = False
     """Its tokens are of a request that must leave no trace: they are not kept anywhere else."""
+
+    def shares(self, tokens: Tokens[int], scope: str, limit: int | None = None) -> int:
+        """How many tokens at the beginning of `tokens` a request of `scope` finds here, at most `limit`."""
+        return common_prefix(self.tokens, tokens, limit) if self.scope == scope else 0
 
 
 class KVCache:
@@ -77,6 +52,8 @@ class KVCache:
 
     Cells that give way are kept in the store, where computing them again would take longer, and come back from
     there.
+
+    What was computed for one scope (an account, or what a request names as `cache_salt`) is found by no other.
     """
 
     def __init__(self, memory: KVMemory, slots: int, cells: int, unified: bool, store: KVStore | None = None) -> None:
@@ -115,6 +92,11 @@ class KVCache:
         return sum(len(slot.cells) for slot in self._slots) - self.used
 
     @property
+    def slots(self) -> Tokens[Slot]:
+        """All slots, by their sequence ids."""
+        return self._slots
+
+    @property
     def cells(self) -> int:
         return self._cells
 
@@ -127,26 +109,37 @@ class KVCache:
         """Whether a slot can take over a prefix from another."""
         return self._memory.can_share
 
-    def acquire(self, tokens: Tokens[int], private: bool = False) -> Slot | None:
-        """The idle slot that shares the longest prefix with `tokens`, cut to that prefix; None if all are busy.
+    def acquire(self, tokens: Tokens[int], scope: str = "", private: bool = False) -> Slot | None:
+        """The idle slot that shares the longest prefix with `tokens`, cut to that prefix; None if there is none now.
 
         A slot that would lose more than half of its tokens by that counts as one that shares nothing, so that
         a system prompt which many conversations begin with does not make one evict the next. Of equal slots
         an empty one is taken, or else the least recently used. At least one token stays to be decoded, since
-        its logits are needed.
+        its logits are needed. A slot that a queued copy reads or writes is for somebody else after the next step,
+        which runs the copy.
         """
         idle = [slot for slot in self._slots if not slot.busy]
+        if len(idle) < len(self._slots):
+            idle = [slot for slot in idle if not self._memory.has_queued_copy(slot.seq_id)]
         if not idle:
             return None
-        limit = len(tokens) - 1
-        shared = {slot.seq_id: common_prefix(slot.tokens, tokens, limit) for slot in idle}
+        shared = {slot.seq_id: slot.shares(tokens, scope, len(tokens) - 1) for slot in idle}
         slot = max(idle, key=lambda slot: _preference(slot, shared[slot.seq_id]))
         slot.busy = True
         if private:
             self._keep(slot, left=0)
         self._cut(slot, shared[slot.seq_id])
-        slot.private = private
+        slot.scope, slot.private = scope, private
         return slot
+
+    def reuse(self, slot: Slot, tokens: Tokens[int]) -> None:
+        """Gives a slot the longest prefix of `tokens` that was computed before, where that saves enough.
+
+        A state from the store is loaded where it saves more than what another slot holds, and nothing is taken over
+        then: the copy, which may run later, would overwrite it.
+        """
+        if not self._restore(slot, tokens):
+            self.adopt_prefix(slot, tokens)
 
     def extend(self, slot: Slot, tokens: Tokens[int]) -> None:
         """Notes that `tokens` were computed and have cells of their own."""
@@ -157,10 +150,10 @@ class KVCache:
         """Frees the cells behind those that were noted: of drafted tokens that did not come."""
         self._memory.remove(slot.seq_id, len(slot.tokens))
 
-    def shared_prefix(self, tokens: Tokens[int]) -> int:
+    def shared_prefix(self, tokens: Tokens[int], scope: str = "") -> int:
         """How many tokens a sequence of `tokens` would have in cells that a busy slot holds anyway."""
         busy = [slot for slot in self._slots if slot.busy and self.can_share]
-        return max((common_prefix(slot.tokens, tokens, len(tokens) - 1) for slot in busy), default=0)
+        return max((slot.shares(tokens, scope, len(tokens) - 1) for slot in busy), default=0)
 
     def least_shared(self, is_whole: bool) -> int:
         """Tokens that taking over a prefix must save, where it is the whole prompt or a part of it."""
@@ -168,47 +161,41 @@ class KVCache:
 
     def adopt_prefix(self, slot: Slot, tokens: Tokens[int]) -> None:
         """Takes over for `slot` the longest prefix of `tokens` that another slot holds, where that saves enough."""
-        if not self.can_share:
-            return
-        limit = len(tokens) - 1
-        donor = max(self._slots, key=lambda other: common_prefix(other.tokens, tokens, limit))
-        length = common_prefix(donor.tokens, tokens, limit)
-        if length - len(slot.tokens) < self.least_shared(length == limit):
+        donor, length = self._donor(slot, tokens)
+        if donor is None:
             return
         self._drop(slot, 0)
         self._memory.share(donor.seq_id, slot.seq_id, length)
         slot.tokens += donor.tokens[:length]
         self._hold(slot, donor.cells[:length] if self._unified else [next(self._numbers) for _ in range(length)])
 
+    def _donor(self, slot: Slot, tokens: Tokens[int]) -> tuple[Slot | None, int]:
+        """The slot that a prefix of `tokens` is best taken over from, and its length; None where none saves enough."""
+        limit = len(tokens) - 1
+        others = [other for other in self._slots if other is not slot] if self.can_share else []
+        donor = max(others, key=lambda other: other.shares(tokens, slot.scope, limit), default=None)
+        length = donor.shares(tokens, slot.scope, limit) if donor else 0
+        pays = length - len(slot.tokens) >= self.least_shared(length == limit)
+        return (donor, length) if pays else (None, len(slot.tokens))
+
     def release(self, slot: Slot) -> None:
         """Makes a slot idle; its cells stay for the next request with the same beginning."""
         slot.busy = False
         slot.last_used = next(self._ticks)
-
-    def restore(self, slot: Slot, tokens: Tokens[int]) -> None:
-        """Loads for `slot` the longest prefix of `tokens` that the store has, where that is worth it."""
-        while self._store is not None and (match := self._store.find(tokens[:-1])) is not None:
-            saved = match.length - len(slot.tokens)
-            if not self._pays(saved, match.entry.length) or not self._has_room(match.entry.length):
-                return
-            data = self._store.fetch(match.entry)
-            if data is not None:
-                self._load(slot, match, data, self._store)
-                return
 
     def keep_idle(self) -> bool:
         """Puts one idle slot's state on disk, if there is one that is not; it stays in the slot as well."""
         if self._store is None or not self._store.durable:
             return False
         for slot in sorted(self._slots, key=lambda slot: -slot.last_used):
-            lost = len(slot.tokens) - self._store.covered(slot.tokens, durable=True)
+            lost = len(slot.tokens) - self._store.covered(slot.tokens, slot.scope, durable=True)
             if not slot.busy and not slot.private and self._pays(lost, len(slot.tokens)):
                 return self._put(slot, durable=True, spare=True)
         return False
 
-    def held(self, tokens: Tokens[int]) -> int:
+    def held(self, tokens: Tokens[int], scope: str) -> int:
         """How many tokens at the beginning of `tokens` any slot holds; a guess where another thread asks."""
-        return max((common_prefix(slot.tokens, tokens, len(tokens)) for slot in self._slots), default=0)
+        return max((slot.shares(tokens, scope) for slot in self._slots), default=0)
 
     def clear(self, slot: Slot, durable: bool = True) -> None:
         """Frees the cells of a slot; `durable` is whether its tokens may be asked for in another process."""
@@ -250,7 +237,7 @@ class KVCache:
         """Puts a slot's state into the store, of whose tokens only `left` will stay there, where that is worth it."""
         if self._store is None or slot.private or not self._pays(len(slot.tokens) - left, 2 * len(slot.tokens)):
             return
-        lost = len(slot.tokens) - max(left, self._held_elsewhere(slot), self._store.covered(slot.tokens))
+        lost = len(slot.tokens) - max(left, self._held_elsewhere(slot), self._store.covered(slot.tokens, slot.scope))
         if self._pays(lost, 2 * len(slot.tokens)):
             self._put(slot, durable, spare=False)
 
@@ -258,28 +245,44 @@ class KVCache:
         if not self.can_share:
             return 0
         others = [other for other in self._slots if other is not slot and not other.private]
-        return max((common_prefix(other.tokens, slot.tokens, len(slot.tokens)) for other in others), default=0)
+        return max((other.shares(slot.tokens, slot.scope) for other in others), default=0)
 
     def _put(self, slot: Slot, durable: bool, spare: bool) -> bool:
+        if self._store is None or self._memory.has_queued_copy(slot.seq_id):
+            return False
         begin = perf_counter()
         data = self._memory.dump(slot.seq_id)
-        if data is None or self._store is None:
+        if data is None:
             return False
         self._observe_copy(len(slot.tokens), perf_counter() - begin)
-        self._store.put(slot.tokens, data, durable, spare)
+        self._store.put(slot.tokens, slot.scope, data, durable, spare)
         return True
 
-    def _load(self, slot: Slot, match: Match, data: Bytes, store: KVStore) -> None:
+    def _restore(self, slot: Slot, tokens: Tokens[int]) -> bool:
+        """Loads the longest prefix of `tokens` that the store has, where that pays beside taking one over."""
+        if self._store is None or self._memory.has_queued_copy(slot.seq_id):
+            return False
+        while (match := self._store.find(tokens[:-1], slot.scope)) is not None:
+            saved = match.length - self._donor(slot, tokens)[1]
+            if not self._pays(saved, match.entry.length) or not self._has_room(match.entry.length):
+                return False
+            data = self._store.fetch(match.entry)
+            if data is not None:
+                return self._load(slot, match, data, self._store)
+        return False
+
+    def _load(self, slot: Slot, match: Match, data: Bytes, store: KVStore) -> bool:
         tokens = match.entry.ids
         self._drop(slot, 0)
         begin = perf_counter()
         if not self._memory.load(slot.seq_id, data, len(tokens)):
             store.discard(match.entry)
-            return
+            return False
         self._observe_copy(len(tokens), perf_counter() - begin)
         self.extend(slot, tokens)
         self._drop(slot, match.length)
         store.used(match)
+        return True
 
     def _pays(self, saved: int, copied: int) -> bool:
         """Whether computing `saved` tokens takes longer than copying the cells of `copied`."""
@@ -319,9 +322,9 @@ def _preference(slot: Slot, shared: int) -> tuple[int, bool, int]:
     return kept, not slot.tokens, -slot.last_used
 
 
-def common_prefix(a: Tokens[int], b: Tokens[int], limit: int) -> int:
+def common_prefix(a: Tokens[int], b: Tokens[int], limit: int | None = None) -> int:
     """How many tokens `a` and `b` have in common at their start, at most `limit`."""
-    length = min(len(a), len(b), limit)
+    length = min(len(a), len(b)) if limit is None else min(len(a), len(b), limit)
     for index in range(length):
         if a[index] != b[index]:
             return index

@@ -22,18 +22,16 @@ from zlib import crc32
 import msgspec
 from msgspec import Struct
 
+from llama_backend.engine.kv_memory import Bytes
 from llama_backend.kv_folder import ENDING, PART, files, folders, last_used, size_of
 
-_MAGIC = b"LCKV0001"
+_MAGIC = b"LCKV0002"
 _PREAMBLE = struct.Struct("<8sII")
 _MAX_HEADER = 64 * 1024 * 1024
 _STALE_PART_SECONDS = 600.0
 """A half-written file that is older was left by a process that was killed."""
 _LEAST_FREE = 1 << 30
 """Bytes that are left free on the disk, whatever the limit."""
-
-
-Bytes = bytes | bytearray | memoryview
 
 
 class DamagedState(Exception):
@@ -51,6 +49,7 @@ class StoredAnswer(Struct, frozen=True, array_like=True):
 class _Header(Struct, frozen=True, array_like=True):
     tokens: bytes
     """Ids as little-endian int32."""
+    scope: str
     answers: list[StoredAnswer]
     size: int
     checksum: int
@@ -58,10 +57,11 @@ class _Header(Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True)
 class StateFile:
-    """What a file's header says; `tokens` are int32."""
+    """What a file's header says; `tokens` are int32, and `scope` is who may use the state."""
 
     path: Path
     tokens: bytes
+    scope: str
     answers: list[StoredAnswer]
 
 
@@ -84,12 +84,13 @@ class StateFolder:
         self._remove_parts()
         return found
 
-    def write(self, tokens: bytes, answers: list[StoredAnswer], data: Bytes) -> Path:
+    def write(self, tokens: bytes, scope: str, answers: list[StoredAnswer], data: Bytes) -> Path:
         """Writes a state; raises OSError, also where the disk is nearly full."""
         self._make()
         view = memoryview(data).cast("B")
-        header = msgspec.msgpack.encode(_Header(tokens, answers, len(view), crc32(view)))
-        path = self._folder / f"{blake2b(tokens, digest_size=16).hexdigest()}{ENDING}"
+        header = msgspec.msgpack.encode(_Header(tokens, scope, answers, len(view), crc32(view)))
+        name = blake2b(tokens, digest_size=16, key=blake2b(scope.encode()).digest()).hexdigest()
+        path = self._folder / f"{name}{ENDING}"
         part = path.with_suffix(f".{os.getpid()}{PART}")
         try:
             number = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -160,7 +161,7 @@ class StateFolder:
 def _read_header(path: Path) -> StateFile:
     with path.open("rb", buffering=0) as file:
         header = _header_of(file.fileno(), path)
-        return StateFile(path, header.tokens, header.answers)
+        return StateFile(path, header.tokens, header.scope, header.answers)
 
 
 def _header_of(number: int, path: Path) -> _Header:

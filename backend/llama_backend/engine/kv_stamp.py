@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llama_backend.engine.kv_plan import KVPlan
 
-_FORMAT = "2"
+_FORMAT = "3"
 _SAMPLE = 1 << 20
 """Bytes from the start and from the end of a model's file: its metadata, and weights."""
 

@@ -1,6 +1,6 @@
 """States of KV cells that no slot holds any more: in RAM, and on disk across restarts.
 
-A state belongs to its tokens, not to a conversation: whoever sends the same beginning gets it.
+A state belongs to its tokens, not to a conversation: whoever of its scope sends the same beginning gets it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from itertools import count
 from pathlib import Path
 from time import monotonic
 
-from llama_backend.engine.kv_files import Bytes, DamagedState, StateFile, StateFolder, StoredAnswer
+from llama_backend.engine.kv_files import DamagedState, StateFile, StateFolder, StoredAnswer
+from llama_backend.engine.kv_memory import Bytes
 from llama_backend.kv_folder import clear_states
 from llama_backend.status import KVStoreStatus
 
@@ -23,7 +24,8 @@ _log = logging.getLogger("llama_backend.engine")
 _TOKEN_BYTES = 4
 _WRITE_FAILURES = 3
 """After as many failures in a row nothing more is written."""
-AnswersIn = Callable[[list[int]], list[StoredAnswer]]
+AnswersIn = Callable[[list[int], str], list[StoredAnswer]]
+"""The remembered answers in a conversation of some tokens, among those of a scope."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +34,8 @@ class Entry:
 
     tokens: bytes
     """Ids as int32."""
+    scope: str
+    """Who may use it."""
     data: Bytes | None = None
     path: Path | None = None
     pending: bool = False
@@ -79,8 +83,8 @@ class KVStore:
         self._hit_tokens = 0
         self.version = 0
         """Changes with whatever `status` says."""
-        self.held: Callable[[Tokens[int]], int] = lambda tokens: 0
-        """How many tokens at the beginning the slots hold; set by the cache."""
+        self.held: Callable[[Tokens[int], str], int] = lambda tokens, scope: 0
+        """How many tokens at the beginning the slots of a scope hold; set by the cache."""
         self._writer: threading.Thread | None = None
 
     def open(self) -> list[StateFile]:
@@ -90,7 +94,7 @@ class KVStore:
         found = self._folder.scan()
         with self._changed:
             for file in found:
-                self._entries.append(Entry(file.tokens, path=file.path, last_used=next(self._ticks)))
+                self._entries.append(Entry(file.tokens, file.scope, path=file.path, last_used=next(self._ticks)))
             self._disk_used = self._folder.used
         self._writer = threading.Thread(target=self._work, name="kv-store", daemon=True)
         self._writer.start()
@@ -121,24 +125,24 @@ class KVStore:
                 hit_tokens=self._hit_tokens,
             )
 
-    def find(self, tokens: Tokens[int]) -> Match | None:
-        """The state that has the longest beginning in common with `tokens`."""
+    def find(self, tokens: Tokens[int], scope: str) -> Match | None:
+        """The state of a scope that has the longest beginning in common with `tokens`."""
         wanted = _packed(tokens)
         with self._changed:
-            return self._best(wanted, self._entries)
+            return self._best(wanted, [entry for entry in self._entries if entry.scope == scope])
 
-    def covered(self, tokens: Tokens[int], durable: bool = False) -> int:
+    def covered(self, tokens: Tokens[int], scope: str, durable: bool = False) -> int:
         """How many tokens at the beginning need not be put again; with `durable`, for the next process."""
         wanted = _packed(tokens)
         with self._changed:
-            entries = [entry for entry in self._entries if not durable or entry.path or entry.pending]
-            match = self._best(wanted, entries)
+            own = [entry for entry in self._entries if entry.scope == scope]
+            match = self._best(wanted, [entry for entry in own if not durable or entry.path or entry.pending])
         return match.length if match else 0
 
-    def put(self, tokens: Tokens[int], data: Bytes, durable: bool, spare: bool = False) -> None:
+    def put(self, tokens: Tokens[int], scope: str, data: Bytes, durable: bool, spare: bool = False) -> None:
         """Keeps a state, on disk as well where `durable`; states that are the beginning of it are not needed then."""
         pending = durable and self.durable
-        entry = Entry(_packed(tokens), data, None, pending, spare, next(self._ticks))
+        entry = Entry(_packed(tokens), scope, data, None, pending, spare, next(self._ticks))
         with self._changed:
             if not pending and len(data) > self._ram:
                 return
@@ -167,10 +171,10 @@ class KVStore:
         entry.last_used = next(self._ticks)
         return data
 
-    def prefetch(self, tokens: Tokens[int], least: int) -> None:
+    def prefetch(self, tokens: Tokens[int], scope: str, least: int) -> None:
         """Reads the best state for `tokens` from disk, where it has `least` tokens more than the slots."""
-        match = self.find(tokens)
-        if match is None or match.entry.data is not None or match.length < self.held(tokens) + least:
+        match = self.find(tokens, scope)
+        if match is None or match.entry.data is not None or match.length < self.held(tokens, scope) + least:
             return
         self._read_ahead(match.entry)
 
@@ -279,8 +283,8 @@ class KVStore:
         assert self._folder is not None
         path = None
         try:
-            answers = self._answers_in(entry.ids)
-            path = self._folder.write(entry.tokens, answers, data)
+            answers = self._answers_in(entry.ids, entry.scope)
+            path = self._folder.write(entry.tokens, entry.scope, answers, data)
             self._failures = 0
         except OSError as error:
             self._failures += 1
@@ -320,7 +324,7 @@ def _packed(tokens: Tokens[int]) -> bytes:
 
 
 def _is_prefix(entry: Entry, other: Entry) -> bool:
-    return other.tokens.startswith(entry.tokens)
+    return entry.scope == other.scope and other.tokens.startswith(entry.tokens)
 
 
 def _common(a: bytes, b: bytes) -> int:

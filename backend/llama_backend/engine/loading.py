@@ -132,7 +132,7 @@ def _open_store(config: EngineConfig, model: Model, plan: KVPlan, prompts: Promp
         folder = StateFolder(Path(config.kv_folder), stamp, config.kv_disk)
     store = KVStore(folder, ram, prompts.answers_in, whole=not model.can_cut)
     for file in store.open():
-        prompts.recall(file.answers)
+        prompts.recall(file.answers, file.scope)
     return store
 
 

@@ -94,7 +94,14 @@ class EngineLoop:
             is_chat, top = command.messages is not None, command.top_logprobs
             number = command.id + index
             self._engine.submit(
-                number, tokens, sampling, is_chat, top_logprobs=top, store=command.store, account=command.account
+                number,
+                tokens,
+                sampling,
+                is_chat,
+                top_logprobs=top,
+                store=command.store,
+                account=command.account,
+                scope=command.scope,
             )
 
     def _report(self) -> None:

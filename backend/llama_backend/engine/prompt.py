@@ -18,7 +18,7 @@ _TOKEN_BYTES = 4
 
 
 class AnswerMemory:
-    """Token ids of the answers that were generated here, by their text.
+    """Token ids of the answers that were generated here, by their scope and text.
 
     A text can be cut into tokens in several ways; only with those that were generated does the next turn
     find its KV cells again.
@@ -27,29 +27,30 @@ class AnswerMemory:
     def __init__(self, capacity: int = _REMEMBERED_TOKENS) -> None:
         self._capacity = capacity
         self._size = 0
-        self._answers: OrderedDict[str, StoredAnswer] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, str], StoredAnswer] = OrderedDict()
 
-    def put(self, text: str, tokens: list[int], stripped: bool) -> None:
-        self._drop(text)
-        self._answers[text] = StoredAnswer(tokens, stripped)
+    def put(self, scope: str, text: str, tokens: list[int], stripped: bool) -> None:
+        self._drop((scope, text))
+        self._answers[scope, text] = StoredAnswer(tokens, stripped)
         self._size += len(tokens)
         while self._size > self._capacity:
             self._drop(next(iter(self._answers)))
 
-    def get(self, text: str) -> StoredAnswer | None:
-        return self._answers.get(text)
+    def get(self, scope: str, text: str) -> StoredAnswer | None:
+        return self._answers.get((scope, text))
 
-    def within(self, tokens: list[int]) -> list[StoredAnswer]:
-        """The answers that a conversation of `tokens` has; of the last one, the last token may be missing."""
+    def within(self, tokens: list[int], scope: str) -> list[StoredAnswer]:
+        """The answers of a scope in a conversation of `tokens`; of the last one, the last token may be missing."""
         data = _packed(tokens)
-        return [answer for answer in list(self._answers.values()) if _contains(data, answer.tokens)]
+        own = [answer for (whose, _), answer in list(self._answers.items()) if whose == scope]
+        return [answer for answer in own if _contains(data, answer.tokens)]
 
     def clear(self) -> None:
         self._answers.clear()
         self._size = 0
 
-    def _drop(self, text: str) -> None:
-        answer = self._answers.pop(text, None)
+    def _drop(self, key: tuple[str, str]) -> None:
+        answer = self._answers.pop(key, None)
         self._size -= len(answer.tokens) if answer else 0
 
 
@@ -75,31 +76,31 @@ class PromptBuilder:
         self._control = re.compile("|".join(map(re.escape, texts)) or r"(?!)")
         self._answers = AnswerMemory()
 
-    def remember(self, text: str, tokens: list[int], stripped: bool) -> None:
-        """Keeps the ids of an answer, without the token that ended it."""
+    def remember(self, text: str, tokens: list[int], stripped: bool, scope: str = "") -> None:
+        """Keeps the ids of an answer, without the token that ended it, for later prompts of the same scope."""
         if text:
-            self._answers.put(text, tokens, stripped)
+            self._answers.put(scope, text, tokens, stripped)
 
-    def recall(self, answers: list[StoredAnswer]) -> None:
+    def recall(self, answers: list[StoredAnswer], scope: str = "") -> None:
         """Keeps the ids of answers of an earlier process, oldest first."""
         for answer in answers:
             text = b"".join(map(self._vocab.piece, answer.tokens)).decode("utf-8", "replace")
-            self.remember(text.removeprefix(" ") if answer.stripped else text, answer.tokens, answer.stripped)
+            self.remember(text.removeprefix(" ") if answer.stripped else text, answer.tokens, answer.stripped, scope)
 
-    def answers_in(self, tokens: list[int]) -> list[StoredAnswer]:
+    def answers_in(self, tokens: list[int], scope: str = "") -> list[StoredAnswer]:
         """The remembered answers in a conversation of `tokens`; may be called by any thread."""
-        return self._answers.within(tokens)
+        return self._answers.within(tokens, scope)
 
     def forget(self) -> None:
         """Drops the ids of all answers."""
         self._answers.clear()
 
-    def chat(self, messages: list[ChatMessage]) -> list[int]:
+    def chat(self, messages: list[ChatMessage], scope: str = "") -> list[int]:
         """The prompt of a conversation, with one BOS where the model wants one."""
         fragments = self._template.render(messages)
         if not any(fragment.typed for fragment in fragments):
             self._refuse_control(messages)
-        return self._with_bos(_Joiner(self._vocab, self._control, self._answers).join(fragments))
+        return self._with_bos(_Joiner(self._vocab, self._control, self._answers, scope).join(fragments))
 
     def text(self, prompt: str | list[int]) -> list[int]:
         """The prompt of a plain continuation: text stays text, token ids are checked."""
@@ -127,10 +128,11 @@ class PromptBuilder:
 class _Joiner:
     """Fragments to ids: text between two control tokens is tokenised as one run, as llama.cpp does it."""
 
-    def __init__(self, vocab: Vocab, control: re.Pattern[str], answers: AnswerMemory) -> None:
+    def __init__(self, vocab: Vocab, control: re.Pattern[str], answers: AnswerMemory, scope: str) -> None:
         self._vocab = vocab
         self._control = control
         self._answers = answers
+        self._scope = scope
         self._tokens: list[int] = []
         self._run = ""
 
@@ -167,7 +169,7 @@ class _Joiner:
 
     def _splice(self, text: str, following: deque[Fragment]) -> bool:
         """Puts in the ids of a remembered answer, where the template ends it by a control token."""
-        answer = self._answers.get(text)
+        answer = self._answers.get(self._scope, text)
         after = following[0].text.lstrip(" ") if following and not following[0].typed else ""
         if answer is None or not self._control.match(after):
             return False

@@ -154,7 +154,7 @@ class Reader(threading.Thread):
         if len(tokens) >= context:
             raise PromptTooLong.of(len(tokens), context)
         self._channel.send(Accepted(command.id, len(tokens)))
-        self._store.prefetch(tokens, LEAST_KEPT)
+        self._store.prefetch(tokens, command.scope, LEAST_KEPT)
         self._inbox.put(Prompt(command, tokens))
 
     def _count(self, command: Count) -> None:
@@ -164,7 +164,7 @@ class Reader(threading.Thread):
 
     def _tokens(self, command: Submit | Count) -> list[int]:
         if command.messages is not None:
-            return self._prompts.chat(command.messages)
+            return self._prompts.chat(command.messages, command.scope)
         return self._prompts.text(command.prompt or "")
 
     def _tokenize(self, command: Embed) -> None:

@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from llama_backend.engine.binding import lib, quick
 from llama_backend.engine.grammar import Candidates
-from llama_backend.engine.kv_cache import NoRoom
-from llama_backend.engine.kv_files import Bytes
+from llama_backend.engine.kv_memory import Bytes, NoRoom
 from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.llama_sampler import LlamaSampler
 from llama_backend.engine.log_softmax import log_softmax_of
@@ -120,6 +119,8 @@ class ModelRunner:
         self._vocab = lib.llama_model_get_vocab(model.handle)
         self.n_batch = int(lib.llama_n_batch(self._context))
         self.can_share = model.can_cut
+        self._queued: set[int] = set()
+        """Sequences that copies read or write which the next decode will run."""
         self._arrays = BatchArrays(self.n_batch)
         self._sample = quick("llama_sampler_sample")
         self._logits = quick("llama_get_logits_ith")
@@ -135,6 +136,7 @@ class ModelRunner:
         """Computes what the arrays hold. Raises NoRoom, DecodeError."""
         begin, processor_begin = perf_counter(), process_time()
         code = lib.llama_decode(self._context, self._arrays.struct)
+        self._queued.clear()
         if code == _NO_ROOM:
             raise NoRoom
         if code != 0:
@@ -163,9 +165,14 @@ class ModelRunner:
         else:
             lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
             self.remove(target, length)
+            self._queued |= {source, target}
+
+    def has_queued_copy(self, seq_id: int) -> bool:
+        return seq_id in self._queued
 
     def dump(self, seq_id: int) -> Bytes | None:
         """See KVMemory. The state is outside of the heap, which would be left with holes of its size."""
+        assert seq_id not in self._queued, "a queued copy has yet to run"
         size = lib.llama_state_seq_get_size(self._context, seq_id)
         data = np.frombuffer(mmap(-1, max(size, 1)), np.uint8)[:size]
         if not size or lib.llama_state_seq_get_data(self._context, _bytes_of(data), size, seq_id) != size:
@@ -173,6 +180,7 @@ class ModelRunner:
         return data.data
 
     def load(self, seq_id: int, data: Bytes, length: int) -> bool:
+        assert seq_id not in self._queued, "a queued copy has yet to run"
         array = np.frombuffer(data, np.uint8)
         taken = lib.llama_state_seq_set_data(self._context, _bytes_of(array), len(array), seq_id)
         if taken == len(array) and lib.llama_memory_seq_pos_max(self._memory, seq_id) == length - 1:

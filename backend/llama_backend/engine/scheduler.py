@@ -126,14 +126,13 @@ class Scheduler:
     def _admit(self) -> None:
         self._cache.token_seconds = self._budget.token_seconds or self._cache.token_seconds
         while (sequence := self.waiting.next()) is not None and self._fits(sequence):
-            slot = self._cache.acquire(sequence.tokens, sequence.private)
+            slot = self._cache.acquire(sequence.tokens, sequence.scope, sequence.private)
             if slot is None:
                 return
             self.waiting.take(sequence)
             sequence.slot = slot
             sequence.status = SequenceStatus.PREFILL
-            self._cache.adopt_prefix(slot, sequence.tokens)
-            self._cache.restore(slot, sequence.tokens)
+            self._cache.reuse(slot, sequence.tokens)
             self._follow(sequence)
             sequence.cached = min(len(slot.tokens), sequence.n_prompt)
             if not sequence.n_completion:
@@ -145,7 +144,7 @@ class Scheduler:
         sequence.leader, sequence.led = None, sequence.computed
         limit = len(sequence.tokens) - 1
         for other in self.running if self._cache.can_share else []:
-            if other.status is SequenceStatus.PREFILL and other.leader is None:
+            if other.scope == sequence.scope and other.status is SequenceStatus.PREFILL and other.leader is None:
                 shared = common_prefix(other.tokens, sequence.tokens, limit)
                 saved = shared - sequence.computed
                 if shared > max(other.computed, sequence.led) and saved >= self._cache.least_shared(shared == limit):
@@ -171,7 +170,7 @@ class Scheduler:
         if not self._cache.unified:
             return True
         planned = self._cache.used_by_busy + sum(_to_come(other) for other in self.running)
-        own = len(sequence.tokens) - self._cache.shared_prefix(sequence.tokens) + _reserve(sequence)
+        own = len(sequence.tokens) - self._cache.shared_prefix(sequence.tokens, sequence.scope) + _reserve(sequence)
         return planned + own <= self._cache.cells
 
     def _take_turns(self, batch: Batch) -> None:

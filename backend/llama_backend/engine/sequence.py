@@ -55,6 +55,8 @@ class Sequence:
     """Tokens that the leader has in common with this one."""
     account: Account = LOCAL
     """Whose it is."""
+    scope: str = ""
+    """Who else may use what is computed for it."""
     private: bool = False
     """Its tokens are to be kept nowhere but in its slot."""
     drafting: Drafting | None = None

@@ -75,6 +75,7 @@ class _Run:
             top_logprobs=body.alternatives,
             store=body.store is not False,
             account=self._call.account,
+            salt=body.cache_salt,
             observer=self._watch,
         )
 

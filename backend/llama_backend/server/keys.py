@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from llama_backend.account import Account
 from llama_backend.errors import InvalidRequest
 
 _log = logging.getLogger("llama_backend.server")
+_SETTINGS = [field for field in Account.__struct_fields__ if field != "identity"]
 
 
 class KeyFile:
@@ -64,7 +66,7 @@ def parse_keys(text: str) -> list[tuple[bytes, Account]]:
     accounts: dict[str, Account] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if (words := line.split()) and not words[0].startswith("#"):
-            account = _account(words[1:], number)
+            account = _account(words, number)
             if accounts.setdefault(account.name, account) != account:
                 raise InvalidRequest(f"line {number}: the name {account.name!r} has other settings on another line")
             keys.append((words[0].encode(), account))
@@ -72,14 +74,20 @@ def parse_keys(text: str) -> list[tuple[bytes, Account]]:
 
 
 def _account(words: list[str], number: int) -> Account:
-    """The account that the words after a key describe; one without a name is called by its line."""
-    fields = {"name": f"line{number}"}
-    for word in words:
+    """The account that a key and the words after it describe; one without a name is called by its line.
+
+    A line's number changes when others are added, so that such an account is told from others by its key.
+    """
+    key = blake2b(words[0].encode(), digest_size=16).hexdigest()
+    fields = {"name": f"line{number}", "identity": f"key {key}"}
+    for word in words[1:]:
         name, sign, value = word.partition("=")
-        if not sign or name not in Account.__struct_fields__:
-            known = ", ".join(f"{field}=…" for field in Account.__struct_fields__)
+        if not sign or name not in _SETTINGS:
+            known = ", ".join(f"{field}=…" for field in _SETTINGS)
             raise InvalidRequest(f"line {number}: after the key there can be {known}; got another word")
         fields[name] = value
+    if any(word.startswith("name=") for word in words[1:]):
+        del fields["identity"]
     try:
         return msgspec.convert(fields, Account, strict=False)
     except msgspec.ValidationError as error:

@@ -50,7 +50,11 @@ async def tokenize(request: Request) -> Response:
     if (body.messages is None) == (body.prompt is None):
         raise InvalidRequest("either messages or prompt is needed", param="messages")
     async with server.models.use(wanted, patience(request), Deadline(None)) as supervisor:
-        return as_json(await supervisor.count(body.messages, body.prompt, body.return_tokens))
+        return as_json(
+            await supervisor.count(
+                body.messages, body.prompt, body.return_tokens, request.state.account, body.cache_salt
+            )
+        )
 
 
 async def models(request: Request) -> Response:

@@ -9,7 +9,7 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from llama_backend.account import LOCAL, Account
+from llama_backend.account import LOCAL, Account, scope_of
 from llama_backend.api import ChatMessage, SamplingParams, TokenCount
 from llama_backend.errors import BackendError, EngineDied, InvalidRequest, Unavailable, from_wire
 from llama_backend.guard import Suspects
@@ -130,6 +130,7 @@ class Supervisor:
         top_logprobs: int | None = None,
         store: bool = True,
         account: Account = LOCAL,
+        salt: str | None = None,
         observer: Observer | None = None,
     ) -> Ticket:
         """Hands a request for `n` answers to the engine; its ticket must be given to `release` in the end."""
@@ -145,6 +146,7 @@ class Supervisor:
             top_logprobs=top_logprobs,
             store=store,
             account=account,
+            scope=self._scope(account, salt),
         )
         self._requests[ticket.number] = request
         self._send(request)
@@ -170,17 +172,28 @@ class Supervisor:
         """Drops all KV states, in slots that are idle, in RAM and on disk."""
         self._send(Forget())
 
-    async def count(self, messages: list[ChatMessage] | None, prompt: str | None, return_tokens: bool) -> TokenCount:
+    async def count(
+        self,
+        messages: list[ChatMessage] | None,
+        prompt: str | None,
+        return_tokens: bool,
+        account: Account = LOCAL,
+        salt: str | None = None,
+    ) -> TokenCount:
         number = next(self._numbers)
         future: asyncio.Future[Counted] = asyncio.get_running_loop().create_future()
         self._counts[number] = future
-        self._send(Count(id=number, messages=messages, prompt=prompt, return_tokens=return_tokens))
+        scope = self._scope(account, salt)
+        self._send(Count(id=number, messages=messages, prompt=prompt, return_tokens=return_tokens, scope=scope))
         try:
             found = await future
         finally:
             self._counts.pop(number, None)
         left = found.context - found.count
         return TokenCount(count=found.count, context=found.context, remaining=left, fits=left > 0, tokens=found.tokens)
+
+    def _scope(self, account: Account, salt: str | None) -> str:
+        return scope_of(account, self._config.kv_sharing == "all", salt)
 
     def _send(self, command: Submit | Cancel | Count | Embed | Forget) -> None:
         if self._child is not None:
