@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from llama_backend.models import demo_model
-from tests.bench import commands, crowd, servers, sharing, stall
+from tests.bench import commands, crowd, interleaving, servers, sharing, stall
 from tests.bench.busy import measure_busy
 from tests.bench.programs import reference_folder
 from tests.bench.reopening import reopen
@@ -27,6 +27,7 @@ SECTIONS: dict[str, Section] = {
     "sharing": lambda model, reference: (each.row(name) for name, each in sharing.measure(model, reference).items()),
     "stall": lambda model, reference: (each.row(name) for name, each in stall.measure(model, reference).items()),
     "crowd": lambda model, reference: (each.row(name) for name, each in crowd.measure(model, reference).items()),
+    "interleaving": interleaving.rows,
     "reopening": lambda model, _: [reopen(model).row],
     "busy": lambda model, reference: [measure_busy(model, reference).row],
     "speculation": speculation,

@@ -86,6 +86,8 @@ def test_how_it_computes(describe: Describe, tmp_path: Path, demo_model: Path) -
         "-1",
         "--speculation",
         "off",
+        "--kv-sharing",
+        "all",
     )
     config = describe("--model", "./mine.gguf", *options)
     assert (config.model, config.engine.path) == ("mine", str(tmp_path / "mine.gguf"))
@@ -93,6 +95,7 @@ def test_how_it_computes(describe: Describe, tmp_path: Path, demo_model: Path) -
     assert (engine.context, engine.slots, engine.threads, engine.gpu_layers) == (512, 2, 1, -1)
     assert (engine.kv_folder, engine.kv_disk, engine.kv_ram) == (str(tmp_path / "kv"), 10 << 20, 0)
     assert not engine.speculation
+    assert engine.kv_sharing == "all"
 
 
 def test_it_reads_the_environment(describe: Describe, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,3 +223,14 @@ def test_a_vocabulary_without_control_tokens() -> None:
 
 def test_eog_lists_all_tokens_that_end_an_answer() -> None:
     assert make_vocab().eog == {EOS, IM_END}
+
+
+def test_an_answer_of_another_scope_is_cut_into_tokens_as_any_text() -> None:
+    vocab = make_vocab()
+    prompts = PromptBuilder(vocab, CHATML)
+    asked = talk("hello", "abc", "more")
+    plain = prompts.chat(asked, "alice")
+    prompts.remember("abc", [777], stripped=False, scope="alice")
+    assert 777 in prompts.chat(asked, "alice")
+    assert prompts.chat(asked, "bob") == prompts.chat(asked, "") == plain
+    assert prompts.answers_in([777, 778], "bob") == []

@@ -143,6 +143,24 @@ def test_a_state_of_another_layout_is_refused_and_forgotten(model: Model, tmp_pa
         assert not before.exists()
 
 
+def test_a_copy_between_streams_is_queued_until_the_next_batch_and_bars_states_meanwhile(model: Model) -> None:
+    with bench_of(model, False) as bench:
+        bench.submit(1, SERIES, max_tokens=2)
+        bench.run()
+        (slot,) = [slot for slot in bench.cache.slots if slot.tokens]
+        target, data = 1 - slot.seq_id, bench.runner.dump(slot.seq_id)
+        assert data is not None
+        bench.runner.share(slot.seq_id, target, 20)
+        assert all(map(bench.runner.has_queued_copy, (slot.seq_id, target)))
+        for touch in (bench.runner.dump, lambda seq_id: bench.runner.load(seq_id, data, len(slot.tokens))):
+            with pytest.raises(AssertionError, match="queued copy"):
+                touch(target)
+        bench.runner.remove(target, 0)
+        bench.submit(2, "Another text.", max_tokens=2)
+        bench.run()
+        assert not any(map(bench.runner.has_queued_copy, (slot.seq_id, target)))
+
+
 def test_a_sequence_that_shares_cells_has_a_state_of_its_own(model: Model) -> None:
     with bench_of(model, True) as bench:
         for number in range(2):

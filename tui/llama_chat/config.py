@@ -116,6 +116,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     """MiB of KV states on disk, so that conversations go on at once after a restart; 0 keeps none."""
     kv_cache_ram: Annotated[int, Meta(ge=0, le=1 << 30)] = 256
     """MiB of KV states in RAM beside the context, of conversations that had to give way; 0 keeps none."""
+    kv_sharing: Literal["account", "all"] = "account"
+    """Who finds what was computed for a beginning: requests with keys of the same account, or all."""
     speculation: Literal["auto", "off"] = "auto"
     """Whether tokens that may come next are computed along: `auto` is where it is measured to pay."""
     draft_model: str | None = None

@@ -68,6 +68,7 @@ def server_config(settings: Settings, paths: Paths, model: InstalledModel) -> Se
         kv_type=settings.kv_type,
         kv_unified={"auto": None, "unified": True, "split": False}[settings.kv_layout],
         kv_cells=settings.kv_cells,
+        kv_sharing=settings.kv_sharing,
         flash_attention={"auto": None, "on": True, "off": False}[settings.flash_attention],
         batch=settings.batch_size,
         ubatch=settings.ubatch_size,

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @setting("kv_cache_dir", "--kv-cache-dir", metavar="FOLDER", help="Where KV states of conversations are kept.")
 @setting("kv_cache_size", "--kv-cache-size", metavar="MIB", help="Most of them on disk, 2048; 0 keeps none.")
 @setting("kv_cache_ram", "--kv-cache-ram", metavar="MIB", help="Most of them in RAM beside the context, 256.")
+@setting("kv_sharing", "--kv-sharing", metavar="account|all", help="Who finds what was computed before, account.")
 @setting("models_max", "--models-max", metavar="N", help="Serve all installed models, N of them loaded at a time.")
 @setting("model_idle", "--model-idle", metavar="SECONDS", help="Unload a model after as long without a request.")
 @setting("speculation", "--speculation", metavar="auto|off", help="Guess repeated text ahead where that pays, auto.")
