@@ -32,9 +32,16 @@ def clear_states(root: Path) -> int:
     return freed
 
 
+def make_private(folder: Path) -> None:
+    """Makes a folder and those above it that are missing, for this user alone under any umask; raises OSError."""
+    for path in (*reversed(folder.parents), folder):
+        if not path.is_dir():
+            path.mkdir(mode=0o700, exist_ok=True)
+
+
 def folders(root: Path) -> Iterator[Path]:
     with suppress(OSError):
-        yield from [path for path in root.iterdir() if _STAMP.fullmatch(path.name)]
+        yield from [path for path in root.iterdir() if _STAMP.fullmatch(path.name) and not path.is_symlink()]
 
 
 def files(folder: Path, ending: str = ENDING) -> Iterator[Path]:

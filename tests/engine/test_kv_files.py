@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -75,6 +78,86 @@ def test_half_written_files_go_once_they_are_old(tmp_path: Path) -> None:
     folder.scan()
     assert new.exists()
     assert not old.exists()
+
+
+def test_a_clock_that_is_put_back_or_on_leaves_no_half_written_files_and_loses_no_states(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    path = folder.write(TOKENS, "", [], DATA)
+    part = path.with_suffix(".1.part")
+    for moment in (0, 4_000_000_000):
+        shutil.copy(path, part)
+        os.utime(path, (moment, moment))
+        os.utime(part, (moment, moment))
+        assert len(folder.scan()) == 1
+        assert not part.exists()
+    assert folder.read(path) == DATA
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o777])
+def test_all_folders_that_are_missing_are_made_for_this_user_alone(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        folder = StateFolder(tmp_path / "a" / "b" / "states", STAMP, 1 << 20)
+        path = folder.write(TOKENS, "", [], DATA)
+    finally:
+        os.umask(before)
+    assert all(each.stat().st_mode & 0o077 == 0 for each in (path, *path.parents[:4]))
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    path = folder.write(TOKENS, "", [], DATA)
+    elsewhere = tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    makes: list[Callable[[], object]] = [
+        lambda: os.mkfifo(path),
+        lambda: path.symlink_to(elsewhere),
+        lambda: path.symlink_to("/dev/zero"),
+        lambda: path.mkdir(),
+    ]
+    for make in makes:
+        make()
+        with pytest.raises(OSError, match=path.name):
+            folder.read(path)
+        assert folder.scan() == []
+        path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+    assert elsewhere.exists()
+
+
+def test_states_below_a_link_are_neither_read_nor_removed(tmp_path: Path) -> None:
+    path = StateFolder(tmp_path / "elsewhere", STAMP, 1 << 20).write(TOKENS, "", [], DATA)
+    (tmp_path / "states").mkdir()
+    (tmp_path / "states" / OTHER).symlink_to(path.parent)
+    folder = folder_of(tmp_path, limit=0)
+    assert folder.used == 0
+    assert folder.shrink() == set()
+    clear_states(tmp_path / "states")
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "answers"),
+    [(b"", []), (b"abc", []), (bytes(4) + b"\xff\xff\xff\xff", []), (bytes([100, 0, 0, 0]), []), (bytes(4), [-1])],
+)
+def test_tokens_that_the_model_does_not_have_are_damage(tmp_path: Path, tokens: bytes, answers: list[int]) -> None:
+    folder = StateFolder(tmp_path / "states", STAMP, 1 << 20, n_vocab=100)
+    path = folder.write(tokens, "", [StoredAnswer(answers, False)], DATA)
+    with pytest.raises(DamagedState):
+        folder.read(path)
+    assert folder.scan() == []
+
+
+def test_a_limit_on_the_size_of_files_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, resource, sys\n"
+        "from llama_backend.engine.kv_files import StateFolder\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "try: StateFolder(pathlib.Path(sys.argv[1]), '0' * 32, 1 << 20).write(bytes(8), '', [], bytes(5000))\n"
+        "except OSError as error: print(error.errno)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == errno.EFBIG
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_clearing_leaves_nothing(tmp_path: Path) -> None:

@@ -8,28 +8,33 @@ grows over its limit.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import stat
 import struct
 import time
+from array import array
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import IO
 from zlib import crc32
 
 import msgspec
 from msgspec import Struct
 
 from llama_backend.engine.kv_memory import Bytes
-from llama_backend.kv_folder import ENDING, PART, files, folders, last_used, size_of
+from llama_backend.kv_folder import ENDING, PART, files, folders, last_used, make_private, size_of
 
 _MAGIC = b"LCKV0002"
 _PREAMBLE = struct.Struct("<8sII")
-_MAX_HEADER = 64 * 1024 * 1024
+_MAX_HEADER = 16 * 1024 * 1024
+"""Enough for a million tokens, and for their answers."""
 _STALE_PART_SECONDS = 600.0
-"""A half-written file that is older was left by a process that was killed."""
+"""A half-written file that is older was left by a process that was killed, or is of a clock that was put back."""
 _LEAST_FREE = 1 << 30
 """Bytes that are left free on the disk, whatever the limit."""
 
@@ -66,11 +71,15 @@ class StateFile:
 
 
 class StateFolder:
-    """The files of one `stamp` (32 hexadecimal digits) below `root`; `limit` is in bytes and counts those of all."""
+    """The files of one `stamp` (32 hexadecimal digits) below `root`; `limit` is in bytes and counts those of all.
 
-    def __init__(self, root: Path, stamp: str, limit: int) -> None:
+    A file that names a token at or above `n_vocab` is damaged: llama.cpp has no answer to one.
+    """
+
+    def __init__(self, root: Path, stamp: str, limit: int, n_vocab: int = 1 << 31) -> None:
         self.root = root
         self.limit = limit
+        self._n_vocab = n_vocab
         self._folder = root / stamp
 
     def scan(self) -> list[StateFile]:
@@ -78,7 +87,7 @@ class StateFolder:
         found = []
         for path in sorted(files(self._folder), key=last_used):
             try:
-                found.append(_read_header(path))
+                found.append(self._read_header(path))
             except (OSError, DamagedState):
                 self.remove(path)
         self._remove_parts()
@@ -108,8 +117,8 @@ class StateFolder:
 
         Raises OSError and DamagedState.
         """
-        with path.open("rb", buffering=0) as file:
-            header = _header_of(file.fileno(), path)
+        with _opened(path) as file:
+            header = self._header_of(file.fileno(), path)
             start = file.tell()
             mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE, prot=mmap.PROT_READ)
         data = memoryview(mapped)[start:]
@@ -143,8 +152,7 @@ class StateFolder:
 
     def _make(self) -> None:
         """The folder, for this user alone; OSError where it cannot be had or the disk is nearly full."""
-        for folder in (self.root, self._folder):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self._folder)
         disk = os.statvfs(self.root)
         if disk.f_bavail * disk.f_frsize < _LEAST_FREE:
             raise OSError(f"less than {_LEAST_FREE >> 20} MiB are free in {self.root}")
@@ -154,32 +162,52 @@ class StateFolder:
 
     def _remove_parts(self) -> None:
         for part in files(self._folder, PART):
-            if time.time() - last_used(part) > _STALE_PART_SECONDS:
+            if abs(time.time() - last_used(part)) > _STALE_PART_SECONDS:
                 self.remove(part)
 
+    def _read_header(self, path: Path) -> StateFile:
+        with _opened(path) as file:
+            header = self._header_of(file.fileno(), path)
+            return StateFile(path, header.tokens, header.scope, header.answers)
 
-def _read_header(path: Path) -> StateFile:
-    with path.open("rb", buffering=0) as file:
-        header = _header_of(file.fileno(), path)
-        return StateFile(path, header.tokens, header.scope, header.answers)
+    def _header_of(self, number: int, path: Path) -> _Header:
+        """The header of an open file, which is left at the state's first byte; raises DamagedState."""
+        header = _header_of(number, path)
+        try:
+            ids = array("i", header.tokens)
+        except ValueError as error:
+            raise DamagedState(f"{path}: its tokens are cut") from error
+        answered = [token for answer in header.answers for token in answer.tokens]
+        if not ids or not all(0 <= token < self._n_vocab for token in (*ids, *answered)):
+            raise DamagedState(f"{path}: it is of tokens that this model does not have")
+        return header
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """A regular file, and nothing that a link leads to or that would wait for somebody to write; OSError."""
+    number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    return os.fdopen(number, "rb", buffering=0)
 
 
 def _header_of(number: int, path: Path) -> _Header:
-    """The header of an open file, which is left at the state's first byte; raises DamagedState."""
+    size = os.fstat(number).st_size
     start = os.read(number, _PREAMBLE.size)
     if len(start) != _PREAMBLE.size:
         raise DamagedState(f"{path}: it is too short")
     magic, length, checksum = _PREAMBLE.unpack(start)
-    if magic != _MAGIC or length > _MAX_HEADER:
+    if magic != _MAGIC or length > min(size, _MAX_HEADER):
         raise DamagedState(f"{path}: it is no KV state of this version")
     data = bytearray(length)
     if _read_into(number, memoryview(data)) != length or crc32(data) != checksum:
         raise DamagedState(f"{path}: its header is damaged")
     try:
         header = msgspec.msgpack.decode(data, type=_Header)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise DamagedState(f"{path}: {error}") from error
-    if os.fstat(number).st_size != _PREAMBLE.size + length + header.size:
+    if size != _PREAMBLE.size + length + header.size:
         raise DamagedState(f"{path}: it is cut")
     return header
 

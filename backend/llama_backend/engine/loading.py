@@ -129,7 +129,7 @@ def _open_store(config: EngineConfig, model: Model, plan: KVPlan, prompts: Promp
     folder, ram = None, config.kv_ram if model.has_whole_states else 0
     if config.kv_folder and config.kv_disk and model.has_whole_states:
         stamp = stamp_of(Path(config.path), LIBRARY, plan)
-        folder = StateFolder(Path(config.kv_folder), stamp, config.kv_disk)
+        folder = StateFolder(Path(config.kv_folder), stamp, config.kv_disk, model.vocab.size)
     store = KVStore(folder, ram, prompts.answers_in, whole=not model.can_cut)
     for file in store.open():
         prompts.recall(file.answers, file.scope)
