@@ -16,13 +16,25 @@ ConvertError                 1  `exit_code`, as the command line uses it
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+_LONGEST: Final = 1000
+"""Characters of a message; what a stranger wrote may stand in it."""
 
 
 class ConvertError(Exception):
-    """Base of all errors of this package; `str(error)` is one line for a person."""
+    """Base of all errors of this package; `str(error)` is one line for a person, in characters that print."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, text: str) -> None:
+        super().__init__(_line(text))
+
+
+def _line(text: str) -> str:
+    words = " ".join(text[:_LONGEST].split())
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in words)
+    return line if len(text) <= _LONGEST else f"{line}…"
 
 
 class UsageError(ConvertError):

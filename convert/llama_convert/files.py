@@ -12,27 +12,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from llama_convert.errors import ConvertError, CorruptSource, DiskFull
+from llama_convert.foreign import MOST_CONFIG, open_regular, parse_object, read_regular
 from llama_convert.progress import Progress
 
 _BLOCK: Final = 4 << 20
 PART: Final = ".part"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is no such file.
+def read_json(path: Path, most: int = MOST_CONFIG) -> dict[str, Any]:
+    """The object in a JSON file of `most` bytes, one of the limits in `foreign`; empty where there is no such file.
 
     Raises:
         CorruptSource: the file holds something else.
     """
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise CorruptSource(f"{path}: no valid JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise CorruptSource(f"{path}: no JSON object")
-    return found
+    return parse_object(read_regular(path, most), path, most) if path.exists() else {}
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -114,6 +107,6 @@ def sha256_of(paths: Sequence[Path], progress: Progress, md5: Mapping[str, str] 
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK):
             yield block
