@@ -15,13 +15,14 @@ from llama_convert.checkpoint.tensor import DType, SourceTensor, row_shape
 from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
 from llama_convert.files import read_json
 from llama_convert.gguf.values import Metadata
-from llama_convert.model.config import LlamaConfig, from_hf, from_meta
+from llama_convert.model.config import MOST_TOKENS, LlamaConfig, from_hf, from_meta
 from llama_convert.model.names import TensorSpec, bias_of, expected_tensors
 from llama_convert.vocab.chat_template import chosen_template
 from llama_convert.vocab.load import load_hf_vocabulary, load_meta_vocabulary
 from llama_convert.vocab.vocabulary import Vocabulary
 
-_COMPARED_ROWS = 1024
+_COMPARED = 4 << 20
+"""Bytes of two matrices that are compared at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def _open_hf(folder: Path, options: SourceOptions) -> Checkpoint:
     tensors, files = read_hf_tensors(folder)
     embedding = tensors.get("model.embed_tokens.weight")
     if embedding is not None:
-        config = replace(config, vocab_size=embedding.shape[0])
+        config = replace(config, vocab_size=_rows(embedding))
     found, warnings = _collect(config, tensors, folder, meta=False)
     config, more = _adjusted(config, options)
     vocabulary, inputs = load_hf_vocabulary(folder, raw)
@@ -117,9 +118,17 @@ def _open_meta(folder: Path, options: SourceOptions) -> Checkpoint:
     return _checkpoint(folder, name, config, found, vocabulary, template, [params, *inputs, *files], [*warnings, *more])
 
 
+def _rows(tensor: SourceTensor) -> int:
+    if len(tensor.shape) != 2 or not 1 <= tensor.shape[0] <= MOST_TOKENS:
+        raise CorruptSource(
+            f"{tensor.origin}: {tensor.name} has shape {list(tensor.shape)}, which is no matrix of a Llama"
+        )
+    return tensor.shape[0]
+
+
 def _meta_config(raw: dict[str, Any], params: Path, tensors: dict[str, SourceTensor]) -> LlamaConfig:
     try:
-        rows, width = tensors["tok_embeddings.weight"].shape[0], tensors["layers.0.feed_forward.w1.weight"].shape[0]
+        rows, width = _rows(tensors["tok_embeddings.weight"]), _rows(tensors["layers.0.feed_forward.w1.weight"])
     except KeyError as error:
         raise CorruptSource(f"{params.parent}: the weights lack {error.args[0]}") from error
     return from_meta(raw, params, vocab_size=rows, feed_forward_length=width)
@@ -206,8 +215,9 @@ def _equal(first: SourceTensor, second: SourceTensor) -> bool:
     if first.shape != second.shape or first.dtype is not second.dtype:
         return False
     rows, columns = row_shape(first.shape)
-    for start in range(0, rows, _COMPARED_ROWS):
-        count = min(_COMPARED_ROWS, rows - start)
+    step = max(1, _COMPARED // max(1, columns * first.dtype.itemsize))
+    for start in range(0, rows, step):
+        count = min(step, rows - start)
         pair = np.empty((2, count, columns), first.dtype.bits)
         first.read_rows(start, pair[0])
         second.read_rows(start, pair[1])

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from llama_convert.checkpoint.torch_file import read_torch_file
-from llama_convert.errors import ConvertError, CorruptSource
+from llama_convert.errors import ConvertError, CorruptSource, SourceError
 from llama_convert.foreign import MOST_MEMORY
 from llama_convert.source import open_checkpoint
+from llama_convert.vocab.load import load_hf_vocabulary
+from llama_convert.write_model import plan_layout
 from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder, write_torch_zip
 from tests.hostile.bounded import Reader, reader
 
 MODEL = TinyLlama(layers=1)
+Spoil = Callable[[Path], object]
 SECONDS = 30.0
 """Far more than any of these takes, on a busy machine too; what they did before took hours."""
 
@@ -170,3 +174,132 @@ def test_weights_that_are_no_regular_file_are_refused(folder: Path, kind: str, m
     KINDS[kind](folder / "model-00003.safetensors")
     with pytest.raises(CorruptSource, match=rf"model-00003\.safetensors: is a {kind}, not a regular file"):
         open_checkpoint(folder)
+
+
+def write_safe_header(**entry: object) -> Spoil:
+    """A safetensors file with one tensor, whose entry in the header is changed."""
+    whole = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16], **entry}
+    return write_raw_header(json.dumps({"model.embed_tokens.weight": whole}).encode())
+
+
+def write_raw_header(raw: bytes) -> Spoil:
+    def write(folder: Path) -> None:
+        (folder / "model.safetensors.index.json").unlink()
+        (folder / SHARD).write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(16))
+
+    return write
+
+
+def write(name: str, text: str | bytes) -> Spoil:
+    raw = text if isinstance(text, bytes) else text.encode()
+    return lambda folder: (folder / name).write_bytes(raw)
+
+
+def config(**changes: object) -> Spoil:
+    return write("config.json", json.dumps(MODEL.config(**changes)))
+
+
+def tokenizer(**changes: object) -> Spoil:
+    """A `tokenizer.json` of byte-level BPE in place of the SentencePiece model."""
+    whole = {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "pre_tokenizer": GPT2, **changes}
+
+    def change(folder: Path) -> None:
+        (folder / "tokenizer.model").unlink()
+        (folder / "tokenizer.json").write_text(json.dumps(whole))
+
+    return change
+
+
+def bpe(**changes: object) -> Spoil:
+    return tokenizer(model={"type": "BPE", "vocab": {"a": 0}, "merges": [], **changes})
+
+
+SENTENCES = {"type": "BPE", "vocab": {"a": 0}, "merges": [], "byte_fallback": True}
+GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+SHARD = "model-00002-of-00002.safetensors"
+INDEX = "model.safetensors.index.json"
+SENSELESS: list[tuple[Spoil, str]] = [
+    (write_safe_header(shape=[float("inf")]), rf"{SHARD}: no valid JSON"),
+    (write_safe_header(data_offsets=[0, float("inf")]), rf"{SHARD}: no valid JSON"),
+    (write_safe_header(shape=[4.0]), rf"{SHARD}: model.embed_tokens.weight has the impossible shape"),
+    (write_safe_header(shape=[True] * 4), rf"{SHARD}: .* impossible shape"),
+    (write_safe_header(shape=[-4]), rf"{SHARD}: .* impossible shape"),
+    (write_safe_header(shape=[2**62] * 4), rf"{SHARD}: .* impossible shape"),
+    (write_safe_header(shape=[1] * 100 + [4]), rf"{SHARD}: .* impossible shape"),
+    (write_safe_header(shape=int("9" * 4000)), rf"{SHARD}: the header's entry for model.embed_tokens.weight"),
+    (write_raw_header(b'{"a": {"shape": [%s]}}' % (b"9" * 5000)), rf"{SHARD}: no valid JSON"),
+    (write_raw_header(b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"), rf"{SHARD}: .*nested too deeply"),
+    (write_raw_header(b"[" + b"[]," * 3_000_000 + b"[]]"), rf"{SHARD}: holds \d+ values"),
+    (write_safe_header(shape=[], data_offsets=[0, 4]), rf"{SHARD}: the data do not fill the file"),
+    (write(INDEX, '{"weight_map": []}'), rf"{INDEX}: weight_map is \[\]"),
+    (write(INDEX, '{"weight_map": "x"}'), rf"{INDEX}: weight_map is 'x'"),
+    (write(INDEX, '{"weight_map": {"a": 5}}'), rf"{INDEX}: weight_map is \{{'a': 5\}}"),
+    (write(INDEX, '{"weight_map": {"a": "\\u0000"}}'), "weight files are missing"),
+    (write("config.json", "[" * 100_000), r"config\.json: .*nested too deeply"),
+    (write("config.json", '{"a": ' * 100_000), r"config\.json: .*nested too deeply"),
+    (write("config.json", b" " * (9 << 20)), r"config\.json: has 9437184 bytes"),
+    (write("config.json", b'{"a": "\xff"}'), r"config\.json: no valid JSON"),
+    (config(architectures=5), r"config\.json: architectures is 5"),
+    (config(architectures="x" * 5000), r"config\.json: architectures is 'xxx"),
+    (config(architectures=[["x"] * 9999]), r"config\.json: the architecture is \["),
+    (config(hidden_size=float("inf")), r"config\.json: no valid JSON"),
+    (config(hidden_size=10**30), r"config\.json: hidden_size is 10{30}, and should be a whole number from 1 to 65536"),
+    (config(hidden_size="256"), r"config\.json: hidden_size is '256'"),
+    (config(hidden_size=True), r"config\.json: hidden_size is True"),
+    (config(num_hidden_layers=10**9), r"config\.json: num_hidden_layers is 1000000000"),
+    (config(num_attention_heads=-8), r"config\.json: num_attention_heads is -8"),
+    (config(max_position_embeddings=2**40), r"config\.json: max_position_embeddings is"),
+    (config(rms_norm_eps=1e300), r"config\.json: rms_norm_eps is 1e\+300"),
+    (config(rope_theta=-1), r"config\.json: rope_theta is -1"),
+    (config(rope_theta=[]), r"config\.json: rope_theta is \[\]"),
+    (config(rope_scaling={"type": "linear", "factor": "x"}), r"config\.json: rope_scaling\.factor is 'x'"),
+    (config(rope_scaling={"type": "linear", "factor": 0}), r"config\.json: rope_scaling\.factor is 0"),
+    (config(rope_scaling={"type": ["x"] * 99}), r"config\.json: rope scaling of type"),
+    (config(rope_scaling={"type": "llama3", "high_freq_factor": 1}), r"config\.json: rope_scaling\.low_freq_factor"),
+    (config(rope_scaling={"type": "llama3", "factor": 0}), r"config\.json: rope_scaling\.factor is 0"),
+    (write("generation_config.json", '{"top_k": 1e30}'), r"generation_config\.json: top_k makes no sense: 1e\+30"),
+    (write("generation_config.json", '{"temperature": %s}' % ("9" * 4000)), "temperature makes no sense: 999"),
+    (write("chat_template.jinja", b"\xff"), r"chat_template\.jinja: is no UTF-8"),
+    (write("chat_template.json", "[]"), r"chat_template\.json: no JSON object"),
+    (write("tokenizer_config.json", '{"chat_template": [5]}'), "a chat template needs a name and a text"),
+    (write("added_tokens.json", '{"a": 2147483648}'), "token 'a' has the impossible id 2147483648"),
+    (write("added_tokens.json", '{"a": 1e300}'), "the added tokens are broken"),
+    (write("tokenizer_config.json", '{"added_tokens_decoder": {"%s": {}}}' % ("9" * 5000)), "added tokens are broken"),
+    (write("tokenizer.json", '{"added_tokens": [{"id": 0}]}'), "added tokens are broken"),
+    (write("tokenizer.json", '{"post_processor": {"type": "TemplateProcessing", "single": 5}}'), "added tokens"),
+    (write("tokenizer.model", bytes(17 << 20)), r"tokenizer\.model: has 17825792 bytes"),
+    (write("tokenizer.model", b"\x12\x04\xc2\x02\x01x"), r"tokenizer\.model: .*a special token"),
+    (write("tokenizer.model", b"\x0a\x08\x0a\x01a\x15\0\0\xc0\x7f"), r"tokenizer\.model: .* score is no number"),
+    (write("tokenizer.model", b"\x0a\0" * 1_100_000), r"tokenizer\.model: .*more than 1048576 pieces"),
+    (tokenizer(model=[]), r"tokenizer\.json: model is \[\]"),
+    (bpe(type=["x"] * 99), r"tokenizer\.json: the tokenizer is of type"),
+    (bpe(vocab=[]), r"tokenizer\.json: model\.vocab is \[\]"),
+    (bpe(vocab={"a": "b"}), r"tokenizer\.json: a part is missing or broken"),
+    (bpe(vocab={"a": 2**31}), r"tokenizer\.json: .* impossible id 2147483648"),
+    (bpe(merges=["a b c"]), r"tokenizer\.json: a part is missing or broken"),
+    (bpe(merges=[{}]), r"tokenizer\.json: a part is missing or broken"),
+    (bpe(merges=None), r"tokenizer\.json: a part is missing or broken"),
+    (bpe(byte_fallback=True, unk_token=["x"]), r"tokenizer\.json: a part is missing or broken"),
+    (tokenizer(pre_tokenizer={"type": "Split", "pattern": {"Regex": "(a+)+$"}}), r"tokenizer\.json: the pre-tokenizer"),
+    (tokenizer(pre_tokenizer=[]), r"tokenizer\.json: the pre-tokenizer"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), SENSELESS)
+def test_senseless_sources_are_refused_with_the_file_and_the_field(folder: Path, spoil: Spoil, message: str) -> None:
+    spoil(folder)
+    with pytest.raises(SourceError, match=message) as found:
+        plan_layout(open_checkpoint(folder))
+    assert len(str(found.value)) <= 1001
+
+
+@pytest.mark.parametrize(("part", "inner"), [("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers")])
+def test_however_deep_the_parts_of_a_tokenizer_are_nested(folder: Path, part: str, inner: str) -> None:
+    """The reader of JSON follows as deep as Python does, and what goes through the parts afterwards less deep."""
+    (folder / "tokenizer.model").unlink()
+    model = json.dumps(SENTENCES | {"byte_fallback": part == "normalizer"})
+    for depth in (*range(300, 500), 5000):
+        nested = f'{{"type": "Sequence", "{inner}": [' * depth + "]}" * depth
+        (folder / "tokenizer.json").write_text(f'{{"model": {model}, "{part}": {nested}}}')
+        with suppress(ConvertError):
+            load_hf_vocabulary(folder, {})
