@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from llama_convert.errors import ConvertError, CorruptSource, DiskFull
+from llama_convert.errors import ConvertError, CorruptSource, DiskFull, OutputExists
 from llama_convert.foreign import MOST_CONFIG, open_regular, parse_object, read_regular
 from llama_convert.progress import Progress
 
@@ -31,7 +31,7 @@ def read_json(path: Path, most: int = MOST_CONFIG) -> dict[str, Any]:
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON file that is there whole or not at all."""
     with replacing(path) as part:
-        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8", "replace")
 
 
 @contextmanager
@@ -64,6 +64,18 @@ def explained(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"{path}: the disk is full") from error
         raise ConvertError(f"{error.filename or path}: {error.strerror or error}") from error
+
+
+def check_free(path: Path, *, force: bool) -> None:
+    """Refuse to replace what is at `path`, a link that leads nowhere too; with `force` refuse only a folder.
+
+    Raises:
+        OutputExists: it is in the way.
+    """
+    if os.path.lexists(path) and not force:
+        raise OutputExists(f"{path}: exists already; use --force to replace it")
+    if path.is_dir() and not path.is_symlink():
+        raise OutputExists(f"{path}: is a folder, and is not replaced")
 
 
 def sync(path: Path) -> None:

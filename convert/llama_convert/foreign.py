@@ -26,6 +26,8 @@ MOST_TOKENIZER: Final = 64 << 20
 MOST_CONFIG: Final = 8 << 20
 """Bytes of any other JSON file, and of a chat template or a licence."""
 _MOST_VALUES: Final = {MOST_TOKENIZER: 4 << 20, MOST_CONFIG: 1 << 20}
+_LONGEST_NAME: Final = 200
+"""Bytes; a file system takes 255 with the ending."""
 _MARKS: Final = b",:[{"
 
 _KINDS: Final = {
@@ -43,6 +45,14 @@ _excerpts.maxstring = _excerpts.maxlong = _excerpts.maxother = 80
 def excerpt(value: object) -> str:
     """A value of a stranger as Python writes it, without its middle where it is long."""
     return _excerpts.repr(value)
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a file may have this name, which somebody else chose: it stays in its folder, is not hidden, is no option
+    to any command, prints as it is, and leaves room for an ending.
+    """
+    whole = 0 < len(name.encode("utf-8", "replace")) <= _LONGEST_NAME and name.isprintable()
+    return whole and name[0] not in "-. " and name[-1] not in ". " and not set(name) & set("/\\")
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -95,22 +105,23 @@ def read_text(path: Path) -> str:
         raise CorruptSource(f"{path}: is no UTF-8 text ({error})") from error
 
 
-def parse_object(raw: bytes, path: Path, most: int = MOST_TOKENIZER) -> dict[str, Any]:
-    """The JSON object that the bytes of `path` describe. Python's objects take many times the bytes that describe them,
-    so the marks between values are counted first.
+def parse_object(raw: bytes, origin: object, most: int = MOST_TOKENIZER) -> dict[str, Any]:
+    """The JSON object that the bytes of `origin`, a file or a server, describe.
+
+    Python's objects take many times the bytes that describe them, so the marks between values are counted first.
 
     Raises:
         CorruptSource: it is no JSON object, or one of too many values.
     """
     values = sum(raw.count(mark) for mark in _MARKS)
     if values > _MOST_VALUES[most]:
-        raise CorruptSource(f"{path}: holds {values} values, and no more than {_MOST_VALUES[most]} are read")
+        raise CorruptSource(f"{origin}: holds {values} values, and no more than {_MOST_VALUES[most]} are read")
     try:
         found = msgspec.json.decode(raw)
     except RecursionError:
-        raise CorruptSource(f"{path}: no valid JSON (nested too deeply)") from None
+        raise CorruptSource(f"{origin}: no valid JSON (nested too deeply)") from None
     except ValueError as error:
-        raise CorruptSource(f"{path}: no valid JSON ({error})") from error
+        raise CorruptSource(f"{origin}: no valid JSON ({error})") from error
     if not isinstance(found, dict):
-        raise CorruptSource(f"{path}: no JSON object")
+        raise CorruptSource(f"{origin}: no JSON object")
     return found

@@ -12,8 +12,9 @@ import numpy as np
 from llama_convert.checkpoint.hf_folder import read_hf_tensors
 from llama_convert.checkpoint.meta_folder import read_meta_tensors, shard_files
 from llama_convert.checkpoint.tensor import DType, SourceTensor, row_shape
-from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
+from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel, UsageError
 from llama_convert.files import read_json
+from llama_convert.foreign import excerpt, is_plain_name
 from llama_convert.gguf.values import Metadata
 from llama_convert.model.config import MOST_TOKENS, LlamaConfig, from_hf, from_meta
 from llama_convert.model.names import TensorSpec, bias_of, expected_tensors
@@ -83,6 +84,19 @@ def open_checkpoint(folder: Path, options: SourceOptions | None = None) -> Check
         raise SourceNotFound(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
 
 
+def model_name(folder: Path, options: SourceOptions) -> str:
+    """The name that a person gives, or else the folder's; the model's files begin with it.
+
+    Raises:
+        UsageError: files cannot have it.
+    """
+    name = options.name or folder.resolve().name
+    if not is_plain_name(name):
+        why = "it has 1 to 200 bytes that print, without slashes, and starts with neither a dot nor a dash"
+        raise UsageError(f"{excerpt(name)} cannot be the name of a model: {why} (--name)")
+    return name
+
+
 def _open_hf(folder: Path, options: SourceOptions) -> Checkpoint:
     raw = read_json(folder / "config.json")
     if not raw and (folder / "adapter_config.json").is_file():
@@ -97,7 +111,7 @@ def _open_hf(folder: Path, options: SourceOptions) -> Checkpoint:
     found, warnings = _collect(config, tensors, folder, meta=False)
     config, more = _adjusted(config, options)
     vocabulary, inputs = load_hf_vocabulary(folder, raw)
-    name = options.name or folder.resolve().name
+    name = model_name(folder, options)
     template = chosen_template(options.chat_template, folder, read_json(folder / "tokenizer_config.json"), name)
     inputs = [folder / "config.json", *inputs, *files]
     return _checkpoint(folder, name, config, found, vocabulary, template, inputs, [*warnings, *more])
@@ -113,7 +127,7 @@ def _open_meta(folder: Path, options: SourceOptions) -> Checkpoint:
     found, warnings = _collect(config, tensors, folder, meta=True)
     config, more = _adjusted(config, options)
     vocabulary, inputs = load_meta_vocabulary(folder)
-    name = options.name or folder.resolve().name
+    name = model_name(folder, options)
     template = chosen_template(options.chat_template, folder, {}, name)
     return _checkpoint(folder, name, config, found, vocabulary, template, [params, *inputs, *files], [*warnings, *more])
 

@@ -25,6 +25,7 @@ _MOST_ITEMS: Final = 4 << 20
 """Items of all arrays together."""
 _MOST_TENSORS: Final = 1 << 16
 _MOST_AXES: Final = 4
+_LONGEST_TEXT: Final = 1000
 _MOST_ALIGNMENT: Final = 1 << 16
 
 
@@ -47,6 +48,11 @@ class GGUFFile:
     def get(self, key: str, default: Any = None) -> Any:
         """The plain value of a metadata key."""
         return self.metadata[key].value if key in self.metadata else default
+
+    def text(self, key: str) -> str | None:
+        """The value of a metadata key where it is a name or a line, and nothing that a stranger put there instead."""
+        found = self.get(key)
+        return found if isinstance(found, str) and len(found) <= _LONGEST_TEXT and found.isprintable() else None
 
     def data(self, name: str) -> npt.NDArray[np.uint8]:
         """The bytes of a tensor, as a read-only memory map."""
