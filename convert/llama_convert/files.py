@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,17 @@ def check_free(path: Path, *, force: bool) -> None:
         raise OutputExists(f"{path}: exists already; use --force to replace it")
     if path.is_dir() and not path.is_symlink():
         raise OutputExists(f"{path}: is a folder, and is not replaced")
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for as long as the block lasts.
+
+    Raises:
+        ConvertError: it cannot be made or written to.
+    """
+    with explained(Path("the folder for temporary files")), tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def sync(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from typing import Any, Final
 from llama_convert.check import check_model
 from llama_convert.convert import ConvertOptions, Outcome, Product, convert
 from llama_convert.errors import CorruptSource, DiskFull, DownloadFailed, UnsupportedModel
-from llama_convert.files import check_free, explained, free_bytes, read_json, write_json
+from llama_convert.files import check_free, explained, free_bytes, read_json, temporary_folder, write_json
 from llama_convert.foreign import MOST_TOKENIZER, excerpt, is_plain_name, read_regular
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.hub.catalogue import Target
@@ -92,9 +91,9 @@ class _Pull:
         if choice:
             return plan_download(self._listing, choice, free)
         small, weights = source_files(self._listing)
-        with tempfile.TemporaryDirectory() as folder:
-            self._fetch_small(small, Path(folder))
-            return plan_remote(Path(folder), self._conversion(), weights, free)
+        with temporary_folder() as folder:
+            self._fetch_small(small, folder)
+            return plan_remote(folder, self._conversion(), weights, free)
 
     def run(self, progress: Progress) -> Outcome:
         if self._target.entry and self._target.entry.note:

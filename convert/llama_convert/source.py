@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,7 +76,7 @@ def open_checkpoint(folder: Path, options: SourceOptions | None = None) -> Check
         SourceError: nothing usable is there; the message names the file and the reason.
     """
     options = options or SourceOptions()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir it answers for any name
         raise SourceNotFound(f"{folder}: no such folder")
     open_layout = _open_meta if shard_files(folder) and not (folder / "config.json").is_file() else _open_hf
     try:

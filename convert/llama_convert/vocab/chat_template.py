@@ -90,7 +90,10 @@ def _named(entry: Any) -> tuple[str, str]:
 
 
 def _read(path: Path) -> str:
+    """A file that a person names; unlike what a checkpoint holds it may be a pipe."""
     try:
-        return read_text(path)
+        return path.read_text("utf-8")
     except OSError as error:
         raise UsageError(f"the chat template {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"the chat template {path} is no text ({error})") from error
