@@ -20,23 +20,14 @@ from llama_convert.foreign import MOST_MEMORY
 from llama_convert.source import open_checkpoint
 from llama_convert.vocab.load import load_hf_vocabulary
 from llama_convert.write_model import plan_layout
-from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder, write_torch_zip
+from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder
 from tests.hostile.bounded import Reader, reader
+from tests.hostile.pickles import BOMBS, read_archive, read_pickle
 
 MODEL = TinyLlama(layers=1)
 Spoil = Callable[[Path], object]
 SECONDS = 30.0
 """Far more than any of these takes, on a busy machine too; what they did before took hours."""
-
-
-def read_pickle(case: bytes, folder: Path) -> object:
-    write_torch_zip(folder / "model.bin", case, {})
-    return read_torch_file(folder / "model.bin")
-
-
-def read_zip(case: bytes, folder: Path) -> object:
-    (folder / "model.bin").write_bytes(case)
-    return read_torch_file(folder / "model.bin")
 
 
 @pytest.fixture(scope="module")
@@ -45,31 +36,8 @@ def pickles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         yield process
 
 
-NESTED_KEY = b"\x80\x02})" + b"2\x86" * 40 + b"Nu."
-"""A dictionary whose key is a pair of a pair of …: hashing it takes 2**40 steps."""
-SHARED_KEY = b"\x80\x02})" + b"q\x00h\x00\x86" * 40 + b"Ns."
-"""The same without DUP: from the memo, as PyTorch shares values too."""
-BOMBS = {
-    "a key that takes for ever to hash": NESTED_KEY,
-    "a shared key that takes for ever to hash": SHARED_KEY,
-    "a place in the memo beyond all memory": b"\x80\x02}r" + struct.pack("<I", 1 << 28) + b".",
-    "the same in digits": b"\x80\x02}p268435455\n.",
-    "millions of empty dictionaries": b"\x80\x02" + b"}" * 8_000_000 + b".",
-    "millions of tuples in tuples": b"\x80\x02)" + b"\x85" * 1_000_000 + b".",
-    "numbers that collide as keys": b"\x80\x02}("
-    + b"".join(b"\x8a\x0c" + (index * (2**61 - 1)).to_bytes(12, "little") + b"N" for index in range(100_000))
-    + b"u.",
-    "a table of a table of a table": b"\x80\x02" + b"}X\x01\0\0\0a" * 300_000 + b"N" + b"s" * 300_000 + b".",
-}
-
-
-@pytest.mark.parametrize("name", BOMBS)
-def test_a_pickle_that_is_a_bomb_is_read_in_little_time_and_memory(pickles: Reader, name: str) -> None:
-    pickles.read(BOMBS[name]).check(MOST_MEMORY // 4, SECONDS)
-
-
 def test_a_very_long_name_in_a_pickle_is_not_repeated(pickles: Reader) -> None:
-    outcome = pickles.read(b"\x80\x02cos\n" + b"\x1b[31m" * 1_000_000 + b"\n.")
+    outcome = pickles.read(BOMBS["a very long name"])
     outcome.check(MOST_MEMORY // 4, SECONDS)
     assert "it asks for 'os." in outcome.text
     assert len(outcome.text) < 400
@@ -86,7 +54,7 @@ def deflated(path: Path) -> bytes:
 
 def test_a_compressed_pickle_is_not_unpacked(tmp_path: Path) -> None:
     case = deflated(tmp_path / "bomb.zip")
-    with reader(read_zip, ConvertError, tmp_path) as process:
+    with reader(read_archive, ConvertError, tmp_path) as process:
         outcome = process.read(case)
     outcome.check(MOST_MEMORY // 8, SECONDS)
     assert "model.bin: 'archive/data.pkl' has 1000 bytes, compressed or not, which is no table" in outcome.text
@@ -303,3 +271,34 @@ def test_however_deep_the_parts_of_a_tokenizer_are_nested(folder: Path, part: st
         (folder / "tokenizer.json").write_text(f'{{"model": {model}, "{part}": {nested}}}')
         with suppress(ConvertError):
             load_hf_vocabulary(folder, {})
+
+
+def read_largest(_: bytes, folder: Path) -> object:
+    """A source whose every file is as large as its limit, with the most expensive content for it."""
+    (folder / "config.json").write_text(json.dumps({**MODEL.config(vocab_size=5), "padding": [[]] * 400_000}))
+    vocab = ",".join(f'"{token:x}":{token}' for token in range(1 << 20))
+    merges = ",".join(['["a","b"]'] * 450_000)
+    text = f'{{"x": "{"x" * (34 << 20)} \U0001f642"}}'
+    model = f'{{"type":"BPE","byte_fallback":true,"vocab":{{{vocab}}},"merges":[{merges}]}}'
+    (folder / "tokenizer.json").write_text(f'{{"model":{model},"padding":{text}}}')
+    added = ",".join(f'"{token}":{{"content":"t{token}"}}' for token in range(100_000))
+    (folder / "tokenizer_config.json").write_text(f'{{"added_tokens_decoder":{{{added}}}}}')
+    (folder / "added_tokens.json").write_text(json.dumps({f"t{token}": token for token in range(300_000)}))
+    (folder / "chat_template.jinja").write_text("x" * 8_000_000)
+    head = {f"{name:05}.{'x' * 400}": {"dtype": "F16", "shape": [0], "data_offsets": [0, 0]} for name in range(60_000)}
+    raw = json.dumps(head | {"model.embed_tokens.weight": EMBEDDING}).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(raw)) + raw)
+        file.truncate(8 + len(raw) + EMBEDDED)
+    return len(load_hf_vocabulary(folder, {})[0].metadata()), open_checkpoint(folder)
+
+
+EMBEDDED = 2 * (1 << 20) * MODEL.width
+EMBEDDING = {"dtype": "F16", "shape": [1 << 20, MODEL.width], "data_offsets": [0, EMBEDDED]}
+
+
+def test_the_largest_source_stays_within_the_documented_memory(tmp_path: Path) -> None:
+    with reader(read_largest, ConvertError, tmp_path) as process:
+        outcome = process.read(b"")
+    outcome.check(MOST_MEMORY, 4 * SECONDS)
+    assert "weights lack" in outcome.text

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import multiprocessing
 import resource
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from tests.hostile.trial import Check
 
 Read = Callable[[bytes, Path], Any]
 """Writes a case into a folder and reads it; a function of a module, since another process calls it."""
@@ -18,6 +22,8 @@ Read = Callable[[bytes, Path], Any]
 MEMORY = 2 << 30
 """Bytes that the process may have. More than any reader may take, and less than what hurts the machine."""
 _LONGEST_TEXT = 1001
+_MUCH = 8 << 20
+"""Bytes that are given back to the system after a case, so that the next one is not measured against them."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,27 @@ def reader(read: Read, allowed: type[Exception], folder: Path) -> Iterator[Reade
         process.close()
 
 
+def opened(
+    read: Read, allowed: type[Exception], memory: int, seconds: float
+) -> Callable[[Path], AbstractContextManager[Check]]:
+    """What a trial opens: a reader, whose outcomes are held to these limits."""
+
+    @contextmanager
+    def opened_in(folder: Path) -> Iterator[Check]:
+        with reader(read, allowed, folder) as process:
+            yield lambda case: process.read(case).check(memory, seconds)
+
+    return opened_in
+
+
 def _serve(pipe: Connection, read: Read, allowed: type[Exception], folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     while True:
-        pipe.send(_tried(read, allowed, pipe.recv_bytes(), folder))
+        outcome = _tried(read, allowed, pipe.recv_bytes(), folder)
+        pipe.send(outcome)
+        if outcome.peak > _MUCH:
+            gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _tried(read: Read, allowed: type[Exception], case: bytes, folder: Path) -> Outcome:

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from tests.hostile.gguf_heads import GGUF_IN_BACKEND, GGUF_IN_CONVERTER, IMPORTANCE
+from tests.hostile.pickles import ARCHIVES, PICKLES
+from tests.hostile.safetensors import SAFETENSORS
+from tests.hostile.tokenizers import TOKENIZERS
 from tests.hostile.trial import Trial
 
-TRIALS: list[Trial] = []
+TRIALS: list[Trial] = [
+    ARCHIVES,
+    GGUF_IN_BACKEND,
+    GGUF_IN_CONVERTER,
+    IMPORTANCE,
+    PICKLES,
+    SAFETENSORS,
+    TOKENIZERS,
+]
