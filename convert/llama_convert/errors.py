@@ -32,9 +32,10 @@ class ConvertError(Exception):
 
 
 def _line(text: str) -> str:
-    words = " ".join(text[:_LONGEST].split())
-    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in words)
-    return line if len(text) <= _LONGEST else f"{line}…"
+    """The text without line breaks and what else does not print; of a very long one the beginning and the end."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(text.split()))
 
 
 class UsageError(ConvertError):

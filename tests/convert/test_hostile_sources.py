@@ -11,16 +11,19 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from llama_convert.checkpoint.meta_folder import read_meta_tensors
 from llama_convert.checkpoint.torch_file import read_torch_file
 from llama_convert.errors import ConvertError, CorruptSource, SourceError
 from llama_convert.foreign import MOST_MEMORY
 from llama_convert.source import open_checkpoint
 from llama_convert.vocab.load import load_hf_vocabulary
 from llama_convert.write_model import plan_layout
-from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder
+from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder, write_torch_file
 from tests.hostile.bounded import Reader, reader
 from tests.hostile.pickles import BOMBS, read_archive, read_pickle
 
@@ -302,3 +305,37 @@ def test_the_largest_source_stays_within_the_documented_memory(tmp_path: Path) -
         outcome = process.read(b"")
     outcome.check(MOST_MEMORY, 4 * SECONDS)
     assert "weights lack" in outcome.text
+
+
+SHARES: list[dict[str, np.ndarray[Any, Any]]] = [
+    {"tok_embeddings.weight": np.ones((2, 4), np.float16)},
+    {"tok_embeddings.weight": np.ones(4, np.float16)},
+    {"tok_embeddings.weight": np.ones((2, 4, 1), np.float16)},
+    {"tok_embeddings.weight": np.ones((2, 4), np.float32)},
+    {"tok_embeddings.weight": np.ones((3, 4), np.float16)},
+]
+
+
+@pytest.mark.parametrize("second", range(1, len(SHARES)))
+@pytest.mark.parametrize("turned", [False, True])
+def test_shares_that_cannot_stand_side_by_side_are_refused(tmp_path: Path, second: int, turned: bool) -> None:
+    for index, share in enumerate([SHARES[second], SHARES[0]] if turned else [SHARES[0], SHARES[second]]):
+        write_torch_file(tmp_path / f"consolidated.{index:02d}.pth", share)
+    if turned and second == 1:
+        return  # a vector is taken to be repeated in each file, and its shape is compared with the model's later
+    with pytest.raises(CorruptSource, match=r"the share of tok_embeddings\.weight does not fit"):
+        read_meta_tensors(tmp_path)
+
+
+def test_a_storage_beyond_the_end_of_its_file_is_refused(tmp_path: Path) -> None:
+    """The zip's list of files places it behind a header in the comment, which is the last thing in the file."""
+    path = tmp_path / "model.bin"
+    write_torch_file(path, {"a": np.ones((4, 4), np.float16)}, transposed=frozenset("a"))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = b"PK\x03\x04" + bytes(26)
+    raw = bytearray(path.read_bytes())
+    entry = raw.rindex(b"PK\x01\x02", 0, raw.rindex(b"archive/data/0"))
+    struct.pack_into("<I", raw, entry + 42, len(raw) - 30)
+    path.write_bytes(raw)
+    with pytest.raises(CorruptSource, match="the storage '0' reaches past the end of the file"):
+        read_torch_file(path)
