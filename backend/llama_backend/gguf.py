@@ -59,7 +59,7 @@ def tensor_bytes(path: Path) -> dict[str, int]:
     sizes: dict[str, int] = {}
     count = read_metadata(path).get("split.count", 1)
     if not isinstance(count, int) or count > _MAX_PARTS:
-        raise ModelUnreadable(f"{path}: says that it is one of {str(count)[:20]} files")
+        raise ModelUnreadable(f"{path}: says that it is one of {repr(count)[:20]} files")
     for part in _parts(path, count):
         sizes |= _read(part, lambda header: header.tensors())
     return sizes

@@ -121,5 +121,5 @@ IMPORTANCE = Trial(
     st.one_of(mutated(st.just(_LEGACY)), st.binary(max_size=60)),
     opened(read_imatrix_file, ConvertError, MEMORY, SECONDS),
     examples=300,
-    known=(struct.pack("<2i", 2**31 - 1, -4) + bytes(40),),
+    known=(struct.pack("<4i", 2**31 - 1, -4, 0, -12) + bytes(40),),
 )
