@@ -33,9 +33,12 @@ class ConvertError(Exception):
 
 def _line(text: str) -> str:
     """The text without line breaks and what else does not print; of a very long one the beginning and the end."""
-    if len(text) > _LONGEST:
-        text = f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(text.split()))
+    words = " ".join(_shortened(text).split())
+    return _shortened("".join(char if char.isprintable() else ascii(char)[1:-1] for char in words))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
 
 
 class UsageError(ConvertError):
