@@ -1,15 +1,19 @@
 """Reads the header of a GGUF file: the metadata without arrays, and the sizes of tensors.
 
+The file may come from anyone, so what is read of it is bounded: a few MB of memory and a few seconds at most.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little-endian).
 """
 
 from __future__ import annotations
 
 import mmap
+import os
+import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from llama_backend.errors import ModelUnreadable
 
@@ -18,8 +22,15 @@ Scalar = int | float | bool | str
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
-_MAX_KEYS = 100_000
-_MAX_TENSORS = 1_000_000
+_MAX_HEADER = 64 << 20
+"""Bytes; the header of a model with 262,144 tokens and their merges has a quarter of that."""
+_MAX_TEXT = 4 << 20
+"""Bytes of all texts together, but for those in arrays; a chat template has 64 KiB at most."""
+_MAX_KEYS = 10_000
+_MAX_STRINGS = 1 << 21
+"""Texts and arrays inside arrays, each of which is a step of the reader."""
+_MAX_TENSORS = 1 << 16
+_MAX_PARTS = 1000
 _ALIGNMENT = "general.alignment"
 
 Read = TypeVar("Read")
@@ -27,11 +38,8 @@ Read = TypeVar("Read")
 
 def check_magic(path: Path) -> None:
     """Raises ModelUnreadable where `path` cannot be read or is no GGUF file."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise ModelUnreadable(f"{path}: cannot be read: {error.strerror or error}") from error
+    with _opened(path) as file:
+        start = file.read(8)
     if len(start) < 8:
         raise ModelUnreadable(f"{path}: is too short for a GGUF file ({len(start)} bytes)")
     if start[:4] != MAGIC:
@@ -49,7 +57,10 @@ def tensor_bytes(path: Path) -> dict[str, int]:
     `path` may be the first of several files (`-00001-of-00003.gguf`), as llama.cpp takes it.
     """
     sizes: dict[str, int] = {}
-    for part in _parts(path, int(read_metadata(path).get("split.count", 1))):
+    count = read_metadata(path).get("split.count", 1)
+    if not isinstance(count, int) or count > _MAX_PARTS:
+        raise ModelUnreadable(f"{path}: says that it is one of {repr(count)[:20]} files")
+    for part in _parts(path, count):
         sizes |= _read(part, lambda header: header.tensors())
     return sizes
 
@@ -62,27 +73,52 @@ def _parts(path: Path, count: int) -> list[Path]:
     return [path.with_name(f"{start}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file, which is a regular one: a pipe would be waited for. Whatever the system refuses is told."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise ModelUnreadable(f"{path}: cannot be read: it is no regular file")
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            yield file
+    except OSError as error:
+        raise ModelUnreadable(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+class _TooMuch(ValueError):
+    """The header holds more than a model's ever does."""
+
+
 def _read(path: Path, what: Callable[[_Header], Read]) -> Read:
     check_magic(path)
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return what(_Header(data))
-    except (struct.error, UnicodeDecodeError, KeyError, OverflowError, OSError, ValueError, RecursionError) as error:
+        with _opened(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            with mmap.mmap(file.fileno(), min(size, _MAX_HEADER), access=mmap.ACCESS_READ) as data:
+                return what(_Header(data, size))
+    except _TooMuch as error:
+        raise ModelUnreadable(f"{path}: the GGUF header is damaged or cut off: it says {error}") from None
+    except (struct.error, KeyError, OverflowError, ValueError, RecursionError) as error:
         raise ModelUnreadable(f"{path}: the GGUF header is damaged or cut off") from error
 
 
 class _Header:
     """Walks over the key-value part and the tensor table of a mapped file."""
 
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, data: mmap.mmap, size: int) -> None:
         self._data = data
+        self._size = size
         self._at = 4
         self._tensors = 0
+        self._text = self._strings = 0
 
     def scalars(self) -> dict[str, Scalar]:
         version, self._tensors, keys = self._unpack("<I"), self._unpack("<Q"), self._unpack("<Q")
-        if version not in (2, 3) or keys > _MAX_KEYS:
-            raise ValueError(f"version {version}, {keys} keys")
+        if version not in (2, 3):
+            raise ValueError(f"version {version}")
+        if keys > _MAX_KEYS:
+            raise _TooMuch(f"{keys} keys")
         pairs = ((self._string(), self._value(self._unpack("<I"))) for _ in range(keys))
         scalars = {key: value for key, value in pairs if value is not None}
         if self._at > len(self._data):
@@ -91,13 +127,16 @@ class _Header:
 
     def tensors(self) -> dict[str, int]:
         """Bytes by name: from each tensor's start to the next one's, or to the file's end."""
-        alignment = int(self.scalars().get(_ALIGNMENT, 32))
-        if self._tensors > _MAX_TENSORS or alignment < 1:
-            raise ValueError(f"{self._tensors} tensors, aligned to {alignment}")
+        alignment = self.scalars().get(_ALIGNMENT, 32)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise ValueError(f"tensors aligned to {alignment}")
+        if self._tensors > _MAX_TENSORS:
+            raise _TooMuch(f"{self._tensors} tensors")
+        self._text = 0
         starts = dict(self._tensor() for _ in range(self._tensors))
         begin = -(-self._at // alignment) * alignment
         ordered = sorted(starts, key=lambda name: starts[name])
-        ends = [*(starts[name] for name in ordered[1:]), len(self._data) - begin]
+        ends = [*(starts[name] for name in ordered[1:]), self._size - begin]
         if ordered and ends[-1] < starts[ordered[-1]]:
             raise ValueError("the last tensor is cut off")
         return {name: end - starts[name] for name, end in zip(ordered, ends, strict=True)}
@@ -119,24 +158,30 @@ class _Header:
 
     def _skip_array(self) -> None:
         kind, count = self._unpack("<I"), self._unpack("<Q")
-        if kind == _STRING:
+        if kind in (_STRING, _ARRAY):
+            self._strings += count
+            if self._strings > _MAX_STRINGS:
+                raise _TooMuch(f"{self._strings} texts")
+            skip = self._skip_string if kind == _STRING else self._skip_array
             for _ in range(count):
-                self._at += 8 + self._peek_length()
-        elif kind == _ARRAY:
-            for _ in range(count):
-                self._skip_array()
+                skip()
         else:
             self._at += count * struct.calcsize(_SCALARS[kind])
 
-    def _peek_length(self) -> int:
+    def _skip_string(self) -> None:
+        self._at += 8 + self._length()
+
+    def _length(self) -> int:
         length: int = struct.unpack_from("<Q", self._data, self._at)[0]
-        if length > len(self._data):
+        if length > self._size:
             raise ValueError("a string longer than the file")
         return length
 
     def _string(self) -> str:
-        length = self._peek_length()
-        start = self._at + 8
+        length, start = self._length(), self._at + 8
+        self._text += length
+        if self._text > _MAX_TEXT:
+            raise _TooMuch(f"{self._text} bytes of text")
         self._at = start + length
         return self._data[start : self._at].decode()
 

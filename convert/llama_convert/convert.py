@@ -13,8 +13,8 @@ from typing import Any, Final
 from llama_convert.check import check_model, compare_tensors
 from llama_convert.checkpoint.meta_folder import read_checklist
 from llama_convert.checkpoint.tensor import DType
-from llama_convert.errors import DiskFull, OutputExists, UsageError, WorkerFailed
-from llama_convert.files import explained, free_bytes, replacing, sha256_of
+from llama_convert.errors import DiskFull, UsageError, WorkerFailed
+from llama_convert.files import check_free, explained, free_bytes, replacing, sha256_of
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.gguf.writer import header
 from llama_convert.machine import core_count
@@ -189,9 +189,7 @@ class _Conversion:
     def _preflight(self, kinds: list[str]) -> None:
         """Refuse what cannot end well, before anything is written."""
         for kind in kinds:
-            target = self._target(kind)
-            if target.exists() and not self._options.force:
-                raise OutputExists(f"{target}: exists already; use --force to replace it")
+            check_free(self._target(kind), force=self._options.force)
         for quantization in self._options.quantizations:
             if quantization.importance and self._options.imatrix is None:
                 raise UsageError(f"{quantization.name} needs an importance matrix (--imatrix FILE)")
@@ -253,7 +251,7 @@ class _Conversion:
             "quantization": kind,
             "tensors": len(file.tensors),
             "context": self._checkpoint.config.context_length,
-            "license": self._provenance.license or file.get("general.license"),
+            "license": self._provenance.license or file.text("general.license"),
             "imatrix": self._options.imatrix.name if self._options.imatrix else None,
             "source": source,
             "check": {"tokens": tokens},

@@ -16,13 +16,29 @@ ConvertError                 1  `exit_code`, as the command line uses it
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+_LONGEST: Final = 1000
+"""Characters of a message; what a stranger wrote may stand in it."""
 
 
 class ConvertError(Exception):
-    """Base of all errors of this package; `str(error)` is one line for a person."""
+    """Base of all errors of this package; `str(error)` is one line for a person, in characters that print."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, text: str) -> None:
+        super().__init__(_line(text))
+
+
+def _line(text: str) -> str:
+    """The text without line breaks and what else does not print; of a very long one the beginning and the end."""
+    words = " ".join(_shortened(text).split())
+    return _shortened("".join(char if char.isprintable() else ascii(char)[1:-1] for char in words))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
 
 
 class UsageError(ConvertError):

@@ -6,39 +6,33 @@ import errno
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from llama_convert.errors import ConvertError, CorruptSource, DiskFull
+from llama_convert.errors import ConvertError, CorruptSource, DiskFull, OutputExists
+from llama_convert.foreign import MOST_CONFIG, open_regular, parse_object, read_regular
 from llama_convert.progress import Progress
 
 _BLOCK: Final = 4 << 20
 PART: Final = ".part"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is no such file.
+def read_json(path: Path, most: int = MOST_CONFIG) -> dict[str, Any]:
+    """The object in a JSON file of `most` bytes, one of the limits in `foreign`; empty where there is no such file.
 
     Raises:
         CorruptSource: the file holds something else.
     """
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise CorruptSource(f"{path}: no valid JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise CorruptSource(f"{path}: no JSON object")
-    return found
+    return parse_object(read_regular(path, most), path, most) if path.exists() else {}
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON file that is there whole or not at all."""
     with replacing(path) as part:
-        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8", "replace")
 
 
 @contextmanager
@@ -71,6 +65,29 @@ def explained(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"{path}: the disk is full") from error
         raise ConvertError(f"{error.filename or path}: {error.strerror or error}") from error
+
+
+def check_free(path: Path, *, force: bool) -> None:
+    """Refuse to replace what is at `path`, a link that leads nowhere too; with `force` refuse only a folder.
+
+    Raises:
+        OutputExists: it is in the way.
+    """
+    if os.path.lexists(path) and not force:
+        raise OutputExists(f"{path}: exists already; use --force to replace it")
+    if path.is_dir() and not path.is_symlink():
+        raise OutputExists(f"{path}: is a folder, and is not replaced")
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for as long as the block lasts.
+
+    Raises:
+        ConvertError: it cannot be made or written to.
+    """
+    with explained(Path("the folder for temporary files")), tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def sync(path: Path) -> None:
@@ -114,6 +131,6 @@ def sha256_of(paths: Sequence[Path], progress: Progress, md5: Mapping[str, str] 
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK):
             yield block

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,12 +12,13 @@ from typing import Any, Final
 
 from llama_convert.check import check_model
 from llama_convert.convert import ConvertOptions, Outcome, Product, convert
-from llama_convert.errors import CorruptSource, DiskFull, DownloadFailed, OutputExists, UnsupportedModel
-from llama_convert.files import explained, free_bytes, read_json, write_json
+from llama_convert.errors import CorruptSource, DiskFull, DownloadFailed, UnsupportedModel
+from llama_convert.files import check_free, explained, free_bytes, read_json, temporary_folder, write_json
+from llama_convert.foreign import MOST_TOKENIZER, excerpt, is_plain_name, read_regular
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.hub.catalogue import Target
 from llama_convert.hub.client import Hub
-from llama_convert.hub.download import Downloader
+from llama_convert.hub.download import Advance, Downloader
 from llama_convert.hub.listing import Listing, RemoteFile
 from llama_convert.hub.select import GGUFChoice, choose_gguf, source_files
 from llama_convert.machine import core_count
@@ -31,6 +31,7 @@ from llama_convert.source import SourceOptions
 
 SOURCES: Final = ".sources"
 _MANIFEST: Final = "manifest.json"
+_MOST_SMALL: Final = 200
 _LICENSES: Final = ("LICENSE", "USE_POLICY", "NOTICE")
 
 
@@ -90,9 +91,9 @@ class _Pull:
         if choice:
             return plan_download(self._listing, choice, free)
         small, weights = source_files(self._listing)
-        with tempfile.TemporaryDirectory() as folder:
-            self._fetch_small(small, Path(folder))
-            return plan_remote(Path(folder), self._conversion(), weights, free)
+        with temporary_folder() as folder:
+            self._fetch_small(small, folder)
+            return plan_remote(folder, self._conversion(), weights, free)
 
     def run(self, progress: Progress) -> Outcome:
         if self._target.entry and self._target.entry.note:
@@ -128,7 +129,10 @@ class _Pull:
             return entry.name if entry else self._target.repository.rpartition("/")[2]
         if entry:
             return entry.name if choice.quantization == DEFAULT else f"{entry.name}-{choice.quantization}"
-        return Path(choice.files[0].path).stem.removesuffix(f"-00001-of-{len(choice.files):05d}")
+        name = Path(choice.files[0].path).stem.removesuffix(f"-00001-of-{len(choice.files):05d}")
+        if not is_plain_name(name):
+            raise UnsupportedModel(f"{self._target.repository}: {excerpt(name)} cannot be the name of a model")
+        return name
 
     def _install(self, choice: GGUFChoice, progress: Progress) -> Product:
         """Fetch a ready-made model, check it, and give it its name."""
@@ -136,8 +140,7 @@ class _Pull:
         if self._is_installed(targets[0]):
             return Product(targets[0], choice.quantization, choice.nbytes, reused=True)
         for path in targets:
-            if path.exists() and not self._options.force:
-                raise OutputExists(f"{path}: exists already; use --force to replace it")
+            check_free(path, force=self._options.force)
         staged = [self._source_folder() / path.name for path in targets]
         start = time.monotonic()
         hashes = self._fetch(list(zip(choice.files, staged, strict=True)), progress)
@@ -171,7 +174,7 @@ class _Pull:
         folder = self._source_folder()
         known = self._fetch_small(small, folder)
         plan = plan_remote(folder, self._conversion(), weights, free_bytes(self._options.models))
-        present = sum(_present(folder / file.path, file) for file in weights)
+        present = sum(file.size for file in weights if _is_present(folder / file.path, file))
         if plan.disk_needed - present > plan.disk_free:
             need, free = (plan.disk_needed - present) / 1e9, plan.disk_free / 1e9
             raise DiskFull(f"{self._options.models}: {need:.2f} GB are needed and {free:.2f} GB are free")
@@ -196,10 +199,10 @@ class _Pull:
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
         found = {}
-        for file in files:
+        for file in _small(self._listing, files):
             path = folder / file.path
-            if not _present(path, file):
-                path = self._hub.fetch_small(self._listing, file.path, folder)
+            if not _is_present(path, file):
+                self._transfer(file, path, lambda done: None)
             found[Path(file.path).name] = _verified(path, file)
         write_json(folder / _MANIFEST, self._listing.to_json())
         return found
@@ -217,7 +220,7 @@ class _Pull:
         return found
 
     def _fetch_one(self, file: RemoteFile, path: Path, before: int, progress: Progress) -> str:
-        if _present(path, file) and file.sha256:
+        if _is_present(path, file) and file.sha256:
             return file.sha256
         cached = self._hub.cached(self._listing, file)
         if cached and file.sha256:
@@ -229,37 +232,43 @@ class _Pull:
                 else:
                     path.symlink_to(cached)
             return file.sha256
+        return self._transfer(file, path, lambda done: progress.advance(before + done))
+
+    def _transfer(self, file: RemoteFile, path: Path, advance: Advance) -> str:
         if self._hub.offline:
             raise DownloadFailed(f"{file.path}: HF_HUB_OFFLINE is set, and the file is not here")
         url = self._hub.url(self._listing, file.path)
-        repository = self._listing.repository
-        return self._downloader.fetch(repository, url, file, path, lambda done: progress.advance(before + done))
+        return self._downloader.fetch(self._listing.repository, url, file, path, advance)
 
     def _check_space(self, wanted: Sequence[tuple[RemoteFile, Path]]) -> None:
-        missing = sum(file.size for file, path in wanted if not _present(path, file))
+        missing = sum(file.size for file, path in wanted if not _is_present(path, file))
         free = free_bytes(self._options.models)
         if missing > free:
             need, have = missing / 1e9, free / 1e9
             raise DiskFull(f"{self._options.models}: {need:.2f} GB are needed and {have:.2f} GB are free")
 
     def _keep_licenses(self, name: str) -> None:
-        for file in self._listing.files:
-            if file.path.startswith(_LICENSES) and not self._hub.offline:
-                path = self._hub.fetch_small(self._listing, file.path, self._source_folder())
-                shutil.copyfile(path, self._options.models / f"{name}.{file.path}")
+        wanted = [file for file in self._listing.files if file.path.startswith(_LICENSES) and "/" not in file.path]
+        known = [] if self._hub.offline else _small(self._listing, wanted)
+        for file in known:
+            path = self._source_folder() / file.path
+            self._transfer(file, path, lambda done: None)
+            _verified(path, file)
+            path.replace(self._options.models / f"{name}.{file.path}")
 
     def _record(
         self, choice: GGUFChoice, path: Path, hashes: dict[str, str], tokens: list[int], seconds: float
     ) -> dict[str, Any]:
         file = read_gguf(path)
+        context = file.get("llama.context_length")
         entry = self._target.entry
         return {
             "name": self._name(choice),
             "size": choice.nbytes,
             "quantization": choice.quantization,
             "tensors": len(file.tensors),
-            "context": file.get("llama.context_length"),
-            "license": (entry.license if entry else None) or self._listing.license or file.get("general.license"),
+            "context": context if type(context) is int else None,
+            "license": (entry.license if entry else None) or self._listing.license or file.text("general.license"),
             "source": {
                 "repository": self._listing.repository,
                 "commit": self._listing.commit,
@@ -291,15 +300,29 @@ def _installed(target: Target, options: PullOptions) -> Product | None:
 
 
 def _check(path: Path, progress: Progress) -> list[int]:
-    architecture = read_gguf(path).get("general.architecture")
+    architecture = read_gguf(path).text("general.architecture")
     if architecture is None:
         raise UnsupportedModel(f"{path}: names no architecture, so it is no model")
     return check_model(path, core_count(), full=False, progress=progress)
 
 
-def _present(path: Path, file: RemoteFile) -> int:
-    """The file's size where it is complete, else 0; only whole files have this name."""
-    return file.size if path.is_file() and path.stat().st_size == file.size else 0
+def _is_present(path: Path, file: RemoteFile) -> bool:
+    """Whether the file is here; only whole ones have this name."""
+    return path.is_file() and path.stat().st_size == file.size
+
+
+def _small(listing: Listing, files: Sequence[RemoteFile]) -> Sequence[RemoteFile]:
+    """The same files, which are as few and as small as configurations and tokenizers are.
+
+    Raises:
+        UnsupportedModel: they are not.
+    """
+    for file in files:
+        if file.size > MOST_TOKENIZER:
+            raise UnsupportedModel(f"{listing.repository}: {file.path} has {file.size} bytes, which nobody could read")
+    if len(files) > _MOST_SMALL:
+        raise UnsupportedModel(f"{listing.repository}: has {len(files)} small files, which is no model")
+    return files
 
 
 def _verified(path: Path, file: RemoteFile) -> str:
@@ -308,7 +331,7 @@ def _verified(path: Path, file: RemoteFile) -> str:
     Raises:
         CorruptSource: it is another file.
     """
-    raw = path.read_bytes()
+    raw = read_regular(path, MOST_TOKENIZER)
     digest = hashlib.sha256(raw).hexdigest()
     blob = hashlib.sha1(b"blob %d\0" % len(raw) + raw, usedforsecurity=False).hexdigest()
     wanted, found = (file.sha256, digest) if file.sha256 else (file.blob_id, blob)

@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import platform
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,15 @@ from typing import Any, Final
 
 from llama_convert.errors import CorruptSource
 from llama_convert.files import read_json, replacing, write_json
+from llama_convert.foreign import MOST_CONFIG, is_plain_name, read_regular
 
 _FORMAT: Final = 1
 _FIRST_PART: Final = re.compile(r"-00001-of-(\d{5})$")
+_KINDS: Final[dict[str, type]] = {
+    **dict.fromkeys(("name", "file", "quantization", "license", "imatrix", "fingerprint", "created"), str),
+    "source": dict,
+}
+"""What those values of a record are that are worked with."""
 _LICENSES: Final = ("LICENSE*", "USE_POLICY*", "NOTICE*")
 
 
@@ -53,11 +58,20 @@ def versions() -> dict[str, str]:
 
 
 def read_record(model: Path) -> dict[str, Any]:
-    """The record of `model`; empty where it has none that can be read."""
+    """The record of `model`; empty where it has none that can be read.
+
+    It may have come with the model from elsewhere: what is not of the kind that we write is left out, and so is a name
+    that would lead out of the folder.
+    """
     try:
-        return read_json(record_path(model))
+        found = read_json(record_path(model))
     except (CorruptSource, OSError):
         return {}
+    found = {key: value for key, value in found.items() if isinstance(value, _KINDS.get(key, object))}
+    if not is_plain_name(found.get("name", "")):
+        found.pop("name", None)
+    texts = {key: text for key, text in found.get("source", {}).items() if isinstance(text, str) or key == "files"}
+    return found | ({"source": texts} if "source" in found else {})
 
 
 def write_record(model: Path, content: Mapping[str, Any]) -> None:
@@ -93,6 +107,7 @@ def _matching(folder: Path, owner: str, pattern: str) -> list[Path]:
 def keep_licenses(folder: Path, target: Path, name: str) -> None:
     """Copy the licence's files beside the weights, with the model's name in front."""
     for pattern in _LICENSES:
-        for path in sorted(folder.glob(pattern)):
+        for path in sorted(path for path in folder.glob(pattern) if path.is_file()):
+            text = read_regular(path, MOST_CONFIG)
             with replacing(target / f"{name}.{path.name}") as part:
-                shutil.copyfile(path, part)
+                part.write_bytes(text)

@@ -8,7 +8,7 @@ from typing import Any
 
 from llama_convert.checkpoint.tensor import DType
 from llama_convert.convert import ConvertOptions
-from llama_convert.errors import CorruptSource, SourceNotFound
+from llama_convert.errors import SourceNotFound
 from llama_convert.files import read_json
 from llama_convert.gguf.types import TensorType
 from llama_convert.gguf.values import Metadata
@@ -16,8 +16,9 @@ from llama_convert.gguf.writer import TensorInfo
 from llama_convert.hub.listing import Listing, RemoteFile
 from llama_convert.hub.select import GGUFChoice
 from llama_convert.machine import memory_bytes
-from llama_convert.model.config import LlamaConfig, from_hf, from_meta
+from llama_convert.model.config import MOST_INNER, MOST_WIDTH, LlamaConfig, from_hf, from_meta
 from llama_convert.model.names import bias_of, expected_tensors
+from llama_convert.model.numbers import Numbers
 from llama_convert.plan import Plan, PlannedModel, make_plan
 from llama_convert.vocab.chat_template import chosen_template
 from llama_convert.vocab.load import load_hf_vocabulary, load_meta_vocabulary
@@ -83,11 +84,9 @@ def _describe(folder: Path) -> tuple[LlamaConfig, Vocabulary, DType]:
 
 def _feed_forward_length(params: dict[str, Any], folder: Path) -> int:
     """The width of the feed-forward layer as Meta's reference code computes it; used before the weights are here."""
-    try:
-        inner = int(2 * 4 * int(params["dim"]) / 3 * float(params.get("ffn_dim_multiplier") or 1))
-        multiple = int(params["multiple_of"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptSource(f"{folder}: params.json lacks a number ({error})") from error
+    numbers = Numbers(params, folder / "params.json")
+    inner = int(min(2 * 4 * numbers.count("dim", MOST_WIDTH) / 3 * numbers.real("ffn_dim_multiplier", 1), MOST_INNER))
+    multiple = numbers.count("multiple_of", MOST_INNER)
     return multiple * -(-inner // multiple)
 
 

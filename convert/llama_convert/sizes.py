@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from llama_convert.files import temporary_folder
 from llama_convert.gguf.types import TensorType, aligned, tensor_nbytes
 from llama_convert.gguf.writer import data_nbytes, header, write_sparse
 from llama_convert.progress import Silent
@@ -34,8 +33,8 @@ def unquantized_size(layout: Layout) -> int:
 
 def quantized_sizes(layout: Layout, quantizations: list[Quantization]) -> list[QuantizedSize]:
     """The size of each of `quantizations` of a checkpoint with this layout. No weights are read."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "hollow.gguf"
+    with temporary_folder() as folder:
+        path = folder / "hollow.gguf"
         write_sparse(path, layout.metadata, layout.tensors)
         types = [quantization.file_type for quantization in quantizations]
         result = run_worker("size", Silent(), {"task": "size", "source": str(path), "file_types": types})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,16 +13,18 @@ import numpy as np
 from llama_convert.checkpoint.hf_folder import read_hf_tensors
 from llama_convert.checkpoint.meta_folder import read_meta_tensors, shard_files
 from llama_convert.checkpoint.tensor import DType, SourceTensor, row_shape
-from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
+from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel, UsageError
 from llama_convert.files import read_json
+from llama_convert.foreign import excerpt, is_plain_name
 from llama_convert.gguf.values import Metadata
-from llama_convert.model.config import LlamaConfig, from_hf, from_meta
+from llama_convert.model.config import MOST_TOKENS, LlamaConfig, from_hf, from_meta
 from llama_convert.model.names import TensorSpec, bias_of, expected_tensors
 from llama_convert.vocab.chat_template import chosen_template
 from llama_convert.vocab.load import load_hf_vocabulary, load_meta_vocabulary
 from llama_convert.vocab.vocabulary import Vocabulary
 
-_COMPARED_ROWS = 1024
+_COMPARED = 4 << 20
+"""Bytes of two matrices that are compared at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +76,26 @@ def open_checkpoint(folder: Path, options: SourceOptions | None = None) -> Check
         SourceError: nothing usable is there; the message names the file and the reason.
     """
     options = options or SourceOptions()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir it answers for any name
         raise SourceNotFound(f"{folder}: no such folder")
     open_layout = _open_meta if shard_files(folder) and not (folder / "config.json").is_file() else _open_hf
     try:
         return open_layout(folder, options)
     except OSError as error:
         raise SourceNotFound(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
+
+
+def model_name(folder: Path, options: SourceOptions) -> str:
+    """The name that a person gives, or else the folder's; the model's files begin with it.
+
+    Raises:
+        UsageError: files cannot have it.
+    """
+    name = options.name or folder.resolve().name
+    if not is_plain_name(name):
+        why = "it has 1 to 200 bytes that print, without slashes, and starts with neither a dot nor a dash"
+        raise UsageError(f"{excerpt(name)} cannot be the name of a model: {why} (--name)")
+    return name
 
 
 def _open_hf(folder: Path, options: SourceOptions) -> Checkpoint:
@@ -92,11 +108,11 @@ def _open_hf(folder: Path, options: SourceOptions) -> Checkpoint:
     tensors, files = read_hf_tensors(folder)
     embedding = tensors.get("model.embed_tokens.weight")
     if embedding is not None:
-        config = replace(config, vocab_size=embedding.shape[0])
+        config = replace(config, vocab_size=_rows(embedding))
     found, warnings = _collect(config, tensors, folder, meta=False)
     config, more = _adjusted(config, options)
     vocabulary, inputs = load_hf_vocabulary(folder, raw)
-    name = options.name or folder.resolve().name
+    name = model_name(folder, options)
     template = chosen_template(options.chat_template, folder, read_json(folder / "tokenizer_config.json"), name)
     inputs = [folder / "config.json", *inputs, *files]
     return _checkpoint(folder, name, config, found, vocabulary, template, inputs, [*warnings, *more])
@@ -112,14 +128,22 @@ def _open_meta(folder: Path, options: SourceOptions) -> Checkpoint:
     found, warnings = _collect(config, tensors, folder, meta=True)
     config, more = _adjusted(config, options)
     vocabulary, inputs = load_meta_vocabulary(folder)
-    name = options.name or folder.resolve().name
+    name = model_name(folder, options)
     template = chosen_template(options.chat_template, folder, {}, name)
     return _checkpoint(folder, name, config, found, vocabulary, template, [params, *inputs, *files], [*warnings, *more])
 
 
+def _rows(tensor: SourceTensor) -> int:
+    if len(tensor.shape) != 2 or not 1 <= tensor.shape[0] <= MOST_TOKENS:
+        raise CorruptSource(
+            f"{tensor.origin}: {tensor.name} has shape {list(tensor.shape)}, which is no matrix of a Llama"
+        )
+    return tensor.shape[0]
+
+
 def _meta_config(raw: dict[str, Any], params: Path, tensors: dict[str, SourceTensor]) -> LlamaConfig:
     try:
-        rows, width = tensors["tok_embeddings.weight"].shape[0], tensors["layers.0.feed_forward.w1.weight"].shape[0]
+        rows, width = _rows(tensors["tok_embeddings.weight"]), _rows(tensors["layers.0.feed_forward.w1.weight"])
     except KeyError as error:
         raise CorruptSource(f"{params.parent}: the weights lack {error.args[0]}") from error
     return from_meta(raw, params, vocab_size=rows, feed_forward_length=width)
@@ -206,8 +230,9 @@ def _equal(first: SourceTensor, second: SourceTensor) -> bool:
     if first.shape != second.shape or first.dtype is not second.dtype:
         return False
     rows, columns = row_shape(first.shape)
-    for start in range(0, rows, _COMPARED_ROWS):
-        count = min(_COMPARED_ROWS, rows - start)
+    step = max(1, _COMPARED // max(1, columns * first.dtype.itemsize))
+    for start in range(0, rows, step):
+        count = min(step, rows - start)
         pair = np.empty((2, count, columns), first.dtype.bits)
         first.read_rows(start, pair[0])
         second.read_rows(start, pair[1])

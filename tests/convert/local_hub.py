@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 LARGE = (".gguf", ".safetensors", ".bin", ".pth", ".model")
+_ENDLESS = 1 << 15
+"""Blocks of an endless answer: 2 GB are as good as that, and end when nobody is there any more."""
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -19,7 +21,8 @@ class Fault:
     """What one answer does wrong.
 
     `status` is sent instead of the file, `cut` ends the connection after so many bytes, `total` is the size that is
-    claimed, `whole` ignores the asked range, `body` is sent in place of the content.
+    claimed, `whole` ignores the asked range, `body` is sent in place of the content,
+    and `endless` sends more and more behind it.
     """
 
     status: int | None = None
@@ -28,6 +31,7 @@ class Fault:
     total: int | None = None
     whole: bool = False
     body: bytes | None = None
+    endless: bool = False
 
 
 class LocalHub:
@@ -37,6 +41,7 @@ class LocalHub:
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.cards: dict[str, dict[str, Any]] = {}
         self.closed: dict[str, tuple[int, str]] = {}
+        self.listings: dict[str, bytes] = {}
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.sent: dict[str, int] = defaultdict(int)
@@ -98,6 +103,19 @@ class _Handler(BaseHTTPRequestHandler):
     def note(self) -> None:
         self.hub.requests.append((self.path, {key.lower(): value for key, value in self.headers.items()}))
 
+    def misbehave(self, fault: Fault) -> None:
+        """Answer with a status, or with a body that has no end."""
+        if not fault.endless:
+            self.answer(fault.status or 200, fault.body or b"", **fault.headers)
+            return
+        self.send_response(fault.status or 200)
+        for name, value in fault.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.close_connection = True
+        for _ in range(_ENDLESS):
+            self.wfile.write(fault.body or bytes(1 << 16))
+
     def answer(self, status: int, body: bytes = b"", /, **headers: str) -> None:
         self.send_response(status)
         for name, value in headers.items():
@@ -134,6 +152,9 @@ class _HubHandler(_Handler):
         if "/revision/" in path and path.rpartition("/")[2] not in ("main", COMMIT):
             self.answer(404, X_Error_Code="RevisionNotFound")
             return
+        if repository in self.hub.listings:
+            self.answer(200, self.hub.listings[repository], Content_Type="application/json")
+            return
         files = self.hub.repositories[repository]
         siblings = [sibling(name, raw) for name, raw in files.items()]
         card = self.hub.cards.get(repository, {})
@@ -153,6 +174,10 @@ class _HubHandler(_Handler):
         if raw is None:
             self.answer(404, X_Error_Code="EntryNotFound")
             return
+        faults = self.hub.faults[name]
+        if faults and not name.endswith(LARGE):
+            self.misbehave(faults.pop(0))
+            return
         if not name.endswith(LARGE):
             etag = sibling(name, raw)["blobId"]
             self.answer(200, raw, X_Repo_Commit=COMMIT, ETag=f'"{etag}"')
@@ -170,6 +195,9 @@ class _StoreHandler(_Handler):
         faults = self.hub.faults[path]
         fault = faults.pop(0) if faults else Fault()
         raw = fault.body if fault.body is not None else self.hub.repositories[f"{owner}/{name}"][path]
+        if fault.endless:
+            self.misbehave(fault)
+            return
         if fault.status:
             self.answer(fault.status, **fault.headers)
             return

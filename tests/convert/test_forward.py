@@ -22,7 +22,7 @@ from tests.convert.forward import logits, nmse
 from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder
 
 TOKENS = [int(token) for token in np.random.default_rng(5).integers(3, 500, 64)]
-LLAMA3 = {
+LLAMA3: dict[str, Any] = {
     "rope_type": "llama3",
     "factor": 8.0,
     "low_freq_factor": 1.0,

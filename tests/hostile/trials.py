@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from tests.hostile.gguf_heads import GGUF_IN_BACKEND, GGUF_IN_CONVERTER, IMPORTANCE
 from tests.hostile.kv_states import KV_STATES
+from tests.hostile.pickles import ARCHIVES, PICKLES
+from tests.hostile.safetensors import SAFETENSORS
 from tests.hostile.schedules import SCHEDULES
+from tests.hostile.tokenizers import TOKENIZERS
 from tests.hostile.trial import Trial
 
 TRIALS: list[Trial] = [
+    ARCHIVES,
+    GGUF_IN_BACKEND,
+    GGUF_IN_CONVERTER,
+    IMPORTANCE,
     KV_STATES,
+    PICKLES,
+    SAFETENSORS,
     SCHEDULES,
+    TOKENIZERS,
 ]

@@ -10,7 +10,9 @@ from llama_convert.checkpoint.tensor import SourceTensor
 from llama_convert.checkpoint.torch_file import read_torch_file
 from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
 from llama_convert.files import read_json
+from llama_convert.foreign import excerpt
 
+_SHOWN = 8
 Reader = Callable[[Path], Mapping[str, SourceTensor]]
 _FAMILIES: tuple[tuple[str, str, Reader], ...] = (
     ("model.safetensors.index.json", "*.safetensors", read_safetensors),
@@ -27,8 +29,8 @@ def weight_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
     """
     for index_name, pattern, _ in _FAMILIES:
         index = folder / index_name
-        if index.is_file():
-            weight_map = dict(read_json(index).get("weight_map") or {})
+        if index.exists():
+            weight_map = _weight_map(index)
             return _named(folder, index, weight_map), weight_map
         found = sorted(path for path in folder.glob(pattern) if not path.name.startswith("consolidated"))
         if found:
@@ -38,13 +40,21 @@ def weight_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
     raise SourceNotFound(f"{folder}: holds no *.safetensors, pytorch_model*.bin or consolidated.*.pth")
 
 
+def _weight_map(index: Path) -> dict[str, str]:
+    found = read_json(index).get("weight_map")
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        raise CorruptSource(f"{index}: weight_map is {excerpt(found)}, and should give the file of each tensor")
+    return found
+
+
 def _named(folder: Path, index: Path, weight_map: dict[str, str]) -> list[Path]:
     names = sorted(set(weight_map.values()))
     if any(Path(name).name != name for name in names) or not names:
         raise CorruptSource(f"{index}: names no files, or files outside its folder")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise SourceNotFound(f"{folder}: {len(missing)} of {len(names)} weight files are missing: {', '.join(missing)}")
+        some = ", ".join(missing[:_SHOWN]) + ", …" * (len(missing) > _SHOWN)
+        raise SourceNotFound(f"{folder}: {len(missing)} of {len(names)} weight files are missing: {some}")
     return [folder / name for name in names]
 
 

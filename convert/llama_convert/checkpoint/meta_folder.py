@@ -11,6 +11,7 @@ import numpy as np
 from llama_convert.checkpoint.tensor import DType, Rows, SourceTensor
 from llama_convert.checkpoint.torch_file import read_torch_file
 from llama_convert.errors import CorruptSource, SourceNotFound
+from llama_convert.foreign import read_text
 
 _COLUMNS = ("tok_embeddings.weight", "attention.wo.weight", "feed_forward.w2.weight")
 
@@ -32,7 +33,7 @@ def shard_files(folder: Path) -> list[Path]:
 def read_checklist(folder: Path) -> dict[str, str]:
     """The MD5 of each file that `checklist.chk` lists; empty where there is none."""
     path = folder / "checklist.chk"
-    lines = [line.split() for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+    lines = [line.split() for line in read_text(path).splitlines()] if path.is_file() else []
     return {line[1]: line[0].lower() for line in lines if len(line) == 2}
 
 
@@ -52,9 +53,15 @@ def _join(name: str, parts: Sequence[SourceTensor]) -> SourceTensor:
         return parts[0]
     axis = 1 if name.endswith(_COLUMNS) else 0
     for part in parts:
-        if part.dtype is not parts[0].dtype or part.shape[1 - axis] != parts[0].shape[1 - axis]:
+        if not _fits(part, parts[0], axis):
             raise CorruptSource(f"{part.origin}: the share of {name} does not fit the one in {parts[0].origin.name}")
     return JoinedTensor(name, parts, axis)
+
+
+def _fits(part: SourceTensor, first: SourceTensor, axis: int) -> bool:
+    """Whether both are matrices of one type that can stand side by side along `axis`."""
+    matrices = len(part.shape) == len(first.shape) == 2 and min(*part.shape, *first.shape) > 0
+    return matrices and part.dtype is first.dtype and part.shape[1 - axis] == first.shape[1 - axis]
 
 
 class JoinedTensor:

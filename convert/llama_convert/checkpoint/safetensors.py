@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from llama_convert.checkpoint.tensor import DType, StoredTensor
 from llama_convert.errors import CorruptSource, UnsupportedModel
+from llama_convert.foreign import MOST_TOKENIZER, excerpt, open_regular, parse_object
 
-_MOST_HEADER = 100 << 20
+_MOST_HEADER: Final = MOST_TOKENIZER
+_MOST_TENSORS: Final = 1 << 16
+_MOST_AXES: Final = 8
+_MOST_NAME: Final = 500
 _IGNORED = ("rotary_emb.inv_freq", ".attention.bias", ".masked_bias")
 
 
@@ -26,6 +29,8 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     size = path.stat().st_size
     header, start = _read_header(path, size)
     header.pop("__metadata__", None)
+    if len(header) > _MOST_TENSORS or max(map(len, header), default=0) > _MOST_NAME:
+        raise CorruptSource(f"{path}: the header names {len(header)} tensors, or one by a very long name")
     entries = {name: _entry(path, name, entry) for name, entry in header.items()}
     _check_ranges(path, {name: (begin, end) for name, (_, _, begin, end) in entries.items()}, size - start)
     return {
@@ -36,37 +41,37 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(8)
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else _MOST_HEADER + 1
         if length > min(_MOST_HEADER, size - 8):
             raise CorruptSource(f"{path}: the header is cut short, or this is no safetensors file")
         raw = file.read(length)
-    try:
-        header = json.loads(raw)
-    except ValueError as error:
-        raise CorruptSource(f"{path}: the header is no JSON ({error})") from error
-    if not isinstance(header, dict):
-        raise CorruptSource(f"{path}: the header is no JSON object")
-    return header, 8 + length
+    return parse_object(raw, path), 8 + length
 
 
 def _entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
     """Type name, shape and byte range of one tensor."""
-    try:
-        dtype, shape = str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
-        begin, end = (int(offset) for offset in entry["data_offsets"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptSource(f"{path}: the header's entry for {name} is broken") from error
+    match entry:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
+            if len(shape) > _MOST_AXES or not all(map(_is_size, (*shape, begin, end))):
+                raise CorruptSource(f"{path}: {name} has the impossible shape or place {excerpt(entry)}")
+        case _:
+            raise CorruptSource(f"{path}: the header's entry for {name} is broken: {excerpt(entry)}")
     known = DType.__members__.get(dtype)
     if known and end - begin != prod(shape) * known.itemsize:
         raise CorruptSource(f"{path}: {name} has shape {shape} and type {dtype}, but {end - begin} bytes")
-    return dtype, shape, begin, end
+    return dtype, tuple(shape), begin, end
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
 
 
 def _dtype(path: Path, name: str, dtype: str) -> DType:
     if dtype not in DType.__members__:
-        raise UnsupportedModel(f"{path}: {name} is stored as {dtype}; only F32, F16 and BF16 can be converted")
+        what = f"{name} is stored as {dtype[:20]}"
+        raise UnsupportedModel(f"{path}: {what}; only F32, F16 and BF16 can be converted")
     return DType[dtype]
 
 

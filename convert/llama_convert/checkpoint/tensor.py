@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama_convert.errors import CorruptSource
+from llama_convert.foreign import open_regular
 
 Rows = npt.NDArray[Any]
 
@@ -71,7 +72,7 @@ def row_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 def read_into(path: Path, offset: int, out: Rows) -> None:
     """Fill `out` with the bytes of a file from `offset` on."""
     view = out.data.cast("B")
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         file.seek(offset)
         while view:
             count = file.readinto(view)

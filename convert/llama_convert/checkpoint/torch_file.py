@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -12,8 +14,10 @@ from numpy.lib.stride_tricks import as_strided
 from llama_convert.checkpoint.tensor import DType, Rows, SourceTensor, StoredTensor
 from llama_convert.checkpoint.unpickler import PickledTensor, Storage, unpickle_tensors
 from llama_convert.errors import ConvertError, CorruptSource, UnsupportedModel
+from llama_convert.foreign import excerpt, open_regular
 
-_MOST_PICKLE = 50 << 20
+_MOST_PIECE = 8 << 20
+"""Bytes of the pickle, and of the zip's list of files. For Llama 2 70B both have less than a tenth."""
 _LOCAL_HEADER = 30
 _IGNORED = ("rotary_emb.inv_freq", ".attention.bias", ".masked_bias", "rope.freqs")
 
@@ -25,19 +29,31 @@ def read_torch_file(path: Path) -> dict[str, SourceTensor]:
         CorruptSource: the file is cut short, broken, of before PyTorch 1.6, or its pickle holds more than tensors.
         UnsupportedModel: a tensor is of another element type.
     """
-    if not zipfile.is_zipfile(path):
-        raise CorruptSource(f"{path}: no zip file: cut short, or saved before PyTorch 1.6 (load and save it again)")
-    try:
-        return _read(path)
-    except ConvertError:
-        raise
-    except Exception as error:
-        # A zip that was tampered with makes the library raise nearly anything.
-        raise CorruptSource(f"{path}: the zip is broken ({error})") from error
+    with _Sparing(open_regular(path).detach()) as file:
+        if not zipfile.is_zipfile(file):
+            raise CorruptSource(f"{path}: no zip file: cut short, or saved before PyTorch 1.6 (load and save it again)")
+        try:
+            return _read(path, file)
+        except ConvertError:
+            raise
+        except Exception as error:
+            # A zip that was tampered with makes the library raise nearly anything.
+            raise CorruptSource(f"{path}: the zip is broken ({error})") from error
 
 
-def _read(path: Path) -> dict[str, SourceTensor]:
-    with zipfile.ZipFile(path) as archive:
+class _Sparing(io.BufferedReader):
+    """A file of which no large piece is read at once, such as a list of millions of files that a zip claims to hold."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        most = _MOST_PIECE + 1
+        piece = super().read(most if size is None or size < 0 else min(size, most))
+        if len(piece) == most:
+            raise ValueError(f"it has a piece of more than {_MOST_PIECE} bytes")
+        return piece
+
+
+def _read(path: Path, file: BinaryIO) -> dict[str, SourceTensor]:
+    with zipfile.ZipFile(file) as archive:
         members = _members(path, archive)
         pickles = [name for name in members if name.endswith("/data.pkl")]
         if len(pickles) != 1:
@@ -54,8 +70,9 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
     if len(members) != len(infos):
         raise CorruptSource(f"{path}: the zip holds two files of the same name")
     for info in infos:
-        if info.filename.endswith(".pkl") and info.file_size > _MOST_PICKLE:
-            raise CorruptSource(f"{path}: {info.filename} has {info.file_size} bytes, which is no table of tensors")
+        if info.filename.endswith(".pkl") and (info.file_size > _MOST_PIECE or info.compress_type):
+            how = f"has {info.file_size} bytes, compressed or not,"
+            raise CorruptSource(f"{path}: {excerpt(info.filename)} {how} which is no table of tensors")
     return members
 
 
@@ -80,16 +97,19 @@ def _storage_offset(
     """Where the bytes of a storage start in the file."""
     info = members.get(f"{folder}data/{storage.key}")
     if info is None:
-        raise CorruptSource(f"{path}: the storage {storage.key!r} is missing")
+        raise CorruptSource(f"{path}: the storage {excerpt(storage.key)} is missing")
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != storage.elements * dtype.itemsize:
-        raise CorruptSource(f"{path}: the storage {storage.key!r} is compressed or has the wrong size")
-    with path.open("rb") as file:
+        raise CorruptSource(f"{path}: the storage {excerpt(storage.key)} is compressed or has the wrong size")
+    with open_regular(path) as file:
         file.seek(info.header_offset)
         head = file.read(_LOCAL_HEADER)
     if len(head) != _LOCAL_HEADER or head[:4] != b"PK\x03\x04":
-        raise CorruptSource(f"{path}: the storage {storage.key!r} has no zip header")
+        raise CorruptSource(f"{path}: the storage {excerpt(storage.key)} has no zip header")
     name_length, extra_length = struct.unpack_from("<HH", head, 26)
-    return info.header_offset + _LOCAL_HEADER + int(name_length) + int(extra_length)
+    start = info.header_offset + _LOCAL_HEADER + int(name_length) + int(extra_length)
+    if start + info.file_size > path.stat().st_size:
+        raise CorruptSource(f"{path}: the storage {excerpt(storage.key)} reaches past the end of the file")
+    return start
 
 
 class _StridedTensor:

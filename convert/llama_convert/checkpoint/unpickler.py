@@ -1,19 +1,27 @@
-"""Unpickles what PyTorch writes for tensors, from an allow-list, without PyTorch and without running anything."""
+"""Reads the pickles that PyTorch writes for tensors: a machine of our own, which knows only what they are made of.
+
+Python's unpickler runs what a pickle says, and even with a list of allowed names a few hundred bytes hold it up for
+ever or fill the memory. Here each instruction does a bounded amount of work, and their number is bounded.
+"""
 
 from __future__ import annotations
 
-import io
-import pickle
-from collections import OrderedDict
+import pickletools
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from llama_convert.checkpoint.tensor import DType
 from llama_convert.errors import CorruptSource
+from llama_convert.foreign import excerpt
 
-STORAGES = {"HalfStorage": DType.F16, "BFloat16Storage": DType.BF16, "FloatStorage": DType.F32}
+STORAGES: Final = {"HalfStorage": DType.F16, "BFloat16Storage": DType.BF16, "FloatStorage": DType.F32}
+_MOST_STEPS: Final = 1 << 20
+"""Instructions of one pickle; a tensor takes about 40."""
+_MOST_AXES: Final = 8
+_MOST_NUMBER: Final = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +62,25 @@ class PickledTensor:
         return self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
 
 
+class _Refused(Exception):
+    """The pickle holds what no table of tensors holds."""
+
+
+def _table(*items: Any) -> dict[Any, Any]:
+    """An ordered dictionary, which is made empty and filled afterwards."""
+    if items not in ((), ([],)):
+        raise _Refused("a dictionary that is made in an unknown way")
+    return {}
+
+
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> PickledTensor:
     if not isinstance(storage, Storage):
-        raise pickle.UnpicklingError("a tensor without a storage")
-    numbers = [offset, *shape, *stride]
-    if len(shape) != len(stride) or any(type(number) is not int or number < 0 for number in numbers):
-        raise pickle.UnpicklingError("a tensor with an impossible shape")
-    return PickledTensor(storage, offset, tuple(shape), tuple(stride))
+        raise _Refused("a tensor without a storage")
+    if not isinstance(shape, tuple) or not isinstance(stride, tuple) or not len(shape) == len(stride) <= _MOST_AXES:
+        raise _Refused("a tensor with an impossible shape")
+    if any(type(number) is not int or not 0 <= number < _MOST_NUMBER for number in (offset, *shape, *stride)):
+        raise _Refused("a tensor with an impossible shape")
+    return PickledTensor(storage, offset, shape, stride)
 
 
 def _rebuild_parameter(data: Any, *_: Any) -> Any:
@@ -69,12 +89,12 @@ def _rebuild_parameter(data: Any, *_: Any) -> Any:
 
 def _rebuild_from_type(function: Any, _kind: Any, args: Any, _state: Any) -> Any:
     if function is not _rebuild_tensor:
-        raise pickle.UnpicklingError("a tensor of a foreign kind")
+        raise _Refused("a tensor of a foreign kind")
     return _rebuild_tensor(*args)
 
 
-_ALLOWED = {
-    ("collections", "OrderedDict"): OrderedDict,
+_ALLOWED: Final[dict[tuple[str, str], Any]] = {
+    ("collections", "OrderedDict"): _table,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
@@ -83,21 +103,120 @@ _ALLOWED = {
 }
 
 
-class _TensorUnpickler(pickle.Unpickler):
-    """Knows the few names of `_ALLOWED` and the storage types; every other name ends the reading."""
+def _named(module: Any, name: Any) -> Any:
+    """What a global name stands for: one of the few of `_ALLOWED`, or a storage type."""
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise _Refused("a name that is no text")
+    if (module, name) in _ALLOWED:
+        return _ALLOWED[module, name]
+    if module in ("torch", "torch.storage") and name.endswith("Storage"):
+        return StorageType(name, STORAGES.get(name))
+    raise _Refused(f"it asks for {excerpt(f'{module}.{name}')}")
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _ALLOWED:
-            return _ALLOWED[module, name]
-        if module in ("torch", "torch.storage") and name.endswith("Storage"):
-            return StorageType(name, STORAGES.get(name))
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
-    def persistent_load(self, pid: Any) -> Storage:
-        match pid:
-            case ("storage", StorageType() as kind, str(key), _, int(elements)) if elements >= 0:
-                return Storage(kind, key, elements)
-        raise pickle.UnpicklingError("a storage that is described in an unknown way")
+def _storage(pid: Any) -> Storage:
+    match pid:
+        case ("storage", StorageType() as kind, str(key), _, int(elements)) if 0 <= elements < _MOST_NUMBER:
+            return Storage(kind, key, elements)
+    raise _Refused("a storage that is described in an unknown way")
+
+
+class _Machine:
+    """A stack and a memo, as the pickle's instructions use them."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+        self._marks: list[int] = []
+
+    def run(self, raw: bytes) -> Any:
+        """What the pickle describes."""
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(raw)):
+            if opcode.name == "STOP":
+                return self.stack[-1]
+            if opcode.name not in _STEPS:
+                raise _Refused(f"it uses {opcode.name}")
+            if count >= _MOST_STEPS:
+                raise _Refused(f"it has more than {count} instructions")
+            _STEPS[opcode.name](self, argument)
+        raise _Refused("it has no end")
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def mark(self) -> None:
+        self._marks.append(len(self.stack))
+
+    def marked(self) -> list[Any]:
+        """Take off the values since the last mark."""
+        return self.last(len(self.stack) - self._marks.pop())
+
+    def last(self, count: int) -> list[Any]:
+        """Take off the last `count` values."""
+        return [self.stack.pop() for _ in range(count)][::-1]
+
+    def remember(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    def append(self, values: list[Any]) -> None:
+        if not isinstance(self.stack[-1], list):
+            raise _Refused("something is appended to what is no list")
+        self.stack[-1].extend(values)
+
+    def update(self, values: list[Any]) -> None:
+        """Set keys, which are text or small numbers: others can take for ever to compare."""
+        if not isinstance(self.stack[-1], dict) or not all(map(_is_key, values[::2])):
+            raise _Refused("a dictionary with keys of an unknown kind")
+        self.stack[-1].update(zip(values[::2], values[1::2], strict=True))
+
+    def call(self, function: Any, arguments: Any) -> None:
+        """Call one of our own functions: nothing else that can be called is on the stack."""
+        if not callable(function) or not isinstance(arguments, tuple):
+            raise _Refused("something is called that is no function")
+        self.push(function(*arguments))
+
+
+def _is_key(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, int) and abs(value) < 1 << 31)
+
+
+_Step = Callable[[_Machine, Any], None]
+_CONSTANTS: Final[dict[str, Any]] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_TUPLES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_VALUES: Final = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE")
+
+
+def _constant(value: Any) -> _Step:
+    return lambda machine, _: machine.push(value)
+
+
+def _tuple(count: int) -> _Step:
+    return lambda machine, _: machine.push(tuple(machine.last(count)))
+
+
+_STEPS: Final[dict[str, _Step]] = {
+    **{name: _constant(value) for name, value in _CONSTANTS.items()},
+    **{name: _tuple(count) for name, count in _TUPLES.items()},
+    **dict.fromkeys(_VALUES, _Machine.push),
+    **dict.fromkeys(("PROTO", "FRAME"), lambda machine, _: None),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Machine.remember),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda machine, index: machine.push(machine.memo[index])),
+    "MEMOIZE": lambda machine, _: machine.remember(len(machine.memo)),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "MARK": lambda machine, _: machine.mark(),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.marked())),
+    "APPEND": lambda machine, _: machine.append(machine.last(1)),
+    "APPENDS": lambda machine, _: machine.append(machine.marked()),
+    "SETITEM": lambda machine, _: machine.update(machine.last(2)),
+    "SETITEMS": lambda machine, _: machine.update(machine.marked()),
+    "GLOBAL": lambda machine, text: machine.push(_named(*text.split(" ", 1))),
+    "STACK_GLOBAL": lambda machine, _: machine.push(_named(*machine.last(2))),
+    "REDUCE": lambda machine, _: machine.call(*machine.last(2)),
+    "BUILD": lambda machine, _: machine.last(1).clear(),
+    "BINPERSID": lambda machine, _: machine.push(_storage(machine.stack.pop())),
+}
+"""What PyTorch writes, and what its own safe loader knows, by the names of `pickletools`."""
 
 
 def unpickle_tensors(path: Path, raw: bytes) -> dict[str, PickledTensor]:
@@ -107,9 +226,9 @@ def unpickle_tensors(path: Path, raw: bytes) -> dict[str, PickledTensor]:
         CorruptSource: the pickle is broken, or asks for anything beyond tensors. Nothing of it has been run.
     """
     try:
-        found = _TensorUnpickler(io.BytesIO(raw)).load()
+        found = _Machine().run(raw)
     except Exception as error:
-        # A hostile pickle can raise anything.
+        # A hostile pickle can make the steps raise nearly anything.
         raise CorruptSource(f"{path}: refused, its pickle is broken or holds more than tensors: {error}") from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from llama_convert.errors import CorruptSource, SourceNotFound
+from llama_convert.foreign import excerpt, open_regular
 from llama_convert.gguf.types import ALIGNMENT, MAGIC, TensorType, ValueType, aligned
 from llama_convert.gguf.values import SCALARS, Metadata, Value
 from llama_convert.gguf.writer import TensorInfo
+
+_MOST_HEADER: Final = 64 << 20
+"""Bytes; the header of a model with 262,144 tokens and their merges has a quarter of that."""
+_MOST_VALUES: Final = 10_000
+_MOST_ITEMS: Final = 4 << 20
+"""Items of all arrays together."""
+_MOST_TENSORS: Final = 1 << 16
+_MOST_AXES: Final = 4
+_LONGEST_TEXT: Final = 1000
+_MOST_ALIGNMENT: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +49,11 @@ class GGUFFile:
         """The plain value of a metadata key."""
         return self.metadata[key].value if key in self.metadata else default
 
+    def text(self, key: str) -> str | None:
+        """The value of a metadata key where it is a name or a line, and nothing that a stranger put there instead."""
+        found = self.get(key)
+        return found if isinstance(found, str) and len(found) <= _LONGEST_TEXT and found.isprintable() else None
+
     def data(self, name: str) -> npt.NDArray[np.uint8]:
         """The bytes of a tensor, as a read-only memory map."""
         tensor = self.tensors[name]
@@ -51,37 +68,46 @@ def read_gguf(path: Path) -> GGUFFile:
         CorruptSource: it is no GGUF file, or it is shorter than its header says.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
-            return _parse(path, raw)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            with mmap.mmap(file.fileno(), min(size, _MOST_HEADER), access=mmap.ACCESS_READ) as raw:
+                return _parse(path, raw, size)
     except OSError as error:
         raise SourceNotFound(f"{path}: {error.strerror}") from error
     except (struct.error, ValueError) as error:
         raise CorruptSource(f"{path}: the GGUF header is broken or cut short ({error})") from error
 
 
-def _parse(path: Path, raw: mmap.mmap) -> GGUFFile:
+def _parse(path: Path, raw: mmap.mmap, size: int) -> GGUFFile:
     if raw[:4] != MAGIC:
         raise CorruptSource(f"{path}: not a GGUF file")
     cursor = _Cursor(raw, 4)
     version, tensor_count, value_count = cursor.unpack("IQQ")
     if version not in (2, 3):
         raise CorruptSource(f"{path}: GGUF version {version} is not known")
+    if tensor_count > _MOST_TENSORS or value_count > _MOST_VALUES:
+        raise ValueError(f"{tensor_count} tensors and {value_count} values")
     metadata = {cursor.string(): cursor.value() for _ in range(value_count)}
     infos = [cursor.tensor() for _ in range(tensor_count)]
-    alignment = metadata["general.alignment"].value if "general.alignment" in metadata else ALIGNMENT
-    start = aligned(cursor.offset, alignment)
+    start = aligned(cursor.offset, _alignment(metadata))
     tensors = {info.name: StoredTensor(info, start + offset) for info, offset in infos}
-    _check(path, tensors, tensor_count)
+    _check(path, tensors, tensor_count, size)
     return GGUFFile(path, metadata, tensors)
 
 
-def _check(path: Path, tensors: dict[str, StoredTensor], count: int) -> None:
+def _alignment(metadata: Metadata) -> int:
+    found = metadata["general.alignment"].value if "general.alignment" in metadata else ALIGNMENT
+    if type(found) is not int or not 1 <= found <= _MOST_ALIGNMENT:
+        raise ValueError(f"general.alignment is {excerpt(found)}")
+    return found
+
+
+def _check(path: Path, tensors: dict[str, StoredTensor], count: int, size: int) -> None:
     if len(tensors) != count:
         raise CorruptSource(f"{path}: two tensors have the same name")
-    size = path.stat().st_size
     for tensor in tensors.values():
         if tensor.offset + tensor.info.nbytes > size:
-            raise CorruptSource(f"{path}: tensor {tensor.info.name} reaches past the end of the file")
+            raise CorruptSource(f"{path}: tensor {excerpt(tensor.info.name)} reaches past the end of the file")
 
 
 @dataclass(slots=True)
@@ -90,6 +116,7 @@ class _Cursor:
 
     raw: mmap.mmap
     offset: int
+    items_read: int = 0
 
     def unpack(self, code: str) -> tuple[Any, ...]:
         layout = struct.Struct(f"<{code}")
@@ -113,14 +140,19 @@ class _Cursor:
         return Value(kind, self.items(ValueType(item), count), ValueType(item))
 
     def items(self, kind: ValueType, count: int) -> list[Any]:
+        self.items_read += count
+        if self.items_read > _MOST_ITEMS:
+            raise ValueError(f"{self.items_read} items in arrays")
         if kind is ValueType.STRING:
             return [self.string() for _ in range(count)]
-        if count > len(self.raw):
-            raise ValueError("an array reaches past the end")
+        if kind not in SCALARS:
+            raise ValueError("an array of arrays")
         return list(self.unpack(f"{count}{SCALARS[kind]}"))
 
     def tensor(self) -> tuple[TensorInfo, int]:
         name = self.string()
         (rank,) = self.unpack("I")
+        if rank > _MOST_AXES:
+            raise ValueError(f"a tensor with {rank} axes")
         *dims, kind, offset = self.unpack(f"{rank}QIQ")
         return TensorInfo(name, tuple(reversed(dims)), TensorType(kind)), offset

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from llama_convert.foreign import excerpt
 from llama_convert.gguf.types import ValueType
 
 SCALARS: Final[dict[ValueType, str]] = {
@@ -58,15 +59,29 @@ def _encode_items(kind: ValueType, items: Sequence[Any]) -> bytes:
 
 
 def u32(value: int) -> Value:
-    return Value(ValueType.UINT32, int(value))
+    return _number(ValueType.UINT32, value, int)
 
 
 def i32(value: int) -> Value:
-    return Value(ValueType.INT32, int(value))
+    return _number(ValueType.INT32, value, int)
 
 
 def f32(value: float) -> Value:
-    return Value(ValueType.FLOAT32, float(value))
+    return _number(ValueType.FLOAT32, value, float)
+
+
+def _number(kind: ValueType, value: float, convert: type[int] | type[float]) -> Value:
+    """The value, which fits its type.
+
+    Raises:
+        ValueError: it does not.
+    """
+    try:
+        found = convert(value)
+        struct.pack(f"<{SCALARS[kind]}", found)
+    except (OverflowError, struct.error) as error:
+        raise ValueError(f"{excerpt(value)} does not fit {kind.name}") from error
+    return Value(kind, found)
 
 
 def boolean(value: bool) -> Value:

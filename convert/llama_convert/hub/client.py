@@ -1,16 +1,25 @@
-"""The hub through its own client library: listings, small files, addresses; its errors become ours."""
+"""A hub: what a repository holds, and where its files are. Tokens and caches are found by the hub's own library."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
-from llama_convert.errors import AccessDenied, ConvertError, DownloadFailed, SourceNotFound
-from llama_convert.hub.listing import Listing, RemoteFile
+import httpx2
+import msgspec
 
+from llama_convert.errors import AccessDenied, ConvertError, CorruptSource, DownloadFailed, SourceNotFound
+from llama_convert.foreign import MOST_CONFIG, parse_object
+from llama_convert.hub.http import NetworkError, opened, read_body
+from llama_convert.hub.listing import Listing, RemoteFile, checked
+
+_PATIENCE: Final = 60.0
+"""Seconds for a list of files, of which the longest have a few MB."""
+_LONGEST_LICENSE: Final = 200
 DEFAULT_ENDPOINT: Final = "https://huggingface.co"
 
 
@@ -38,26 +47,27 @@ class Hub:
             SourceNotFound: there is no such repository or revision.
             DownloadFailed: the hub cannot be reached.
         """
-        api = _library().HfApi(endpoint=self.endpoint, token=self._token)
-        with translated(repository, self.endpoint):
-            info = api.model_info(repository, revision=revision, files_metadata=True)
-        files = [_remote_file(sibling) for sibling in info.siblings or []]
-        card = info.card_data.to_dict() if info.card_data else {}
+        address = f"{self.endpoint}/api/models/{repository}"
+        if revision:
+            address += f"/revision/{quote(revision, safe='')}"
+        raw = self._ask(repository, f"{address}?blobs=true")
+        try:
+            found = msgspec.convert(parse_object(raw, Path(self.endpoint), MOST_CONFIG), _Answer)
+        except (CorruptSource, ValueError) as error:
+            raise DownloadFailed(f"{self.endpoint} answers with no list of files ({error})") from error
+        card = found.card_data or {}
         license_name = card.get("license_name") or card.get("license")
-        return Listing(repository, str(info.sha), files, str(license_name) if license_name else None)
+        files = [_remote_file(sibling) for sibling in found.siblings]
+        return checked(Listing(repository, found.sha, files, _plain(license_name)))
 
-    def fetch_small(self, listing: Listing, path: str, folder: Path) -> Path:
-        """Fetch a small file into `folder`."""
-        with translated(listing.repository, self.endpoint):
-            found = _library().hf_hub_download(
-                listing.repository,
-                path,
-                revision=listing.commit,
-                local_dir=folder,
-                endpoint=self.endpoint,
-                token=self._token,
-            )
-        return Path(str(found))
+    def _ask(self, repository: str, address: str) -> bytes:
+        try:
+            with opened(address, self.headers()) as response:
+                if response.status_code != HTTPStatus.OK:
+                    raise _refused(repository, response)
+                return read_body(response, MOST_CONFIG, _PATIENCE, time.monotonic)
+        except NetworkError as error:
+            raise DownloadFailed(f"{self.endpoint} cannot be reached: {error or type(error).__name__}") from error
 
     def cached(self, listing: Listing, file: RemoteFile) -> Path | None:
         """The file in the cache that is shared with other programs, where it is complete there."""
@@ -77,30 +87,38 @@ class Hub:
         return dict(_library().utils.build_hf_headers(token=self._token))
 
 
-@contextmanager
-def translated(repository: str, endpoint: str) -> Iterator[None]:
-    """Turn the library's errors about `repository` into ours."""
-    from huggingface_hub import errors
+class _LargeFile(msgspec.Struct):
+    sha256: str
 
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise denied(repository, error.response.status_code) from error
-    except errors.RevisionNotFoundError as error:
-        raise SourceNotFound(f"{repository}: has no such revision") from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise SourceNotFound(f"{repository}: there is no such repository, or it is private") from error
-    except errors.EntryNotFoundError as error:
-        raise SourceNotFound(f"{repository}: a file is missing ({error})") from error
-    except errors.OfflineModeIsEnabled as error:
-        raise DownloadFailed(f"{repository}: HF_HUB_OFFLINE is set, and the files are not all here") from error
-    except errors.HfHubHTTPError as error:
-        raise answered(repository, error.response.status_code) from error
-    except OSError as error:
-        raise DownloadFailed(f"{endpoint} cannot be reached: {error}") from error
-    except Exception as error:
-        # The library lets the errors of its HTTP client through, whichever that is in its version.
-        raise DownloadFailed(f"{endpoint}: {type(error).__name__}: {error}") from error
+
+class _Sibling(msgspec.Struct, rename="camel"):
+    rfilename: str
+    size: int | None = None
+    blob_id: str | None = None
+    lfs: _LargeFile | None = None
+
+
+class _Answer(msgspec.Struct, rename="camel"):
+    """What the hub says of a repository."""
+
+    sha: str
+    siblings: list[_Sibling]
+    card_data: dict[str, Any] | None = None
+
+
+def _plain(license_name: Any) -> str | None:
+    """The name of a licence, as far as it is a text of a few words."""
+    return license_name if isinstance(license_name, str) and len(license_name) <= _LONGEST_LICENSE else None
+
+
+def _refused(repository: str, response: httpx2.Response) -> ConvertError:
+    """The error for an answer that is no list of files; the hub tells the reason in a header."""
+    match response.headers.get("x-error-code"):
+        case "RevisionNotFound":
+            return SourceNotFound(f"{repository}: has no such revision")
+        case "RepoNotFound":
+            return SourceNotFound(f"{repository}: there is no such repository, or it is private")
+    return answered(repository, response.status_code)
 
 
 def answered(repository: str, status: int) -> ConvertError:
@@ -122,9 +140,9 @@ def denied(repository: str, status: int) -> AccessDenied:
     return AccessDenied(f"{repository} is gated, and your token has no access to it yet: ask for it at {page}")
 
 
-def _remote_file(sibling: Any) -> RemoteFile:
+def _remote_file(sibling: _Sibling) -> RemoteFile:
     sha256 = sibling.lfs.sha256 if sibling.lfs else None
-    return RemoteFile(sibling.rfilename, int(sibling.size or 0), sha256, sibling.blob_id)
+    return RemoteFile(sibling.rfilename, sibling.size or 0, sha256, sibling.blob_id)
 
 
 def _library() -> Any:

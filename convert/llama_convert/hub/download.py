@@ -17,12 +17,12 @@ import httpx2
 from llama_convert.errors import ConvertError, CorruptSource, DownloadFailed
 from llama_convert.files import PART, explained
 from llama_convert.hub.client import answered
+from llama_convert.hub.http import NetworkError, Pace, host, opened
 from llama_convert.hub.listing import RemoteFile
 
 _BLOCK: Final = 1 << 20
 _ATTEMPTS: Final = 6
 _LONGEST_WAIT: Final = 60.0
-_TIMEOUT: Final = httpx2.Timeout(30.0, connect=10.0)
 
 Advance = Callable[[int], None]
 
@@ -36,11 +36,17 @@ class _Interrupted(Exception):
 
 
 class Downloader:
-    """Fetches files over HTTP; `sleep` waits between attempts."""
+    """Fetches files over HTTP; `sleep` waits between attempts, and `clock` tells how fast the bytes come."""
 
-    def __init__(self, headers: Mapping[str, str], sleep: Callable[[float], None] = time.sleep) -> None:
-        self._headers = {**headers, "Accept-Encoding": "identity"}
+    def __init__(
+        self,
+        headers: Mapping[str, str],
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._headers = headers
         self._sleep = sleep
+        self._clock = clock
 
     def fetch(self, repository: str, url: str, file: RemoteFile, target: Path, advance: Advance) -> str:
         """Fetch `file` to `target`, and return its SHA-256; `advance` hears how many of its bytes are there.
@@ -73,10 +79,11 @@ class Downloader:
             before = part.size
             try:
                 self._transfer(repository, url, file, part, advance)
-            except (_Interrupted, httpx2.TransportError) as error:
-                failures = 0 if part.size > before else failures + 1
+            except (_Interrupted, *NetworkError) as error:
+                failures = 0 if part.size >= before + Pace.LEAST else failures + 1
                 if failures >= _ATTEMPTS:
-                    raise DownloadFailed(f"{file.path}: {error or type(error).__name__} ({_host(url)})") from error
+                    reason = str(error) or type(error).__name__
+                    raise DownloadFailed(f"{file.path}: {reason} ({host(url)})") from error
                 self._sleep(_wait(error, failures))
 
     def _transfer(self, repository: str, url: str, file: RemoteFile, part: _Part, advance: Advance) -> None:
@@ -86,7 +93,8 @@ class Downloader:
             _Interrupted: it ended before the file did.
         """
         headers = {**self._headers, "Range": f"bytes={part.size}-"}
-        with httpx2.stream("GET", url, headers=headers, follow_redirects=True, timeout=_TIMEOUT) as response:
+        pace = Pace(self._clock)
+        with opened(url, headers) as response:
             if _starts_over(repository, response, file, part.size):
                 part.reset()
             if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -96,6 +104,8 @@ class Downloader:
                     raise DownloadFailed(f"{file.path}: the server sends more than the {file.size} bytes that it lists")
                 part.append(block)
                 advance(part.size)
+                if pace.too_slow(len(block)):
+                    raise _Interrupted(f"the server sends less than {Pace.LEAST} bytes in {Pace.PERIOD:.0f} seconds")
         if part.size < file.size:
             raise _Interrupted("the connection ended early")
 
@@ -152,7 +162,7 @@ def _starts_over(repository: str, response: httpx2.Response, file: RemoteFile, o
     if status != HTTPStatus.OK:
         raise _refused(repository, file, status)
     length = response.headers.get("content-length")
-    if length is not None and int(length) != file.size:
+    if length is not None and length != str(file.size):
         raise _wrong_size(file, length)
     return True
 
@@ -160,7 +170,7 @@ def _starts_over(repository: str, response: httpx2.Response, file: RemoteFile, o
 def _check_size(file: RemoteFile, span: str) -> None:
     """Compare the total in a Content-Range header with the listed size."""
     total = span.rpartition("/")[2]
-    if total.isdigit() and int(total) != file.size:
+    if total.isdecimal() and total != str(file.size):
         raise _wrong_size(file, total)
 
 
@@ -175,16 +185,12 @@ def _refused(repository: str, file: RemoteFile, status: int) -> ConvertError:
 
 def _retry_after(response: httpx2.Response) -> float | None:
     value = response.headers.get("retry-after", "")
-    return min(float(value), _LONGEST_WAIT) if value.isdigit() else None
+    return min(float(value), _LONGEST_WAIT) if value.isascii() and value.isdecimal() else None
 
 
 def _wait(error: Exception, failures: int) -> float:
     asked = error.wait if isinstance(error, _Interrupted) else None
     return asked if asked is not None else min(0.5 * 2.0**failures, _LONGEST_WAIT)
-
-
-def _host(url: str) -> str:
-    return httpx2.URL(url).host
 
 
 @contextmanager

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
+
+import msgspec
+
+from llama_convert.errors import DownloadFailed
+from llama_convert.foreign import excerpt
+
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_MOST_FILES: Final = 100_000
+_MOST_BYTES: Final = 1 << 50
+_LONGEST_PATH: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,5 +46,42 @@ class Listing:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Listing:
-        files = [RemoteFile(**file) for file in value["files"]]
-        return cls(value["repository"], value["commit"], files, value["license"])
+        """The listing that `to_json` gave.
+
+        Raises:
+            DownloadFailed: it is none, or an impossible one.
+        """
+        try:
+            return checked(msgspec.convert({**value, "files": list(value["files"])}, cls))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DownloadFailed(f"what was fetched is not described as it should be ({error})") from error
+
+
+def checked(listing: Listing) -> Listing:
+    """The same listing, of which commit, paths and digests may be parts of paths here.
+
+    Raises:
+        DownloadFailed: a path leads out of its folder, or something is no commit, digest or size.
+    """
+    where = f"{listing.repository}: the hub lists"
+    if not _COMMIT.fullmatch(listing.commit):
+        raise DownloadFailed(f"{where} {excerpt(listing.commit)}, which is no commit")
+    if len(listing.files) > _MOST_FILES:
+        raise DownloadFailed(f"{where} {len(listing.files)} files, which is too many")
+    for file in listing.files:
+        if not _is_path(file.path):
+            raise DownloadFailed(f"{where} a file with the impossible path {excerpt(file.path)}")
+        if not 0 <= file.size <= _MOST_BYTES or not _are_digests(file):
+            raise DownloadFailed(f"{where} {excerpt(file.path)} with an impossible size or digest")
+    return listing
+
+
+def _is_path(path: str) -> bool:
+    """Whether it stays in its folder on every system."""
+    plain = path.isprintable() and "\\" not in path and len(path) <= _LONGEST_PATH
+    return plain and not set(path.split("/")) & {"", ".", ".."}
+
+
+def _are_digests(file: RemoteFile) -> bool:
+    sha256 = file.sha256 is None or _SHA256.fullmatch(file.sha256)
+    return bool(sha256 and (file.blob_id is None or _COMMIT.fullmatch(file.blob_id)))

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from llama_convert.errors import CorruptSource, UnsupportedModel
+from llama_convert.foreign import excerpt
+from llama_convert.model.numbers import Numbers
 from llama_convert.model.rope import Rope
 
 ARCHITECTURES = ("LlamaForCausalLM", "LLaMAForCausalLM")
 LLAMA2_CONTEXT = 4096
+MOST_BLOCKS: Final = 512
+"""Blocks that llama.cpp knows (LLAMA_MAX_LAYERS)."""
+MOST_HEADS: Final = 1024
+MOST_HEAD_DIM: Final = 256
+MOST_WIDTH: Final = 1 << 16
+"""Four times the width of Llama 3.1 405B. The rows of a head are read at once, so this bounds the memory."""
+MOST_INNER: Final = 1 << 18
+MOST_TOKENS: Final = 1 << 20
+MOST_CONTEXT: Final = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +57,23 @@ def from_hf(config: dict[str, Any], path: Path) -> LlamaConfig:
         CorruptSource: a number is missing or makes no sense.
     """
     _refuse_foreign(config, path)
-    try:
-        heads = int(config["num_attention_heads"])
-        width = int(config["hidden_size"])
-        head_dim = config.get("head_dim")
-        found = LlamaConfig(
-            block_count=int(config["num_hidden_layers"]),
-            embedding_length=width,
-            feed_forward_length=int(config["intermediate_size"]),
-            head_count=heads,
-            head_count_kv=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(head_dim or width // heads),
-            vocab_size=int(config["vocab_size"]),
-            context_length=int(config.get("max_position_embeddings") or LLAMA2_CONTEXT),
-            rms_epsilon=float(config["rms_norm_eps"]),
-            rope=Rope.from_hf(config),
-            explicit_head_dim=head_dim is not None,
-            tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise CorruptSource(f"{path}: a number is missing or makes no sense ({error})") from error
+    numbers = Numbers(config, path)
+    heads, width = numbers.count("num_attention_heads", MOST_HEADS), numbers.count("hidden_size", MOST_WIDTH)
+    head_dim = config.get("head_dim")
+    found = LlamaConfig(
+        block_count=numbers.count("num_hidden_layers", MOST_BLOCKS),
+        embedding_length=width,
+        feed_forward_length=numbers.count("intermediate_size", MOST_INNER),
+        head_count=heads,
+        head_count_kv=numbers.count("num_key_value_heads", MOST_HEADS, heads),
+        head_dim=numbers.count("head_dim", MOST_HEAD_DIM, width // heads),
+        vocab_size=numbers.count("vocab_size", MOST_TOKENS),
+        context_length=numbers.count("max_position_embeddings", MOST_CONTEXT, LLAMA2_CONTEXT),
+        rms_epsilon=numbers.real("rms_norm_eps"),
+        rope=Rope.from_hf(config, path),
+        explicit_head_dim=head_dim is not None,
+        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
+    )
     return _checked(found, path)
 
 
@@ -75,22 +83,20 @@ def from_meta(params: dict[str, Any], path: Path, *, vocab_size: int, feed_forwa
     The file may say a vocabulary of -1 and never says the width of the feed-forward layer: both come from the tensors.
     It does not know the context either; Llama 2 was trained with 4,096 tokens.
     """
-    try:
-        heads, width = int(params["n_heads"]), int(params["dim"])
-        found = LlamaConfig(
-            block_count=int(params["n_layers"]),
-            embedding_length=width,
-            feed_forward_length=feed_forward_length,
-            head_count=heads,
-            head_count_kv=int(params.get("n_kv_heads") or heads),
-            head_dim=width // heads,
-            vocab_size=vocab_size,
-            context_length=LLAMA2_CONTEXT,
-            rms_epsilon=float(params["norm_eps"]),
-            rope=Rope(theta=float(params.get("rope_theta") or 10000.0)),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise CorruptSource(f"{path}: a number is missing or makes no sense ({error})") from error
+    numbers = Numbers(params, path)
+    heads, width = numbers.count("n_heads", MOST_HEADS), numbers.count("dim", MOST_WIDTH)
+    found = LlamaConfig(
+        block_count=numbers.count("n_layers", MOST_BLOCKS),
+        embedding_length=width,
+        feed_forward_length=feed_forward_length,
+        head_count=heads,
+        head_count_kv=numbers.count("n_kv_heads", MOST_HEADS, heads),
+        head_dim=width // heads,
+        vocab_size=vocab_size,
+        context_length=LLAMA2_CONTEXT,
+        rms_epsilon=numbers.real("norm_eps"),
+        rope=Rope(theta=numbers.real("rope_theta", 10000.0)),
+    )
     return _checked(found, path)
 
 
@@ -98,19 +104,29 @@ def _refuse_foreign(config: dict[str, Any], path: Path) -> None:
     quantization = config.get("quantization_config")
     if quantization:
         method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else quantization
-        raise UnsupportedModel(f"{path}: the weights are quantised already ({method}); convert the original ones")
+        raise UnsupportedModel(f"{path}: the weights are quantised already ({excerpt(method)}); convert the original")
     architectures = config.get("architectures") or [config.get("model_type", "unknown")]
+    if not isinstance(architectures, list):
+        raise CorruptSource(f"{path}: architectures is {excerpt(architectures)}, and should be a list of names")
     if not any(name in (*ARCHITECTURES, "llama") for name in architectures):
-        raise UnsupportedModel(f"{path}: the architecture is {architectures[0]}, and only Llama can be converted")
+        raise UnsupportedModel(
+            f"{path}: the architecture is {excerpt(architectures[0])}, and only Llama can be converted"
+        )
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
-        raise UnsupportedModel(f"{path}: the activation is {activation}; a Llama has silu")
+        raise UnsupportedModel(f"{path}: the activation is {excerpt(activation)}; a Llama has silu")
 
 
 def _checked(config: LlamaConfig, path: Path) -> LlamaConfig:
-    counts = (config.block_count, config.embedding_length, config.feed_forward_length, config.head_count)
-    if min(*counts, config.head_count_kv, config.head_dim, config.vocab_size) < 1:
-        raise CorruptSource(f"{path}: a count is zero or negative")
+    """The counts that come from others, such as those of tensors, have their limits too."""
+    limits = {
+        "rows of the embedding": (config.vocab_size, MOST_TOKENS),
+        "width of the feed-forward layer": (config.feed_forward_length, MOST_INNER),
+        "width of a head": (config.head_dim, MOST_HEAD_DIM),
+    }
+    for name, (count, most) in limits.items():
+        if not 1 <= count <= most:
+            raise CorruptSource(f"{path}: the {name} is {count}, and should be a number from 1 to {most}")
     if config.head_count % config.head_count_kv or config.head_dim % 2:
         raise CorruptSource(f"{path}: {config.head_count} heads do not share {config.head_count_kv} KV heads evenly")
     return config

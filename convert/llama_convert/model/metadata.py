@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from llama_convert.errors import CorruptSource
 from llama_convert.files import read_json
 from llama_convert.gguf.types import QUANTIZATION_VERSION
 from llama_convert.gguf.values import Metadata, Value, f32, i32, string, strings, u32
+from llama_convert.model.card import read_card
 from llama_convert.model.config import LlamaConfig
 
 _SAMPLING: Final[dict[str, tuple[str, Callable[[Any], Value]]]] = {
@@ -23,20 +25,19 @@ _SAMPLING: Final[dict[str, tuple[str, Callable[[Any], Value]]]] = {
 
 def general_metadata(name: str, folder: Path, parameters: int) -> Metadata:
     """The `general.*` values: name, size, licence, languages, and the sampling that the makers recommend."""
-    card = _model_card(folder)
+    card = read_card(folder / "README.md")
     values: Metadata = {"general.architecture": string("llama"), "general.type": string("model")}
-    values |= _sampling(read_json(folder / "generation_config.json"))
-    values["general.name"] = string(str(card.get("model_name") or title(name)))
+    values |= _sampling(folder)
+    values["general.name"] = string(card.get("model_name", [title(name)])[0])
     values["general.size_label"] = string(size_label(parameters))
     for key in ("license", "license_name", "license_link"):
-        if isinstance(card.get(key), str):
-            values[f"general.{key.replace('_', '.')}"] = string(card[key])
-    tags = [*_listed(card.get("tags")), *_listed(card.get("pipeline_tag"))]
+        if len(card.get(key, [])) == 1:
+            values[f"general.{key.replace('_', '.')}"] = string(card[key][0])
+    tags = [*card.get("tags", []), *card.get("pipeline_tag", [])]
     if tags:
         values["general.tags"] = strings(tags)
-    languages = _listed(card.get("language"))
-    if languages:
-        values["general.languages"] = strings(languages)
+    if "language" in card:
+        values["general.languages"] = strings(card["language"])
     return values
 
 
@@ -77,23 +78,14 @@ def size_label(parameters: int) -> str:
     raise AssertionError("unreachable")
 
 
-def _sampling(config: dict[str, Any]) -> Metadata:
-    found = {name: config[name] for name in _SAMPLING if isinstance(config.get(name), int | float)}
-    return {f"general.sampling.{_SAMPLING[name][0]}": _SAMPLING[name][1](value) for name, value in found.items()}
-
-
-def _listed(entry: Any) -> list[str]:
-    """A string or a list of strings, as a list."""
-    items = entry if isinstance(entry, list) else [entry] if entry else []
-    return [str(item) for item in items]
-
-
-def _model_card(folder: Path) -> dict[str, Any]:
-    """The head of README.md, which is YAML; empty where there is none that can be read."""
-    from huggingface_hub import metadata_load
-
-    path = folder / "README.md"
-    try:
-        return dict(metadata_load(path) or {}) if path.is_file() else {}
-    except Exception:  # noqa: BLE001 - whatever a hand-written head makes the parser raise, the model does without it
-        return {}
+def _sampling(folder: Path) -> Metadata:
+    path = folder / "generation_config.json"
+    found: Metadata = {}
+    config = read_json(path)
+    for name, (key, make) in _SAMPLING.items():
+        if isinstance(config.get(name), int | float):
+            try:
+                found[f"general.sampling.{key}"] = make(config[name])
+            except ValueError as error:
+                raise CorruptSource(f"{path}: {name} makes no sense: {error}") from error
+    return found

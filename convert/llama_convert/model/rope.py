@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from llama_convert.errors import UnsupportedModel
+from llama_convert.errors import CorruptSource, UnsupportedModel
+from llama_convert.foreign import excerpt
 from llama_convert.gguf.values import Metadata, f32, string, u32
+from llama_convert.model.numbers import LARGEST, Numbers
 
-_NEEDED = {"linear": ("factor",), "yarn": ("factor", "original_max_position_embeddings")}
+_MOST_CONTEXT: Final = 1 << 30
+_NEEDED: Final[dict[str, tuple[str, ...]]] = {
+    "default": (),
+    "linear": ("factor",),
+    "yarn": ("factor", "original_max_position_embeddings"),
+    "llama3": (),
+}
+"""The kinds of scaling, each with the numbers that it cannot do without; all are above zero."""
+_LLAMA3: Final = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192.0,
+}
+_YARN: Final = ("extrapolation_factor", "attention_factor", "attn_factor", "beta_fast", "beta_slow")
+"""Numbers of YaRN that may be missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +39,26 @@ class Rope:
 
     theta: float = 10000.0
     kind: str = "default"
-    scaling: dict[str, Any] = field(default_factory=dict)
+    scaling: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def from_hf(cls, config: dict[str, Any]) -> Rope:
-        """Read `rope_theta` and `rope_scaling`, or the `rope_parameters` of newer configurations."""
-        scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        theta = scaling.get("rope_theta") or config.get("rope_theta") or 10000.0
-        kind = str(scaling.get("rope_type") or scaling.get("type") or "default").lower()
-        if kind not in ("default", "linear", "yarn", "llama3"):
-            raise UnsupportedModel(f"rope scaling of type {kind!r} cannot be expressed in a GGUF file")
-        for name in _NEEDED.get(kind, ()):
-            float(scaling[name])
-        return cls(float(theta), kind, dict(scaling))
+    def from_hf(cls, config: dict[str, Any], path: Path) -> Rope:
+        """Read `rope_theta` and `rope_scaling`, or the `rope_parameters` of newer configurations.
+
+        Raises:
+            UnsupportedModel: the scaling is of a kind that llama.cpp lacks.
+            CorruptSource: a number of it is missing or makes no sense.
+        """
+        name = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
+        scaling = config.get(name) or {}
+        if not isinstance(scaling, dict):
+            raise CorruptSource(f"{path}: {name} is {excerpt(scaling)}, and should be an object")
+        numbers = Numbers(scaling, path, f"{name}.")
+        theta = numbers if scaling.get("rope_theta") else Numbers(config, path)
+        kind = str(scaling.get("rope_type") or scaling.get("type") or "default")[:40].lower()
+        if kind not in _NEEDED:
+            raise UnsupportedModel(f"{path}: rope scaling of type {kind!r} cannot be expressed in a GGUF file")
+        return cls(theta.real("rope_theta", 10000.0), kind, _scaling(kind, numbers))
 
     def metadata(self) -> Metadata:
         """The `llama.rope.*` values."""
@@ -48,7 +73,7 @@ class Rope:
 
     def _yarn(self) -> Metadata:
         values: Metadata = {
-            "llama.rope.scaling.original_context_length": u32(self.scaling["original_max_position_embeddings"])
+            "llama.rope.scaling.original_context_length": u32(int(self.scaling["original_max_position_embeddings"]))
         }
         names = {
             "yarn_ext_factor": ("extrapolation_factor",),
@@ -74,13 +99,23 @@ class Rope:
         return np.array([self._factor(2 * math.pi / float(frequency)) for frequency in frequencies], np.float32)
 
     def _factor(self, wavelength: float) -> float:
-        factor = float(self.scaling.get("factor", 8.0))
-        low = float(self.scaling.get("low_freq_factor", 1.0))
-        high = float(self.scaling.get("high_freq_factor", 4.0))
-        context = float(self.scaling.get("original_max_position_embeddings", 8192))
+        factor, low, high, context = ({**_LLAMA3, **self.scaling}[name] for name in _LLAMA3)
         if wavelength < context / high:
             return 1.0
         if wavelength > context / low:
             return factor
         smooth = (context / wavelength - low) / (high - low)
         return 1 / ((1 - smooth) / factor + smooth)
+
+
+def _scaling(kind: str, numbers: Numbers) -> dict[str, float]:
+    """The numbers that scaling of this kind uses."""
+    found = {name: numbers.real(name) for name in _NEEDED[kind]}
+    if kind == "yarn":
+        numbers.count("original_max_position_embeddings", _MOST_CONTEXT)
+        found |= {name: numbers.real(name, above=-LARGEST) for name in _YARN if numbers.raw.get(name) is not None}
+    if kind == "llama3":
+        found = {name: numbers.real(name, default) for name, default in _LLAMA3.items()}
+        if found["low_freq_factor"] >= found["high_freq_factor"]:
+            raise CorruptSource(f"{numbers.path}: {numbers.inside}low_freq_factor is not below high_freq_factor")
+    return found

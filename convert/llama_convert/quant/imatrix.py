@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
+from llama_convert.foreign import excerpt, open_regular, read_regular
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.gguf.types import MAGIC
 
-Importance = dict[str, npt.NDArray[np.float32]]
+Floats = npt.NDArray[np.float32]
+Importance = dict[str, Floats]
+_MOST_BYTES: Final = 256 << 20
+_MOST_COUNTS: Final = 1 << 20
+"""Bytes of the numbers of inputs; a tensor has one, or one for each expert."""
 
 
 def read_imatrix(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Importance:
@@ -25,50 +32,58 @@ def read_imatrix(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Importanc
         UnsupportedModel: it was made with another model.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             magic = file.read(4)
+        sums = _from_gguf(path) if magic == MAGIC else _from_legacy(read_regular(path, _MOST_BYTES))
+        found = {name: _mean(path, name, sum, shapes) for name, sum in sums}
     except OSError as error:
         raise SourceNotFound(f"{path}: {error.strerror}") from error
-    try:
-        found = _from_gguf(path) if magic == MAGIC else _from_legacy(path.read_bytes())
     except (struct.error, ValueError, KeyError) as error:
         raise CorruptSource(f"{path}: no importance matrix, or cut short ({error})") from error
-    _check(path, found, shapes)
+    if not found:
+        raise CorruptSource(f"{path}: holds no importance of any tensor")
     return found
 
 
-def _from_gguf(path: Path) -> Importance:
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """The squares of a tensor's input columns, as many as `count` inputs add up to; still in the file."""
+
+    squares: Floats
+    count: float
+
+
+def _from_gguf(path: Path) -> Iterator[tuple[str, _Sum]]:
     file = read_gguf(path)
-    found: Importance = {}
     for name in file.tensors:
         if name.endswith(".in_sum2"):
             tensor = name.removesuffix(".in_sum2")
-            sums = file.data(name).view(np.float32)
-            count = float(file.data(f"{tensor}.counts").view(np.float32).sum())
-            found[tensor] = (sums / max(count, 1.0)).astype(np.float32)
-    return found
+            counts = file.data(f"{tensor}.counts")[:_MOST_COUNTS].view(np.float32)
+            yield tensor, _Sum(file.data(name).view(np.float32), float(counts.sum()))
 
 
-def _from_legacy(raw: bytes) -> Importance:
+def _from_legacy(raw: bytes) -> Iterator[tuple[str, _Sum]]:
     """The format before GGUF: the number of entries, then name, number of calls and sums of each."""
-    found: Importance = {}
     (entries,), offset = struct.unpack_from("<i", raw), 4
     for _ in range(entries):
         (length,) = struct.unpack_from("<i", raw, offset)
+        if length < 1:
+            raise ValueError("a tensor without a name")
         name = raw[offset + 4 : offset + 4 + length].decode("utf-8")
         offset += 4 + length
         calls, count = struct.unpack_from("<2i", raw, offset)
-        sums = np.frombuffer(raw, "<f4", count, offset + 8)
+        if count < 1:
+            raise ValueError("a tensor without columns")
+        yield name, _Sum(np.frombuffer(raw, "<f4", count, offset + 8), calls)
         offset += 8 + 4 * count
-        found[name] = (sums / max(calls, 1)).astype(np.float32)
-    return found
 
 
-def _check(path: Path, importance: Importance, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    if not importance:
-        raise CorruptSource(f"{path}: holds no importance of any tensor")
-    for name, values in importance.items():
-        if name not in shapes or shapes[name][-1] != values.size:
-            raise UnsupportedModel(f"{path}: was made with another model ({name} with {values.size} columns)")
-        if not np.isfinite(values).all():
-            raise CorruptSource(f"{path}: {name} holds NaN or infinity")
+def _mean(path: Path, name: str, sum: _Sum, shapes: Mapping[str, tuple[int, ...]]) -> Floats:
+    if name not in shapes or shapes[name][-1] != sum.squares.size:
+        what = f"{excerpt(name)} with {sum.squares.size} columns"
+        raise UnsupportedModel(f"{path}: was made with another model ({what})")
+    with np.errstate(all="ignore"):
+        values = (sum.squares / max(sum.count, 1.0)).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise CorruptSource(f"{path}: {excerpt(name)} holds NaN or infinity")
+    return values

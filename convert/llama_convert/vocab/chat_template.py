@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
-from llama_convert.errors import UsageError
+from llama_convert.errors import CorruptSource, UsageError
+from llama_convert.files import read_json
+from llama_convert.foreign import excerpt, read_text
 from llama_convert.gguf.values import Metadata, string, strings
 
+_MOST_TEMPLATES = 100
+_LONGEST_NAME = 100
 _LLAMA2_CHAT = re.compile(r"llama-?2.*chat", re.IGNORECASE)
 LLAMA2 = """\
 {%- if messages[0]['role'] == 'system' -%}
@@ -59,12 +62,10 @@ def own_template(folder: Path, config: dict[str, Any]) -> Any:
     jinja, described = folder / "chat_template.jinja", folder / "chat_template.json"
     if jinja.is_file():
         others = sorted((folder / "additional_chat_templates").glob("*.jinja"))
-        named = [{"name": path.stem, "template": path.read_text("utf-8")} for path in others]
-        main = jinja.read_text("utf-8")
+        named = [{"name": path.stem, "template": read_text(path)} for path in others]
+        main = read_text(jinja)
         return [{"name": "default", "template": main}, *named] if named else main
-    if described.is_file():
-        return json.loads(described.read_text("utf-8")).get("chat_template")
-    return None
+    return read_json(described).get("chat_template")
 
 
 def _metadata(template: Any) -> Metadata:
@@ -72,7 +73,7 @@ def _metadata(template: Any) -> Metadata:
         return {"tokenizer.chat_template": string(template)}
     if not isinstance(template, list):
         return {}
-    named = {str(entry["name"]): str(entry["template"]) for entry in template}
+    named = dict(map(_named, template[:_MOST_TEMPLATES]))
     values = {f"tokenizer.chat_template.{name}": string(text) for name, text in named.items() if name != "default"}
     if values:
         values["tokenizer.chat_templates"] = strings(name for name in named if name != "default")
@@ -81,8 +82,18 @@ def _metadata(template: Any) -> Metadata:
     return values
 
 
+def _named(entry: Any) -> tuple[str, str]:
+    match entry:
+        case {"name": str(name), "template": str(text)} if len(name) <= _LONGEST_NAME:
+            return name, text
+    raise CorruptSource(f"a chat template needs a name and a text, and one is {excerpt(entry)}")
+
+
 def _read(path: Path) -> str:
+    """A file that a person names; unlike what a checkpoint holds it may be a pipe."""
     try:
         return path.read_text("utf-8")
     except OSError as error:
         raise UsageError(f"the chat template {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"the chat template {path} is no text ({error})") from error

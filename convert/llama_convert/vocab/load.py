@@ -7,6 +7,7 @@ from typing import Any
 
 from llama_convert.errors import CorruptSource, SourceNotFound
 from llama_convert.files import read_json
+from llama_convert.foreign import MOST_TOKENIZER
 from llama_convert.vocab.sentencepiece import read_sentencepiece
 from llama_convert.vocab.special_tokens import add_tokens, set_special
 from llama_convert.vocab.tokenizer_json import read_tokenizer
@@ -23,9 +24,10 @@ def load_hf_vocabulary(folder: Path, model_config: dict[str, Any]) -> tuple[Voca
     Raises:
         SourceNotFound: there is neither.
     """
-    tokenizer, config = read_json(folder / "tokenizer.json"), read_json(folder / "tokenizer_config.json")
+    tokenizer = read_json(folder / "tokenizer.json", MOST_TOKENIZER)
+    config = read_json(folder / "tokenizer_config.json")
     added = read_json(folder / "added_tokens.json")
-    if (folder / "tokenizer.model").is_file():
+    if (folder / "tokenizer.model").exists():
         vocabulary = read_sentencepiece(folder / "tokenizer.model")
     elif tokenizer:
         vocabulary = read_tokenizer(tokenizer, folder / "tokenizer.json")
@@ -34,7 +36,7 @@ def load_hf_vocabulary(folder: Path, model_config: dict[str, Any]) -> tuple[Voca
     try:
         add_tokens(vocabulary, tokenizer, config, added)
         set_special(vocabulary, tokenizer, config, model_config)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise CorruptSource(f"{folder}: the added tokens are broken ({error})") from error
     return vocabulary, [folder / name for name in _FILES if (folder / name).is_file()]
 

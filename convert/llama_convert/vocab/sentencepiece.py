@@ -5,17 +5,22 @@ The fields are those of sentencepiece_model.proto: https://github.com/google/sen
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from llama_convert.errors import CorruptSource, UnsupportedModel
+from llama_convert.foreign import read_regular
 from llama_convert.gguf.types import TokenType
-from llama_convert.vocab.vocabulary import META_SPACE, Vocabulary
+from llama_convert.vocab.vocabulary import META_SPACE, MOST_TOKENS, Vocabulary
 
 _BPE = 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _SPECIAL_IDS = {"unk": (40, 0), "bos": (41, 1), "eos": (42, 2), "pad": (43, -1)}
+
+_MOST_BYTES = 16 << 20
+"""Bytes of the file; those of 262,144 pieces have a quarter of that."""
 
 Fields = dict[int, int | bytes]
 
@@ -27,7 +32,7 @@ def read_sentencepiece(path: Path) -> Vocabulary:
         CorruptSource: the file is no SentencePiece model, or cut short.
         UnsupportedModel: its algorithm is another than BPE, or it lacks the 256 byte tokens.
     """
-    raw = path.read_bytes()
+    raw = read_regular(path, _MOST_BYTES)
     try:
         pieces, trainer, normalizer = _read_model(raw)
     except (IndexError, struct.error, UnicodeDecodeError, ValueError) as error:
@@ -75,6 +80,10 @@ def _read_model(raw: bytes) -> tuple[list[tuple[str, float, TokenType]], Fields,
             trainer = dict(_fields(value))
         elif number == 3:
             normalizer = dict(_fields(value))
+        if len(pieces) > MOST_TOKENS:
+            raise ValueError(f"more than {MOST_TOKENS} pieces")
+    if any(isinstance(trainer.get(number), bytes) for number, _ in _SPECIAL_IDS.values()):
+        raise ValueError("a special token whose id is no number")
     return pieces, trainer, normalizer
 
 
@@ -82,7 +91,10 @@ def _piece(fields: Fields) -> tuple[str, float, TokenType]:
     text, score = fields.get(1, b""), fields.get(2, b"\0\0\0\0")
     if not isinstance(text, bytes) or not isinstance(score, bytes):
         raise ValueError("a piece with fields of the wrong type")
-    return text.decode("utf-8"), struct.unpack("<f", score)[0], TokenType(int(fields.get(3, 1)))
+    (found,) = struct.unpack("<f", score)
+    if not math.isfinite(found):
+        raise ValueError("a piece whose score is no number")
+    return text.decode("utf-8"), found, TokenType(int(fields.get(3, 1)))
 
 
 def _fields(raw: bytes) -> Iterator[tuple[int, int | bytes]]:

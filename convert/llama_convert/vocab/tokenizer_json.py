@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_convert.errors import CorruptSource, UnsupportedModel
+from llama_convert.foreign import excerpt
 from llama_convert.gguf.types import TokenType
 from llama_convert.vocab.pretokenizer import pretokenizer_name
 from llama_convert.vocab.vocabulary import Vocabulary
@@ -22,12 +23,17 @@ def read_tokenizer(tokenizer: dict[str, Any], path: Path) -> Vocabulary:
         UnsupportedModel: the algorithm or the pre-tokenizer is one that we do not know.
         CorruptSource: parts are missing.
     """
-    model = tokenizer.get("model") or {}
-    if model.get("type", "BPE") != "BPE" or not isinstance(model.get("vocab"), dict):
-        raise UnsupportedModel(f"{path}: the tokenizer is of type {model.get('type')!r}, and only BPE can be converted")
+    model = tokenizer.get("model")
+    if not isinstance(model, dict):
+        raise CorruptSource(f"{path}: model is {excerpt(model)}, and should be an object")
+    if model.get("type", "BPE") != "BPE":
+        kind = excerpt(model["type"])
+        raise UnsupportedModel(f"{path}: the tokenizer is of type {kind}, and only BPE can be converted")
+    if not isinstance(model.get("vocab"), dict):
+        raise CorruptSource(f"{path}: model.vocab is {excerpt(model.get('vocab'))}, and should be an object")
     try:
         vocabulary = _sentencepiece(tokenizer) if model.get("byte_fallback") else _byte_level(tokenizer, path)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise CorruptSource(f"{path}: a part is missing or broken ({error})") from error
     return vocabulary
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from llama_convert.foreign import excerpt
 from llama_convert.gguf.types import TokenType
 from llama_convert.gguf.values import Metadata, boolean, f32s, i32s, string, strings, u32
 
 PAD_SCORE = -10000.0
 ADDED_SCORE = -1000.0
 META_SPACE = "▁"
-MOST_TOKENS = 1 << 22
+MOST_TOKENS = 1 << 20
+"""Four times the largest vocabulary in use; padding up to an id takes memory."""
 
 _SPECIAL_KEYS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
@@ -39,7 +41,7 @@ class Vocabulary:
     def put(self, index: int, text: str, kind: TokenType, score: float) -> None:
         """Set the token `index`; ids between the end and `index` become unused padding."""
         if not 0 <= index < MOST_TOKENS:
-            raise ValueError(f"token {text!r} has the impossible id {index}")
+            raise ValueError(f"token {excerpt(text)} has the impossible id {index}")
         self._grow(index + 1)
         self.tokens[index] = text
         self.types[index] = kind

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import tempfile
-from typing import IO, Any
+from contextlib import suppress
+from typing import IO, Any, Final
 
 from llama_convert import errors
 from llama_convert.errors import ConvertError, WorkerFailed
 from llama_convert.progress import Progress
+
+_LAST: Final = 4000
+"""Bytes at the end of what the child wrote to stderr."""
 
 
 def run_worker(stage: str, progress: Progress, request: dict[str, Any]) -> dict[str, Any]:
@@ -23,7 +28,14 @@ def run_worker(stage: str, progress: Progress, request: dict[str, Any]) -> dict[
         WorkerFailed: the child refused or died; the message has its reason.
         ConvertError: another error of ours that the child reports.
     """
-    with tempfile.TemporaryFile("w+", errors="replace") as log:
+    try:
+        return _run(stage, progress, request)
+    except OSError as error:
+        raise WorkerFailed(f"{stage}: no process for llama.cpp ({error.strerror or error})") from error
+
+
+def _run(stage: str, progress: Progress, request: dict[str, Any]) -> dict[str, Any]:
+    with tempfile.TemporaryFile("w+b") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "llama_convert.worker"],
             stdin=subprocess.PIPE,
@@ -38,17 +50,19 @@ def run_worker(stage: str, progress: Progress, request: dict[str, Any]) -> dict[
             child.kill()
             child.wait()
             for stream in (child.stdin, child.stdout):
-                if stream:
-                    stream.close()
+                with suppress(BrokenPipeError):
+                    if stream:
+                        stream.close()
 
 
 def _follow(
-    child: subprocess.Popen[str], stage: str, progress: Progress, request: dict[str, Any], log: IO[str]
+    child: subprocess.Popen[str], stage: str, progress: Progress, request: dict[str, Any], log: IO[bytes]
 ) -> dict[str, Any]:
     assert child.stdin is not None
     assert child.stdout is not None
-    child.stdin.write(json.dumps(request) + "\n")
-    child.stdin.flush()
+    with suppress(BrokenPipeError):  # It is dead already, and what it wrote says why.
+        child.stdin.write(json.dumps(request) + "\n")
+        child.stdin.flush()
     started = False
     for line in child.stdout:
         event = json.loads(line)
@@ -81,8 +95,8 @@ def _death(code: int) -> str:
     return f"llama.cpp's process was killed by {signal.Signals(-code).name}"
 
 
-def _last_words(log: IO[str]) -> str:
+def _last_words(log: IO[bytes]) -> str:
     """The last lines that the child wrote to stderr."""
-    log.seek(0)
-    lines = [line.strip() for line in log if line.strip()]
+    log.seek(max(0, log.seek(0, os.SEEK_END) - _LAST))
+    lines = [line.strip() for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
     return f" ({' | '.join(lines[-3:])})" if lines else ""

@@ -93,11 +93,22 @@ def stages(json: bool) -> Iterator[Stages]:
     try:
         yield listener
     except ConvertError as error:
-        listener.close()
-        output.complain(str(error))
-        raise click.exceptions.Exit(ExitCode(error.exit_code)) from None
+        raise _ended(listener, str(error), ExitCode(error.exit_code)) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _ended(listener, f"{error.filename or 'the system'}: {error.strerror or error}") from None
+    except MemoryError:
+        raise _ended(listener, "there is not enough memory") from None
     finally:
         listener.close()
+
+
+def _ended(listener: Stages, reason: str, code: ExitCode = ExitCode.FAILURE) -> click.exceptions.Exit:
+    """The end of a command, after one line about the reason."""
+    listener.close()
+    output.complain(reason)
+    return click.exceptions.Exit(code)
 
 
 def show_plan(plan: Plan, json: bool) -> None:

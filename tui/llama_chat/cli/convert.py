@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ def command(source: str, out: Path | None, json: bool, **params: Any) -> None:
     or OWNER/REPO of a hub. A file gets its name only when it is complete and computes; an interrupted run goes on.
     """
     target = out or options.load({}).paths.models
-    folder = Path(source).expanduser()
-    if not folder.exists() and source.count("/") == 1 and not source.startswith((".", "~")):
+    # Unlike those of Path these two functions answer for any text.
+    folder = Path(os.path.expanduser(source))  # noqa: PTH111
+    found = os.path.exists(folder)  # noqa: PTH110
+    if not found and source.count("/") == 1 and not source.startswith((".", "~")):
         fetch(source, target, json, {**params, "official": True})
         return
     with stages(json) as listener:
