@@ -18,6 +18,7 @@ from llama_backend.server import health, metrics, routes
 from llama_backend.server.backend import Server
 from llama_backend.server.completion import CLIENT_GONE
 from llama_backend.server.embeddings import embeddings
+from llama_backend.server.origins import with_cors
 from llama_backend.server.routes import as_json, server_of
 
 _SILENT = ("/v1/status", "/metrics")
@@ -26,7 +27,7 @@ _log = logging.getLogger("llama_backend.server")
 Handler = Callable[[Request], Awaitable[ASGIApp]]
 
 
-def make_app(server: Server) -> Starlette:
+def make_app(server: Server) -> ASGIApp:
     """The application over a server's state."""
     handlers: list[tuple[str, str, Handler]] = [
         ("POST", "/v1/chat/completions", routes.chat_completions),
@@ -55,8 +56,9 @@ def make_app(server: Server) -> Starlette:
             Exception: _unknown_error,
         },
     )
+    app.router.redirect_slashes = False
     app.state.server = server
-    return app
+    return with_cors(app, server.config.allow_origins)
 
 
 class Guarded:

@@ -115,7 +115,7 @@ def _make_server(config: ServerConfig, process: EngineProcess) -> Server:
     return Server(
         config=config,
         models=ModelPool(first, lambda: _installed(config), config.models_max, config.model_idle),
-        gate=Gate(keys),
+        gate=Gate(keys, config.allow_origins),
         admission=Admission(config.max_queue),
         streams=Streams(config.resume_grace),
     )
