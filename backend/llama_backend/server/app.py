@@ -70,11 +70,12 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         server = server_of(request)
-        request.state.account = server.gate.check(request)
+        request.state.account = account = server.gate.check(request)
         if scope["path"] not in _SILENT:
             server.admission.touch()
-        answer = await self._handler(request)
-        await answer(scope, receive, send)
+        with server.bodies.opened(account) as request.state.body:
+            answer = await self._handler(request)
+            await answer(scope, receive, send)
 
 
 async def _backend_error(request: Request, error: Exception) -> Response:
