@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from math import ceil
 
 from starlette.applications import Starlette
@@ -13,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from llama_backend.errors import BackendError, InternalError, MethodNotAllowed, NotFound
+from llama_backend.errors import BackendError, InternalError, MethodNotAllowed, NotFound, Unavailable
 from llama_backend.server import health, metrics, routes
 from llama_backend.server.backend import Server
 from llama_backend.server.completion import CLIENT_GONE
@@ -74,8 +76,16 @@ class Guarded:
         if scope["path"] not in _SILENT:
             server.admission.touch()
         with server.bodies.opened(account) as request.state.body:
-            answer = await self._handler(request)
-            await answer(scope, receive, send)
+            answer = await self._answer(request)
+            with suppress(asyncio.CancelledError):
+                await answer(scope, receive, send)
+
+    async def _answer(self, request: Request) -> ASGIApp:
+        """What the handler makes of a request; only the end of the server cancels it."""
+        try:
+            return await self._handler(request)
+        except asyncio.CancelledError:
+            raise Unavailable("the server is shutting down", retry_after=5) from None
 
 
 async def _backend_error(request: Request, error: Exception) -> Response:
