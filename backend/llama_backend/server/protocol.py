@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from llama_backend.api import encode
 from llama_backend.errors import BackendError, HeadTooLarge, InvalidRequest
@@ -39,6 +40,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         """The end of the time for a head; None where none is awaited."""
         self._refusal: BackendError | None = None
+        self._working: RequestResponseCycle | None = None
+        """What is answered; `cycle` is the request that came last, which may have to wait for it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -46,6 +49,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
+        self._end_work()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -85,6 +89,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._working = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         self._unused_bytes = 0
@@ -150,13 +158,20 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, error: BackendError) -> None:
         """Says why and closes; in the midst of another answer only closes, since it would become a part of that."""
         self._end_head()
-        if self.cycle is None or self._is_answered or not self.cycle.response_started:
+        if self._working is None or self._working.response_complete or not self._working.response_started:
             self.transport.write(_written(error))
         self._close()
 
     def _close(self) -> None:
         self._deadline = None
+        self._end_work()
         self.transport.close()
+
+    def _end_work(self) -> None:
+        """Tells the request that is worked on that nobody reads its answer; uvicorn tells only the last one."""
+        if self._working is not None and not self._working.response_complete:
+            self._working.disconnected = True
+            self._working.message_event.set()
 
 
 def _written(error: BackendError) -> bytes:
