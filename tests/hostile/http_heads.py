@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from time import monotonic
 
@@ -22,11 +23,15 @@ _QUIET_SECONDS = 0.2
 """An answer that is due and has not come after as long is not waited for."""
 _STEPS = (1, 7, 64, 1 << 20)
 """Bytes that are sent at a time; the first byte of a case chooses."""
+_LONGEST_IN_STEPS = 2000
 _BODY = b'{"prompt":"a"}'
 _LAST = b"\r\n0\r\n\r\n"
 _HIDDEN = b"GET /p2 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
 _LONG = b"x" * 70_000
+
+Request = tuple[bytes, bytes]
+"""Its method and target."""
 
 
 def mostly(good: Sequence[bytes], odd: Sequence[bytes]) -> st.SearchStrategy[bytes]:
@@ -106,71 +111,73 @@ def connections(draw: st.DrawFn) -> bytes:
     return bytes([draw(st.integers(0, len(_STEPS) - 1))]) + bytes(data)
 
 
-def strict(data: bytes) -> list[tuple[bytes, bytes]]:
-    """The methods and targets of the requests that another parser sees, up to the first that is none."""
-    reader = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
-    reader.receive_data(data)
-    found: list[tuple[bytes, bytes]] = []
+def strict(data: bytes) -> list[Request]:
+    """The methods and targets of the requests that another parser sees, up to the first that is none.
+
+    As RFC 9112 has it (2.2) empty lines before a request do not count.
+    """
+    found: list[Request] = []
     with suppress(h11.ProtocolError):
-        while True:
-            event = reader.next_event()
-            if isinstance(event, h11.Request):
-                found.append((event.method, event.target))
-            elif isinstance(event, h11.EndOfMessage):
-                reader.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
-                reader.send(h11.EndOfMessage())
-                reader.start_next_cycle()
-            elif not isinstance(event, h11.Data):
-                return found
+        while data := data.lstrip(b"\r\n"):
+            reader = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+            reader.receive_data(data)
+            while not isinstance(event := reader.next_event(), h11.EndOfMessage):
+                if isinstance(event, h11.Request):
+                    found.append((event.method, event.target))
+                elif not isinstance(event, h11.Data):
+                    return found
+            reader.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
+            reader.send(h11.EndOfMessage())
+            data = b"" if reader.our_state is h11.MUST_CLOSE else reader.trailing_data[0]
     return found
 
 
 def exchange(port: int, data: bytes, step: int, wanted: int) -> bytes:
     """What is answered to a client that sends its bytes, waits a while for as many answers, and sends no more."""
     answer, end = b"", monotonic() + _SECONDS
-    with socket.create_connection(("127.0.0.1", port), timeout=_SECONDS) as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with suppress(ConnectionError):
-            for at in range(0, len(data), step) if len(data) < 2000 else [0]:
-                sock.sendall(data[at : at + step] if len(data) < 2000 else data)
+    with socket.create_connection(("127.0.0.1", port), timeout=_SECONDS) as sock, suppress(ConnectionError):
+        _send(sock, data, step)
         sock.settimeout(_QUIET_SECONDS)
-        with suppress(TimeoutError, ConnectionError):
-            while answer.count(b"HTTP/1.1 ") < wanted:
-                if not (part := sock.recv(1 << 16)):
-                    return answer
+        with suppress(TimeoutError):
+            while answer.count(b"HTTP/1.1 ") < wanted and (part := sock.recv(1 << 16)):
                 answer += part
+        sock.settimeout(_SECONDS)
         with suppress(OSError):
             sock.shutdown(socket.SHUT_WR)
-        sock.settimeout(_SECONDS)
-        with suppress(ConnectionError):
-            while part := sock.recv(1 << 16):
-                answer += part
-                assert monotonic() < end
+        while part := sock.recv(1 << 16):
+            answer += part
+            assert monotonic() < end
     return answer
 
 
-def answers(data: bytes, requests: list[tuple[bytes, bytes]]) -> Iterator[tuple[int, bytes]]:
+def _send(sock: socket.socket, data: bytes, step: int) -> None:
+    """Sends as many bytes at a time; the server may be done with it before."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    size = step if len(data) < _LONGEST_IN_STEPS else len(data)
+    with suppress(ConnectionError):
+        for at in range(0, len(data), size or 1):
+            sock.sendall(data[at : at + size])
+
+
+def answers(data: bytes, requests: list[Request]) -> Iterator[tuple[int, bytes]]:
     """The status and body of each answer that is complete; raises where they are no answers to those requests."""
-    reader = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
-    reader.receive_data(data)
-    number = 0
-    while data:
+    for number in count():
+        if not data:
+            return
         method = requests[number][0] if number < len(requests) else b"GET"
-        reader.send(h11.Request(method=method if method != b"CONNECT" else b"GET", target="/", headers=[("Host", "x")]))
+        reader = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
+        reader.send(h11.Request(method=b"HEAD" if method == b"HEAD" else b"GET", target="/", headers=[("Host", "x")]))
         reader.send(h11.EndOfMessage())
-        status, body, event = 0, b"", reader.next_event()
-        while not isinstance(event, h11.EndOfMessage):
-            if event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed):
+        reader.receive_data(data)
+        status, body = 0, b""
+        while not isinstance(event := reader.next_event(), h11.EndOfMessage):
+            if event is h11.NEED_DATA:
                 return
             if isinstance(event, h11.Response):
                 status = event.status_code
             body += bytes(event.data) if isinstance(event, h11.Data) else b""
-            event = reader.next_event()
         yield status, body
-        number += 1
-        if reader.their_state is not h11.DONE:
-            return
-        reader.start_next_cycle()
+        data = reader.trailing_data[0]
 
 
 def check_answers(data: bytes, answer: bytes) -> None:
