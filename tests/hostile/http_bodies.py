@@ -138,4 +138,13 @@ def check_answer(kind: str, content: bytes) -> None:
         assert event == b"[DONE]" or json.loads(event)["object"] in ("chat.completion.chunk", "text_completion")
 
 
-HTTP_BODIES = Trial("http-bodies", bodies(), opened, examples=300)
+HTTP_BODIES = Trial(
+    "http-bodies",
+    bodies(),
+    opened,
+    examples=300,
+    known=(
+        b'/v1/tokenize\n{"prompt":"a","model":"' + b"x" * 5000 + b'"}',
+        b'/v1/chat/completions\n{"messages":[{"role":"a\\nb","content":"a"}]}',
+    ),
+)
