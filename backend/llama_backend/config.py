@@ -32,6 +32,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """A socket that is bound already and inherited (its path is `socket`)."""
     api_key_file: str | None = None
     """File with one key a line; asked for on TCP, never on the Unix socket."""
+    allow_origins: tuple[str, ...] = ()
+    """Origins whose web pages may use the server, beside its own."""
     metrics_open: bool = False
     """Whether `/metrics` needs no key, as probes need none."""
     tls_cert: str | None = None

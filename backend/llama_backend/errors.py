@@ -4,13 +4,16 @@
     ├─ InvalidRequest         400  a field is wrong; `param` names it
     │  ├─ PromptTooLong       400  more prompt tokens than the context holds
     │  ├─ BodyTooLarge        413
-    │  └─ BodyTooSlow         408
+    │  ├─ BodyTooSlow         408
+    │  └─ HeadTooLarge        431
     ├─ Unauthorized           401
     ├─ Forbidden              403  a foreign Host header on a backend without a key
+    │  └─ ForeignOrigin       403  a web page that no option allows
     ├─ ModelNotFound          404
     ├─ QueueFull              429  carries `retry_after` in seconds
     ├─ RateLimited            429  more requests than the key may send; carries `retry_after`
     ├─ Unavailable            503  loading, restarting or draining; carries `retry_after`
+    │  ├─ BodiesFull          503  other requests hold all the memory that there is for their texts
     │  ├─ ModelUnreadable     503  the file is no model that llama.cpp can load
     │  ├─ DeviceUnavailable   503  a GPU was asked for that is not there
     │  └─ EngineDied          503  the engine process ended under the request
@@ -26,6 +29,8 @@
 from __future__ import annotations
 
 from typing import Any, ClassVar
+
+_LONGEST_TEXT = 1000
 
 
 class BackendError(Exception):
@@ -47,9 +52,10 @@ class BackendError(Exception):
         return float(value) if isinstance(value, int | float) else None
 
     def to_wire(self) -> dict[str, Any]:
-        """The error as OpenAI writes it: `{"error": {"message", "type", "param", "code", …}}`."""
-        body = {"message": self.message, "type": self.type, "param": None, "code": self.code}
-        return {"error": body | self.details}
+        """The error as OpenAI writes it: `{"error": {"message", "type", "param", "code", …}}`, on one line."""
+        body = {"message": _short(self.message), "type": self.type, "param": None, "code": self.code}
+        details = {key: _short(value) if isinstance(value, str) else value for key, value in self.details.items()}
+        return {"error": body | details}
 
 
 class InvalidRequest(BackendError):
@@ -74,12 +80,20 @@ class BodyTooSlow(InvalidRequest):
     status, code = 408, "request_timeout"
 
 
+class HeadTooLarge(InvalidRequest):
+    status, code = 431, "request_head_too_large"
+
+
 class Unauthorized(BackendError):
     status, code, type = 401, "invalid_api_key", "authentication_error"
 
 
 class Forbidden(BackendError):
     status, code, type = 403, "forbidden_host", "permission_error"
+
+
+class ForeignOrigin(Forbidden):
+    code = "forbidden_origin"
 
 
 class ModelNotFound(BackendError):
@@ -104,6 +118,10 @@ class RateLimited(BackendError):
 
 class Unavailable(BackendError):
     status, code, type = 503, "unavailable", "unavailable_error"
+
+
+class BodiesFull(Unavailable):
+    code = "bodies_full"
 
 
 class ModelUnreadable(Unavailable):
@@ -136,6 +154,12 @@ class ConnectionLost(Unreachable):
 
 class PodPending(Unreachable):
     code = "pod_pending"
+
+
+def _short(text: str) -> str:
+    """A text as a line: a message may quote what a client sent, which can be long."""
+    line = " ".join(text.splitlines())
+    return line if len(line) <= _LONGEST_TEXT else f"{line[:_LONGEST_TEXT]}…"
 
 
 def _family(base: type[BackendError]) -> list[type[BackendError]]:

@@ -59,6 +59,8 @@ def test_by_default_it_listens_on_this_machine(describe: Describe, isolated_home
         (["--models-max", "2", "--model-idle", "60"], {"models_max": 2, "model_idle": 60.0}),
         (["--metrics-open"], {"metrics_open": True}),
         (["--drain", "120"], {"drain": 120.0}),
+        ([], {"allow_origins": ()}),
+        (["--allow-origin", "https://a", "--allow-origin", "app://b"], {"allow_origins": ("https://a", "app://b")}),
     ],
 )
 def test_where_it_listens(describe: Describe, args: list[str], fields: dict[str, Any]) -> None:
@@ -101,8 +103,10 @@ def test_how_it_computes(describe: Describe, tmp_path: Path, demo_model: Path) -
 def test_it_reads_the_environment(describe: Describe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMA_CHAT_HOST", "127.0.0.2")
     monkeypatch.setenv("LLAMA_CHAT_CTX_SIZE", "1024")
+    monkeypatch.setenv("LLAMA_CHAT_ALLOW_ORIGIN", "https://a, https://b")
     config = describe()
     assert (config.host, config.engine.context) == ("127.0.0.2", 1024)
+    assert config.allow_origins == ("https://a", "https://b")
 
 
 def test_it_does_not_push_another_backend_aside(

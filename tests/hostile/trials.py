@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from tests.hostile.gguf_heads import GGUF_IN_BACKEND, GGUF_IN_CONVERTER, IMPORTANCE
+from tests.hostile.http_bodies import HTTP_BODIES
+from tests.hostile.http_heads import HTTP_HEADS
 from tests.hostile.kv_states import KV_STATES
 from tests.hostile.pickles import ARCHIVES, PICKLES
 from tests.hostile.safetensors import SAFETENSORS
@@ -14,6 +16,8 @@ TRIALS: list[Trial] = [
     ARCHIVES,
     GGUF_IN_BACKEND,
     GGUF_IN_CONVERTER,
+    HTTP_BODIES,
+    HTTP_HEADS,
     IMPORTANCE,
     KV_STATES,
     PICKLES,

@@ -100,6 +100,20 @@ def test_a_model_that_cannot_be_loaded_and_is_repaired(serve: Serve, tmp_path: P
     assert server.status().state == "ready"
 
 
+def test_the_reason_is_told_while_the_model_is_tried_again(serve: Serve) -> None:
+    server = serve(FakeModel(load=1.5, fail="it is no model"), ready=False)
+    server.wait_state("failed")
+    sleep(1.2)
+    with server.http() as client:
+        for stream in (False, True):
+            error = client.post(CHAT, json=chat(stream=stream)).json()["error"]
+            assert (error["code"], error["message"]) == ("model_unreadable", "it is no model")
+        counted = client.post("/v1/tokenize", json={"prompt": "a"}).json()["error"]
+        assert (counted["code"], counted["message"]) == ("model_unreadable", "it is no model")
+        probe = client.get("/readyz")
+        assert (probe.status_code, probe.json()["state"], probe.json()["reason"]) == (503, "loading", "it is no model")
+
+
 def test_a_gpu_that_is_not_there_is_an_error_of_its_own(serve: Serve) -> None:
     server = serve(FakeModel(fail="a GPU was asked for", fail_code="device_unavailable"), ready=False)
     server.wait_state("failed")

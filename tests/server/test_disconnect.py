@@ -16,11 +16,13 @@ from tests.server.harness import CHAT, ServerProcess, chat, until
 LONG = "words=1000 delay=0.05"
 
 
-def open_request(server: ServerProcess, text: str, stream: bool, prefer: str = "wait=0") -> socket.socket:
+def open_request(
+    server: ServerProcess, text: str, stream: bool, prefer: str = "wait=0", after: bytes = b""
+) -> socket.socket:
     body = json.dumps(chat(text, stream=stream)).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nPrefer: {prefer}\r\nContent-Length: {len(body)}\r\n\r\n"
     sock = server.raw()
-    sock.sendall(head.encode() + body)
+    sock.sendall(head.encode() + body + after)
     return sock
 
 
@@ -35,6 +37,16 @@ def test_in_the_middle_of_an_answer(server: ServerProcess, stream: bool) -> None
         until(lambda: server.status().running == 1, 5, "the answer")
         assert not stream or sock.recv(10)
     server.wait_idle(1)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_with_another_request_behind_it(server: ServerProcess, stream: bool) -> None:
+    following = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with open_request(server, LONG, stream, after=following) as sock:
+        until(lambda: server.status().running == 1, 5, "the answer")
+        assert not stream or sock.recv(10)
+    server.wait_idle(2)
+    assert "Traceback" not in server.log.read_text()
 
 
 @pytest.mark.parametrize("stream", [True, False])

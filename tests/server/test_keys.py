@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from llama_backend.errors import InvalidRequest, QueueFull, RateLimited
 from llama_backend.server.admission import Admission
 from llama_backend.server.keys import KeyFile, parse_keys
 from llama_backend.server.rate_limit import RateLimits
+from llama_backend.server.secret_file import LARGEST
 from tests.server.conftest import Serve
 from tests.server.harness import CHAT, chat, free_port, until
 from tests.server.test_metrics import metrics
@@ -80,6 +82,53 @@ def test_a_file_that_turns_wrong_changes_nothing_and_is_told_once(
     assert caplog.text.count("weight") == 1
     path.write_text("k1 name=alice weight=3")
     assert keys.find("k1") == Account("alice", 3)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "large", "binary", "device"])
+def test_a_file_that_is_none_is_told_and_holds_nobody_up(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text("k1 name=alice")
+    keys = KeyFile(path)
+    path.unlink()
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "large":
+            path.write_bytes(b"k2\n" * LARGEST)
+        case "binary":
+            path.write_bytes(b"\xff\xfe\0")
+        case "device":
+            path.symlink_to("/dev/zero")
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        KeyFile(path)
+    assert keys.find("k1") == Account("alice")
+
+
+@pytest.mark.parametrize(("mode", "text"), [(0o600, None), (0o640, None), (0o644, "can read"), (0o662, "can change")])
+def test_a_file_that_others_can_get_at_is_pointed_out_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, text: str | None
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text("k1 name=alice")
+    path.chmod(mode)
+    keys = KeyFile(path)
+    path.write_text("k1 name=alice weight=2")
+    assert keys.find("k1") == Account("alice", 2)
+    assert caplog.text.count("holds API keys") == (text is not None)
+    assert (text or "") in caplog.text
+    assert "k1" not in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
+def test_a_file_of_another_user_is_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys"
+    path.write_text("k1 name=alice")
+    path.chmod(0o600)
+    os.chown(path, 12345, -1)
+    KeyFile(path)
+    assert "belongs to another user" in caplog.text
 
 
 def test_a_rate_is_of_any_minute_and_tells_how_long_to_wait() -> None:

@@ -7,6 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
+import msgspec
+import pytest
+
 from tests.server.conftest import Serve
 from tests.server.fake_engine import FakeModel
 from tests.server.harness import CHAT, Reader, ServerProcess, chat, fake_config, free_port, runs, until
@@ -64,6 +67,41 @@ def test_a_second_signal_ends_at_once(serve: Serve) -> None:
     assert "[DONE]" not in reader.text()
     assert engine is not None
     assert not runs(engine)
+
+
+@pytest.mark.parametrize(
+    ("body", "signals"),
+    [(b'{"prompt":"a b"}', 1), (b'{"prompt":"a b"}', 2), (b"{", 2)],
+    ids=["waiting, at the end of draining", "waiting, at once", "not complete, at once"],
+)
+def test_a_request_that_cannot_be_answered_any_more_is_told(serve: Serve, body: bytes, signals: int) -> None:
+    server = serve(FakeModel(load=60), ready=False)
+    with server.raw() as sock:
+        head = b"POST /v1/tokenize HTTP/1.1\r\nHost: x\r\nPrefer: wait=60\r\nContent-Length: 16\r\n\r\n"
+        sock.sendall(head + body)
+        sleep(0.3)
+        for _ in range(signals):
+            server.signal(signal.SIGTERM)
+            sleep(0.1)
+        answer = b"".join(iter(lambda: sock.recv(10_000), b""))
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"shutting down" in answer
+    assert server.process.wait(10) == 0
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_a_stream_that_nobody_reads_is_cut_off_at_the_end(serve: Serve) -> None:
+    server = serve()
+    with server.raw() as sock:
+        body = msgspec.json.encode(chat("words=100000", stream=True))
+        sock.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (CHAT.encode(), len(body)) + body)
+        sock.recv(1)
+        sleep(0.5)
+        server.signal(signal.SIGTERM)
+        server.wait_state("draining")
+        server.signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_draining_has_an_end(serve: Serve) -> None:

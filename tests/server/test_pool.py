@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 
 from llama_backend.config import ServerConfig
-from llama_backend.errors import DeadlineExceeded, ModelNotFound
+from llama_backend.errors import DeadlineExceeded, InvalidRequest, ModelNotFound
 from llama_backend.ipc import EngineConfig
 from llama_backend.server.deadline import Deadline
 from llama_backend.server.hosted import HostedModel
-from llama_backend.server.main import _installed
+from llama_backend.server.main import _installed, run
 from llama_backend.server.pool import ModelPool
 from llama_backend.server.supervisor import Supervisor
 from tests.server.conftest import Serve
@@ -215,6 +217,30 @@ def test_one_model_alone_can_be_unloaded_too(tmp_path: Path, serve: Serve) -> No
     until(lambda: server.status().loaded == [], what="the unloading")
     with server.http() as client:
         assert content(client.post(CHAT, json=chat("a b"))) == "a b"
+
+
+def test_files_with_odd_names_are_served_or_left_out(serve: Serve, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for odd in (b'a"b\\', b"a\nb", b"\xff\xfe", b"\x1b[2J", b"\xe2\x80\xa8"):
+        write_model(Path(os.fsdecode(os.fsencode(folder) + b"/" + odd + b".gguf")))
+    server = serve(models_folder=str(folder), models_max=2)
+    with server.http() as client:
+        listed = [model["id"] for model in client.get("/v1/models").json()["data"]]
+        assert set(listed) >= {MODEL, 'a"b\\', "\u2028"}
+        assert not any(character in "".join(listed) for character in "\n\x1b\udcff")
+        for name in ('a"b\\', "\u2028"):
+            assert client.post(CHAT, json=chat("a", model=name)).status_code == 200
+    assert server.status().loaded == ['a"b\\', "\u2028"]
+    value = metrics(server)
+    assert (value("model_loaded", model='a"b\\'), value("model_loaded", model="\u2028")) == (1, 1)
+
+
+def test_a_model_whose_path_is_no_text_is_refused(tmp_path: Path) -> None:
+    config = fake_config(tmp_path)
+    odd = msgspec.structs.replace(config.engine, path=os.fsdecode(b"/\xff.gguf"))
+    with pytest.raises(InvalidRequest, match="another name"):
+        run(msgspec.structs.replace(config, engine=odd))
 
 
 def test_a_draft_model_is_only_for_the_model_that_it_was_given_with(tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from llama_backend.errors import NotFound
+from llama_backend.server.streams import MOST_LEFT, Streams
 from tests.server.conftest import Serve
 from tests.server.harness import CHAT, ServerProcess, chat, free_port, until
 
@@ -43,6 +46,26 @@ def resume(client: httpx2.Client, after: int) -> list[str]:
         assert answer.status_code == 200, answer.read()
         assert answer.headers["x-resumable"] == "30"
         return list(events_of(answer))
+
+
+async def finished() -> AsyncGenerator[bytes, None]:
+    yield b"data: 1\n\n"
+    yield b"data: 2\n\n"
+
+
+async def test_nobody_loses_an_answer_for_what_others_leave() -> None:
+    streams = Streams(30)
+    for key in [(b"one", "first"), *((b"many", str(number)) for number in range(MOST_LEFT + 20))]:
+        reader = streams.open(key, finished())
+        await anext(reader)
+        await reader.aclose()
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    assert [event async for event in streams.resume((b"one", "first"), 1)] == [b"id: 2\ndata: 2\n\n"]
+    with pytest.raises(NotFound):
+        streams.resume((b"many", "0"), 0)
+    for name in ("first", *map(str, range(21, MOST_LEFT + 20))):
+        await streams.stop((b"one" if name == "first" else b"many", name))
 
 
 @pytest.fixture

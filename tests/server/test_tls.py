@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
@@ -15,6 +18,7 @@ from llama_backend.api import ChatMessage, ChatRequest
 from llama_backend.client import Address, Client
 from llama_backend.errors import InvalidRequest, Unreachable
 from llama_backend.server.main import run
+from llama_backend.server.secret_file import LARGEST
 from llama_backend.server.tls import Certificate
 from tests.server.conftest import Serve
 from tests.server.harness import fake_config, free_port
@@ -88,6 +92,64 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         Certificate(certificate, tmp_path / "none")
     with pytest.raises(InvalidRequest, match="cannot be used"):
         Certificate(key, key)
+
+
+def test_a_half_of_a_new_pair_changes_nothing(serve: Serve, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path, "first")
+    port = free_port()
+    server = serve(host="127.0.0.1", port=port, tls_cert=str(certificate), tls_key=str(key))
+    trusted = tmp_path / "trusted"
+    shutil.copy(certificate, trusted)
+    (tmp_path / "new").mkdir()
+    make_certificate(tmp_path / "new", "second")[0].replace(certificate)
+    assert [peer_name(port, trusted) for _ in range(3)] == ["first"] * 3
+    assert server.log.read_text().count("cannot be used") == 1
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    pipe, large = tmp_path / "pipe", tmp_path / "large"
+    os.mkfifo(pipe)
+    large.write_bytes(b"#" * (LARGEST + 1))
+    for file, reason in ((pipe, "no regular file"), (tmp_path, "Is a directory|no regular file"), (large, "more than")):
+        with pytest.raises(InvalidRequest, match=reason):
+            Certificate(certificate, file)
+        with pytest.raises(InvalidRequest, match=reason):
+            Certificate(file, key)
+
+
+def test_nobody_is_asked_for_a_password(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    secret = tmp_path / "secret"
+    command = ["openssl", "pkey", "-in", str(key), "-aes256", "-passout", "pass:x", "-out", str(secret)]
+    subprocess.run(command, check=True, capture_output=True)
+    with pytest.raises(InvalidRequest, match="the key is encrypted"):
+        Certificate(certificate, secret)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o640, 0), (0o644, 1), (0o660, 1)])
+def test_a_private_key_that_others_can_read_is_pointed_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warned: int
+) -> None:
+    certificate, key = make_certificate(tmp_path)
+    key.chmod(mode)
+    Certificate(certificate, key)
+    assert caplog.text.count(f"{key} holds a private key") == warned
+
+
+def test_what_is_no_tls_leaves_nothing_in_the_log(serve: Serve, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    port = free_port()
+    server = serve(host="127.0.0.1", port=port, tls_cert=str(certificate), tls_key=str(key))
+    size = server.log.stat().st_size
+    for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05hello", b"\0" * 1000, b""):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock, suppress(OSError):
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            while sock.recv(1000):
+                pass
+    assert peer_name(port, certificate) == "localhost"
+    assert server.log.read_bytes()[size:] == b""
 
 
 def test_half_of_it_is_refused(tmp_path: Path) -> None:

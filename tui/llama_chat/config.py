@@ -60,6 +60,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     targets: dict[str, NamedTarget] = field(default_factory=dict)
     api_key_file: str | None = None
     """File with one API key a line; the first is sent to a backend elsewhere, any is accepted by `serve`."""
+    allow_origin: str | None = None
+    """Origins whose web pages may use `serve`, with commas between them; None is no page of others."""
     metrics_open: bool = False
     """Whether `serve` tells its metrics without a key."""
     tls_cert: str | None = None

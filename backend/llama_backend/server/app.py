@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from math import ceil
 
 from starlette.applications import Starlette
@@ -13,11 +15,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from llama_backend.errors import BackendError, InternalError, MethodNotAllowed, NotFound
+from llama_backend.errors import BackendError, InternalError, MethodNotAllowed, NotFound, Unavailable
 from llama_backend.server import health, metrics, routes
 from llama_backend.server.backend import Server
 from llama_backend.server.completion import CLIENT_GONE
 from llama_backend.server.embeddings import embeddings
+from llama_backend.server.origins import with_cors
 from llama_backend.server.routes import as_json, server_of
 
 _SILENT = ("/v1/status", "/metrics")
@@ -26,7 +29,7 @@ _log = logging.getLogger("llama_backend.server")
 Handler = Callable[[Request], Awaitable[ASGIApp]]
 
 
-def make_app(server: Server) -> Starlette:
+def make_app(server: Server) -> ASGIApp:
     """The application over a server's state."""
     handlers: list[tuple[str, str, Handler]] = [
         ("POST", "/v1/chat/completions", routes.chat_completions),
@@ -55,8 +58,9 @@ def make_app(server: Server) -> Starlette:
             Exception: _unknown_error,
         },
     )
+    app.router.redirect_slashes = False
     app.state.server = server
-    return app
+    return with_cors(app, server.config.allow_origins)
 
 
 class Guarded:
@@ -68,11 +72,20 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         server = server_of(request)
-        request.state.account = server.gate.check(request)
+        request.state.account = account = server.gate.check(request)
         if scope["path"] not in _SILENT:
             server.admission.touch()
-        answer = await self._handler(request)
-        await answer(scope, receive, send)
+        with server.bodies.opened(account) as request.state.body:
+            answer = await self._answer(request)
+            with suppress(asyncio.CancelledError):
+                await answer(scope, receive, send)
+
+    async def _answer(self, request: Request) -> ASGIApp:
+        """What the handler makes of a request; only the end of the server cancels it."""
+        try:
+            return await self._handler(request)
+        except asyncio.CancelledError:
+            raise Unavailable("the server is shutting down", retry_after=5) from None
 
 
 async def _backend_error(request: Request, error: Exception) -> Response:

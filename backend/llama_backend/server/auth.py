@@ -1,14 +1,19 @@
-"""Who may ask: anybody on the Unix socket, whoever has a key on TCP, and without keys only this machine."""
+"""Who may ask: anybody on the Unix socket, whoever has a key on TCP, and without keys only this machine.
+
+Web pages are let in nowhere unless their origin is allowed, on the socket neither: it may be forwarded to a port.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from starlette.requests import Request
 
 from llama_backend.account import LOCAL, Account
 from llama_backend.errors import Forbidden, Unauthorized
 from llama_backend.server.keys import KeyFile
+from llama_backend.server.origins import check_origins, check_page
 from llama_backend.server.sockets import is_loopback
 
 _HOST = re.compile(r"\[([^\[\]]*)\](?::\d*)?|([^\[\]:]*)(?::\d*)?")
@@ -16,12 +21,15 @@ _HOST = re.compile(r"\[([^\[\]]*)\](?::\d*)?|([^\[\]:]*)(?::\d*)?")
 
 
 class Gate:
-    """Tells whose request it is, or raises Unauthorized or Forbidden."""
+    """Tells whose request it is, or raises Unauthorized or Forbidden; `origins` are those of web pages let in."""
 
-    def __init__(self, keys: KeyFile | None) -> None:
+    def __init__(self, keys: KeyFile | None, origins: Sequence[str] = ()) -> None:
+        check_origins(origins)
         self._keys = keys
+        self._origins = origins
 
     def check(self, request: Request) -> Account:
+        check_page(request.headers, self._origins)
         if is_unix(request):
             return LOCAL
         if self._keys is None:

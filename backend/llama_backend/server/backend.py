@@ -13,6 +13,7 @@ from llama_backend.config import ServerConfig
 from llama_backend.errors import Unavailable
 from llama_backend.server.admission import Admission
 from llama_backend.server.auth import Gate
+from llama_backend.server.bodies import Bodies
 from llama_backend.server.child import resident_bytes
 from llama_backend.server.pool import ModelPool
 from llama_backend.server.rate_limit import RateLimits
@@ -30,6 +31,7 @@ class Server:
     admission: Admission
     streams: Streams
     rates: RateLimits = field(default_factory=RateLimits)
+    bodies: Bodies = field(default_factory=Bodies)
     errors: Counter[str] = field(default_factory=Counter)
     """Answers that were errors, by code."""
     draining: bool = False

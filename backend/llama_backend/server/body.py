@@ -22,7 +22,7 @@ Parsed = TypeVar("Parsed", bound=msgspec.Struct)
 
 
 async def parse(request: Request, kind: type[Parsed]) -> Parsed:
-    """The body as `kind`; raises InvalidRequest that names the field, or BodyTooLarge."""
+    """The body as `kind`; raises InvalidRequest that names the field, or what `_read` raises."""
     try:
         parsed = msgspec.json.decode(await _read(request), type=kind)
         if isinstance(parsed, SamplingParams):
@@ -40,7 +40,8 @@ def _field(message: str) -> str | None:
     return ".".join(match[1] for match in found if match and match[1]) or None
 
 
-async def _read(request: Request) -> bytes:
+async def _read(request: Request) -> bytearray:
+    """The bytes of the body; raises BodyTooLarge, BodyTooSlow and BodiesFull."""
     length = request.headers.get("content-length", "0")
     size = int(length) if length.isdigit() else 0
     body = bytearray()
@@ -48,6 +49,7 @@ async def _read(request: Request) -> bytes:
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 async for chunk in request.stream():
+                    request.state.body.grow(len(chunk))
                     body += chunk
                     if len(body) > _MAX_BODY:
                         break
@@ -55,4 +57,4 @@ async def _read(request: Request) -> bytes:
             raise BodyTooSlow(f"the body did not come within {BODY_SECONDS:.0f} s") from None
     if max(size, len(body)) > _MAX_BODY:
         raise BodyTooLarge(f"the body has more than {_MAX_BODY} bytes")
-    return bytes(body)
+    return body

@@ -15,6 +15,7 @@ import msgspec
 
 from llama_backend.account import Account
 from llama_backend.errors import InvalidRequest
+from llama_backend.server.secret_file import exposure, read_secret
 
 _log = logging.getLogger("llama_backend.server")
 _SETTINGS = [field for field in Account.__struct_fields__ if field != "identity"]
@@ -25,8 +26,9 @@ class KeyFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: tuple[int, ...] | None = None
         self._trouble: str | None = None
+        self._exposure: str | None = None
         self._keys: list[tuple[bytes, Account]] = []
         self._refresh()
         if self._trouble is not None:
@@ -43,15 +45,22 @@ class KeyFile:
 
     def _refresh(self) -> None:
         try:
-            stat = self._path.stat()
-            stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            found = self._path.stat()
+            stamp = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
             if stamp != self._stamp:
                 self._stamp = stamp
-                self._keys = parse_keys(self._path.read_text("utf-8"))
+                self._keys = parse_keys(read_secret(self._path).decode())
                 self._trouble = None
+                self._warn(exposure(found))
         except (OSError, ValueError, InvalidRequest) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
             self._complain(f"{self._path}: cannot be read: {reason}")
+
+    def _warn(self, text: str | None) -> None:
+        """Says once that others can get at the keys."""
+        if text is not None and text != self._exposure:
+            _log.warning("%s holds API keys: %s", self._path, text)
+        self._exposure = text
 
     def _complain(self, trouble: str) -> None:
         """Says once what is wrong with the file."""

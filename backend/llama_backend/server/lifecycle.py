@@ -15,7 +15,7 @@ from time import monotonic
 import uvicorn
 
 from llama_backend.server.backend import Server
-from llama_backend.server.protocol import BoundedProtocol
+from llama_backend.server.protocol import HEAD_SECONDS, BoundedProtocol
 from llama_backend.server.sockets import inode_of, remove_socket
 from llama_backend.server.tls import Certificate
 
@@ -52,7 +52,9 @@ class Lifecycle(uvicorn.Server):
             state = self.lifespan.state
             return BoundedProtocol(config=self.config, server_state=self.server_state, app_state=state)
 
-        return await asyncio.get_running_loop().create_server(make_protocol, sock=sock, ssl=context)
+        return await asyncio.get_running_loop().create_server(
+            make_protocol, sock=sock, ssl=context, ssl_handshake_timeout=HEAD_SECONDS
+        )
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -29,10 +29,13 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up_log(kind: LogFormat) -> None:
-    """Logs to standard error; what llama.cpp says only where that is no terminal."""
+    """Logs to standard error; what llama.cpp says only where that is no terminal.
+
+    What uvicorn warns of is what strangers send, who could fill a disk with it.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if kind == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(handlers=[handler], level=logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     if sys.stderr.isatty():
         logging.getLogger("llama_backend.engine").setLevel(logging.ERROR)

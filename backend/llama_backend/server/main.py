@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
+from unicodedata import category
 
 import msgspec
 
@@ -115,26 +116,39 @@ def _make_server(config: ServerConfig, process: EngineProcess) -> Server:
     return Server(
         config=config,
         models=ModelPool(first, lambda: _installed(config), config.models_max, config.model_idle),
-        gate=Gate(keys),
+        gate=Gate(keys, config.allow_origins),
         admission=Admission(config.max_queue),
         streams=Streams(config.resume_grace),
     )
 
 
 def _installed(config: ServerConfig) -> dict[str, EngineConfig]:
-    """The models in the folder, each to be loaded in the way of the first one, but without its draft model."""
+    """The models in the folder, each to be loaded in the way of the first one, but without its draft model.
+
+    Those whose names no request could bring, since they are no text, are left out.
+    """
     from llama_backend.models import installed
 
     if config.models_folder is None:
         return {}
     found = installed(Path(config.models_folder))
     return {
-        model.name: msgspec.structs.replace(config.engine, path=str(model.path), draft_model=None) for model in found
+        model.name: msgspec.structs.replace(config.engine, path=str(model.path), draft_model=None)
+        for model in found
+        if _is_text(str(model.path))
     }
 
 
+def _is_text(path: str) -> bool:
+    """Whether a path can stand in JSON and in one line of a log: it may be of any bytes but zero."""
+    return not any(category(character) in ("Cc", "Cs") for character in path)
+
+
 def _check(config: ServerConfig) -> None:
-    """Refuses to listen beyond this machine without a key, with TLS as well as without."""
+    """Refuses to listen beyond this machine without a key, with TLS as well as without; and files without a name."""
+    for path in (config.engine.path, config.engine.draft_model or ""):
+        if not _is_text(path):
+            raise InvalidRequest(f"the model's path {path!a} is no text that can be shown; give the file another name")
     if (config.tls_cert is None) != (config.tls_key is None):
         raise InvalidRequest("a certificate and its key go together: --tls-cert and --tls-key", param="tls_cert")
     if config.host is None or config.api_key_file is not None:

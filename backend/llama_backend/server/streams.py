@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -22,7 +23,8 @@ from llama_backend.server.events import Events
 
 HEADER = "X-Resumable"
 MOST_LEFT = 64
-"""Answers that nobody reads; the one that was left first gives way, complete ones before others."""
+"""Answers that nobody reads; of whoever has most of them the one that was left first gives way, complete ones before
+others."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _NUMBER = re.compile(r"\d{1,9}")
 
@@ -90,8 +92,14 @@ class Streams:
         loop = asyncio.get_running_loop()
         self._left[key] = loop.call_later(self.grace, self._end, key)
         if len(self._left) > MOST_LEFT:
-            told = (left for left in self._left if self._streams[left].is_told)
-            self._end(next(told, next(iter(self._left))))
+            self._end(self._least_needed())
+
+    def _least_needed(self) -> Key:
+        """The answer that gives way; nobody loses one for what others leave."""
+        owners = Counter(owner for owner, _ in self._left)
+        most = max(owners.values())
+        left = [key for key in self._left if owners[key[0]] == most]
+        return next((key for key in left if self._streams[key].is_told), left[0])
 
     def _end(self, key: Key) -> None:
         task = asyncio.create_task(self._drop(key))

@@ -48,7 +48,6 @@ _STOP_SECONDS = 5.0
 _MOST_DEATHS = 2
 """A request that was in the batch when so many engines died is not given to another."""
 _STABLE_SECONDS = 10.0
-_UNREADABLE = Failed("the model cannot be loaded")
 _BACKOFF_SECONDS = (0.0, 0.5, 2.0, 5.0, 10.0)
 """Pauses before restarts of an engine that keeps dying young, without having answered anything."""
 
@@ -66,7 +65,8 @@ class Supervisor:
         self._counts: dict[int, asyncio.Future[Counted]] = {}
         self._changed = asyncio.Event()
         self._load_error: Failed | None = None
-        self._failure = _UNREADABLE
+        self._failure: Failed | None = None
+        """Why the last engine could not load its model; None once one was ready."""
         self._failed_at = 0.0
         self._delivered = False
         """The present engine has brought a part of an answer."""
@@ -108,13 +108,16 @@ class Supervisor:
             await self._child.kill(patience=_STOP_SECONDS if self.ready else 0)
 
     async def wait_ready(self, seconds: float) -> None:
-        """Returns when requests can be taken; raises Unavailable where that takes longer than `seconds`."""
+        """Returns when requests can be taken; raises Unavailable where that takes longer than `seconds`.
+
+        Where the model could not be loaded that is the error, also while it is tried again.
+        """
         self._retry_failed()
         end = monotonic() + seconds
         while self.state != "ready":
-            if self.state == "failed":
-                raise from_wire({"error": {"message": self._failure.reason, "code": self._failure.code}}, 503)
             left = end - monotonic()
+            if self._failure is not None and (self.state == "failed" or left <= 0):
+                raise from_wire({"error": {"message": self._failure.reason, "code": self._failure.code}}, 503)
             if left <= 0:
                 raise Unavailable(f"the model is {self.state}", retry_after=2, progress=round(self.progress, 3))
             with suppress(TimeoutError):
@@ -211,7 +214,7 @@ class Supervisor:
 
     def _retry_failed(self) -> None:
         if self.state == "failed" and monotonic() - self._failed_at > _RELOAD_SECONDS:
-            self._set_state("loading")
+            self._set_state("loading", self.reason)
             self.start()
 
     async def _run(self) -> None:
@@ -300,6 +303,7 @@ class Supervisor:
                 self.ready, self.was_ready, self.progress, self.tuning = event, True, 1.0, event.tuning
                 self.had_gpu = self.had_gpu or event.gpu_layers != 0
                 self.last_step = monotonic()
+                self._failure = None
                 self._set_state("ready")
                 self._send_again()
             case StoreChanged(status):

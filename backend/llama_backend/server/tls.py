@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 
 from llama_backend.errors import InvalidRequest
+from llama_backend.server.secret_file import exposure, read_secret
 
 _log = logging.getLogger("llama_backend.server")
 Stamp = tuple[tuple[int, int], ...]
@@ -25,11 +26,13 @@ class Certificate:
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.context.sni_callback = self._refresh
         try:
-            self.context.load_cert_chain(*self._files)
-        except (OSError, ssl.SSLError) as error:
+            self._load(self.context)
+        except (OSError, InvalidRequest) as error:
             reason = getattr(error, "strerror", None) or error
             text = f"the certificate {certificate} with the key {key} cannot be used: {reason}"
             raise InvalidRequest(text) from error
+        if trouble := exposure(key.stat()):
+            _log.warning("%s holds a private key: %s", key, trouble)
 
     def _refresh(self, _connection: ssl.SSLObject, _name: str | None, context: ssl.SSLContext) -> None:
         """Is called at each new connection, and loads what has changed for the next one."""
@@ -38,13 +41,28 @@ class Certificate:
             return
         self._stamp = stamp
         try:
-            context.load_cert_chain(*self._files)
+            self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+            self._load(context)
             _log.info("the certificate was loaded anew")
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, InvalidRequest) as error:
             _log.warning("the new certificate cannot be used: %s", error)
+
+    def _load(self, context: ssl.SSLContext) -> None:
+        """Loads the files; where they do not fit together the context is of no use any more.
+
+        Raises OSError, of which ssl.SSLError is one, and InvalidRequest.
+        """
+        for file in self._files:
+            read_secret(file)
+        context.load_cert_chain(*self._files, password=_no_password)
 
     def _look(self) -> Stamp:
         try:
             return tuple((stat.st_mtime_ns, stat.st_ino) for stat in (file.stat() for file in self._files))
         except OSError:
             return ()
+
+
+def _no_password() -> str:
+    """Where a key is encrypted OpenSSL would ask for its password on the terminal, and all would wait."""
+    raise InvalidRequest("the key is encrypted; `openssl pkey` writes one that is not")

@@ -22,13 +22,19 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Decorator = Callable[[Decorated], Decorated]
 
 
-def setting(name: str, *flags: str, help: str, metavar: str = "TEXT") -> Decorator[Any]:
-    """An option for one of the settings; its value is checked as a variable's would be."""
+def setting(name: str, *flags: str, help: str, metavar: str = "TEXT", multiple: bool = False) -> Decorator[Any]:
+    """An option for one of the settings; its value is checked as a variable's would be.
 
-    def parsed(_: click.Context, __: click.Parameter, text: str | None) -> Any:
-        return None if text is None else config.parse(name, text, flags[-1])
+    One that may be repeated (`multiple`) stands for a value with commas.
+    """
 
-    return click.option(*flags, name, callback=parsed, metavar=metavar, help=f"{help}  [{config.PREFIX}{name.upper()}]")
+    def parsed(_: click.Context, __: click.Parameter, given: str | tuple[str, ...] | None) -> Any:
+        if given is None or given == ():
+            return None
+        return config.parse(name, given if isinstance(given, str) else ",".join(given), flags[-1])
+
+    about = f"{help}  [{config.PREFIX}{name.upper()}]"
+    return click.option(*flags, name, callback=parsed, metavar=metavar, multiple=multiple, help=about)
 
 
 def switch(name: str, *flags: str, help: str) -> Decorator[Any]:

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 @setting("port", "--port", metavar="N", help="TCP port, 8080.")
 @setting("socket", "--socket", metavar="PATH", help="Listen on this Unix socket, instead of the one that chats find.")
 @setting("api_key_file", "--api-key-file", metavar="FILE", help="Ask for one of the keys in FILE on TCP.")
+@setting(
+    "allow_origin",
+    "--allow-origin",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let web pages of this origin use the server; may be repeated.",
+)
 @setting("tls_cert", "--tls-cert", metavar="FILE", help="Speak HTTPS on TCP with this certificate chain (PEM).")
 @setting("tls_key", "--tls-key", metavar="FILE", help="Its private key; both are read again when they change.")
 @switch("metrics_open", "--metrics-open/--metrics-guarded", help="Whether /metrics needs no key.")
@@ -81,6 +88,7 @@ def _config(setup: Setup, model: InstalledModel) -> ServerConfig:
         tls_key=_absolute(settings.tls_key),
         resume_grace=settings.resume_grace,
         log_format=settings.log_format,
+        allow_origins=_listed(settings.allow_origin),
         metrics_open=settings.metrics_open,
         models_folder=str(setup.paths.models),
         models_max=settings.models_max,
@@ -106,6 +114,11 @@ def _usual_socket(paths: Paths) -> str:
     if find(place(paths)) is not None:
         raise ChatError("a backend is running already; `llama-chat stop` ends it, --socket puts this one elsewhere")
     return str(paths.socket)
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    """The parts of a text with commas."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def _absolute(path: str | None) -> str | None:
