@@ -91,6 +91,7 @@ class Count(Struct, frozen=True, kw_only=True, tag=True):
     messages: list[ChatMessage] | None = None
     prompt: str | None = None
     return_tokens: bool = False
+    account: Account = LOCAL
 
 
 class Embed(Struct, frozen=True, kw_only=True, tag=True):

@@ -12,6 +12,7 @@ import pytest
 from llama_backend.api import SamplingParams
 from llama_backend.errors import EngineDied, ModelUnreadable, Unavailable
 from llama_backend.ipc import Counted, EngineConfig
+from llama_backend.server import restarts
 from llama_backend.server import supervisor as module
 from llama_backend.server.child import EngineChild, resident_bytes
 from llama_backend.server.engine_process import EngineProcess
@@ -70,8 +71,8 @@ async def test_a_count_whose_asker_went_away_harms_nobody(supervisor: Supervisor
     await supervisor.wait_ready(30)
     asker = asyncio.create_task(supervisor.count(None, "a b", False))
     await asyncio.sleep(0)
-    number = next(iter(supervisor._counts))
-    supervisor._counts[number].cancel()
+    number = next(iter(supervisor.ledger._tickets))
+    asker.cancel()
     supervisor._take(Counted(id=number, count=2, context=9))
     with pytest.raises(asyncio.CancelledError):
         await asker
@@ -134,3 +135,50 @@ async def test_a_request_to_an_engine_that_has_just_died_goes_to_the_next(superv
         assert await text_of(supervisor, "a") == "a"
     assert supervisor.restarts == 1
     assert supervisor.active == 0
+
+
+async def test_an_engine_that_is_killed_while_it_loads_again_is_followed_by_another(
+    config: EngineConfig, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    await supervisor.wait_ready(30)
+    gate = tmp_path / "gate"
+    write_model(Path(config.path), FakeModel(gate=str(gate)))
+    killed = set[int]()
+    async with asyncio.timeout(30):
+        while len(killed) < 3:
+            if supervisor.pid is not None and supervisor.pid not in killed and supervisor._child is not None:
+                killed.add(supervisor.pid)
+                supervisor._child.abort()
+            await asyncio.sleep(0.01)
+        gate.touch()
+        while supervisor.state != "ready":
+            assert supervisor.state == "restarting"
+            await asyncio.sleep(0.01)
+    assert await text_of(supervisor, "a b") == "a b"
+
+
+async def test_engines_that_die_one_after_another_have_an_end_until_somebody_asks(
+    config: EngineConfig, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restarts, "_PAUSES", (0.0, 0.01))
+    monkeypatch.setattr(module, "_RELOAD_SECONDS", 0.0)
+    await supervisor.wait_ready(30)
+    write_model(Path(config.path), FakeModel(die_loading=True))
+    assert supervisor._child is not None
+    supervisor._child.abort()
+    async with asyncio.timeout(30):
+        while supervisor.state != "failed":
+            await supervisor._changed.wait()
+    assert "3 times in a row the engine ended with signal 9" in (supervisor.reason or "")
+    assert supervisor.restarts == 2
+    write_model(Path(config.path))
+    await supervisor.wait_ready(30)
+    assert await text_of(supervisor, "a b") == "a b"
+
+
+def test_pauses_grow_and_end_where_no_engine_is_of_use() -> None:
+    young = restarts.Restarts()
+    pauses = [young.pause(was_of_use=False) for _ in range(7)]
+    assert pauses == [0.0, 0.5, 2.0, 5.0, 10.0, None, None]
+    assert young.pause(was_of_use=True) == 0.0
+    assert young.pause(was_of_use=False) == 0.0

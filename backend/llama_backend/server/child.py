@@ -66,6 +66,10 @@ class EngineChild:
             self._process.close()
         await asyncio.to_thread(self._process.wait, patience)
 
+    def abort(self) -> None:
+        """Kills the process; `follow` returns when it has ended."""
+        self._process.abort()
+
     async def _pump_lines(self) -> None:
         reader = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(reader)

@@ -29,7 +29,9 @@ class Ticket:
         self.is_read = False
         """Somebody has seen a part of the answers, so that they cannot be computed again from their start."""
         self.deaths = 0
-        """How many engines ended while they computed this request."""
+        """How many engines ended while this request was at work."""
+        self.since = 0.0
+        """When it was handed to the engine that has it, or accepted by that; 0 where no engine has it."""
         self._observer = observer
         self._pieces: list[Piece] = []
         self._error: BackendError | None = None
@@ -39,8 +41,9 @@ class Ticket:
     def finished(self) -> bool:
         return not self.unfinished
 
-    def accept(self, prompt_tokens: int) -> None:
-        self.prompt_tokens = prompt_tokens
+    def accept(self, prompt_tokens: int, now: float = 0.0) -> None:
+        """Notes that the prompt fits, as was known at `now`."""
+        self.prompt_tokens, self.since = prompt_tokens, now
         self._changed.set()
 
     def deliver(self, piece: Piece, now: float = 0.0) -> None:
