@@ -205,6 +205,8 @@ class Piece(Struct, frozen=True, array_like=True):
     """What went wrong, where the finish reason is `error`."""
     logprobs: list[TokenLogprob] | None = None
     """Those of the text's tokens, where they were asked for."""
+    code: str | None = None
+    """Which of the error tree it is, where the finish reason is `error`; None is a fault of ours."""
 
 
 class StepDone(Struct, frozen=True, kw_only=True, tag=True):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from unittest.mock import Mock
+
 import pytest
 
 from llama_backend.api import ChatMessage
 from llama_backend.engine.prompt import AnswerMemory
 from llama_backend.engine.vocab import Vocab
-from llama_backend.errors import InvalidRequest
+from llama_backend.errors import InvalidRequest, PromptTooLong
 from tests.engine.builders import prompts_of
 from tests.engine.llama2_reference import Dialog, reference_ids
 from tests.engine.test_template import CHATML, talk
@@ -224,3 +227,24 @@ def test_a_vocabulary_without_control_tokens() -> None:
 
 def test_eog_lists_all_tokens_that_end_an_answer() -> None:
     assert make_vocab().eog == {EOS, IM_END}
+
+
+def test_a_text_of_more_bytes_than_all_tokens_can_have_is_refused_before_it_is_cut() -> None:
+    vocab = make_vocab()
+    refuse = Mock(side_effect=AssertionError)
+    words = dataclasses.replace(vocab, size=10, piece=lambda token: b"x" * (20 if token == 7 else 1), encode=refuse)
+    prompts = prompts_of(words, CHATML, context=8)
+    with pytest.raises(PromptTooLong, match="162 bytes long, at least 9 tokens, and the context holds 8") as caught:
+        prompts.text("é" * 81)
+    assert (caught.value.details["context"], caught.value.details["prompt_tokens"]) == (8, 9)
+    with pytest.raises(PromptTooLong, match="and the context holds 8"):
+        prompts.chat(talk("é" * 81))
+    with pytest.raises(AssertionError):
+        prompts.text("é" * 80)
+
+
+def test_more_token_ids_than_the_context_holds_are_refused_before_they_are_looked_at() -> None:
+    prompts = prompts_of(make_vocab(), CHATML, context=8)
+    assert prompts.text([5] * 8) == [5] * 8
+    with pytest.raises(PromptTooLong, match="9 tokens"):
+        prompts.text([-1] * 9)

@@ -101,13 +101,13 @@ class Lane(threading.Thread):
             while (request := self._waiting.next()) is None:
                 self._changed.wait()
             self._waiting.take(request)
-            self._waiting.charge(request, max(size_of(request), _LEAST))
             self._wanted = request.id
             return request
 
     def _finish(self, request: Request, reply: Reply) -> None:
         with self._changed:
             is_wanted, self._wanted = self._wanted is not None, None
+            self._waiting.charge(request, max(size_of(request), _LEAST))
             self._waiting.done(request)
             if is_wanted:
                 self._send(reply.event)

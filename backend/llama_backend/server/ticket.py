@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
-from llama_backend.errors import BackendError, InternalError
+from llama_backend.errors import BackendError, InternalError, from_wire
 from llama_backend.ipc import Piece
 
 Observer = Callable[[Piece, float], None]
@@ -108,7 +108,8 @@ class Ticket:
 
 def _checked(piece: Piece) -> Piece:
     if piece.finish_reason == "error":
-        raise InternalError(piece.message or "the engine could not finish the answer")
+        message, code = piece.message or "the engine could not finish the answer", piece.code or InternalError.code
+        raise from_wire({"error": {"message": message, "code": code}}, InternalError.status)
     return piece
 
 
@@ -128,4 +129,4 @@ def _joined(pieces: list[Piece]) -> Piece:
     logprobs = None
     if last.logprobs is not None:
         logprobs = [entry for piece in pieces for entry in piece.logprobs or []]
-    return Piece(last.id, text, last.finish_reason, last.usage, last.timings, last.message, logprobs)
+    return Piece(last.id, text, last.finish_reason, last.usage, last.timings, last.message, logprobs, last.code)
