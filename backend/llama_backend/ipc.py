@@ -258,13 +258,18 @@ class Frames:
 
     def __init__(self) -> None:
         self._rest = b""
+        self.wanted = 0
+        """Bytes of the payload that has begun."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The payloads that are whole now."""
+        """The payloads that are whole now. Raises DecodeError for one that nobody would send."""
         data, start = self._rest + data, 0
         while len(data) - start >= HEADER.size:
             begin = start + HEADER.size
-            end = begin + HEADER.unpack_from(data, start)[0]
+            (self.wanted,) = HEADER.unpack_from(data, start)
+            if self.wanted > MAX_FRAME:
+                raise msgspec.DecodeError(f"a frame of {self.wanted} bytes")
+            end = begin + self.wanted
             if end > len(data):
                 break
             yield data[begin:end]

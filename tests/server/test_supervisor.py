@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import Random
 from time import monotonic
 
 import pytest
@@ -182,3 +183,60 @@ def test_pauses_grow_and_end_where_no_engine_is_of_use() -> None:
     assert pauses == [0.0, 0.5, 2.0, 5.0, 10.0, None, None]
     assert young.pause(was_of_use=True) == 0.0
     assert young.pause(was_of_use=False) == 0.0
+
+
+@pytest.mark.parametrize("said", [b"\xff\xff\xff\xff", b"\x01\x00\x00\x00\xc1", b"\xff\xff\x00\x00" + b"\x91" * 65_535])
+async def test_an_engine_that_says_what_nobody_understands_is_followed_by_another(
+    supervisor: Supervisor, said: bytes
+) -> None:
+    await supervisor.wait_ready(30)
+    old, child = supervisor.pid, supervisor._child
+    assert child is not None
+    assert child._transport is not None
+    protocol = child._transport.get_protocol()
+    assert isinstance(protocol, asyncio.Protocol)
+    protocol.data_received(said)
+    async with asyncio.timeout(30):
+        while supervisor.pid in (old, None) or supervisor.state != "ready":
+            await supervisor._changed.wait()
+        assert await text_of(supervisor, "a b") == "a b"
+    assert old is not None
+    assert not runs(old)
+
+
+async def test_why_a_model_cannot_be_loaded_is_told_also_while_it_is_tried_again(
+    config: EngineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RELOAD_SECONDS", 0.0)
+    write_model(Path(config.path), FakeModel(fail="it is no model"))
+    supervisor = Supervisor(config)
+    supervisor.start()
+    with pytest.raises(ModelUnreadable, match="it is no model"):
+        await supervisor.wait_ready(30)
+    for _ in range(3):
+        await asyncio.sleep(0.001)
+        with pytest.raises(ModelUnreadable, match="it is no model"):
+            await supervisor.wait_ready(0)
+        assert (supervisor.state, supervisor.reason) == ("loading", "it is no model")
+        with pytest.raises(ModelUnreadable, match="it is no model"):
+            await supervisor.wait_ready(30)
+    await supervisor.stop()
+
+
+async def test_a_real_engine_that_is_killed_at_any_point_of_its_life_is_followed_by_another(
+    demo_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restarts, "_PAUSES", (0.0,) * 20)
+    supervisor = Supervisor(EngineConfig(path=str(demo_model), context=256, threads=1))
+    supervisor.start()
+    await supervisor.wait_ready(60)
+    random = Random(0)
+    for _ in range(8):
+        await asyncio.sleep(random.random())
+        if supervisor._child is not None:
+            supervisor._child.abort()
+    async with asyncio.timeout(60):
+        ticket = supervisor.submit(SamplingParams(max_tokens=2), None, "Once")
+        assert len(await ticket.whole()) == 1
+        supervisor.release(ticket)
+    await supervisor.stop()

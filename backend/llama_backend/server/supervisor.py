@@ -55,7 +55,8 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._restarts = Restarts()
         self._load_error: Failed | None = None
-        self._failure = Failed("the model cannot be loaded")
+        self._failure: Failed | None = None
+        """Why there is no engine, until there is one again."""
         self._failed_at = 0.0
         self._hang: str | None = None
         """Why the present engine was killed."""
@@ -107,13 +108,16 @@ class Supervisor:
             self._child.abort()
 
     async def wait_ready(self, seconds: float) -> None:
-        """Returns when requests can be taken; raises Unavailable where that takes longer than `seconds`."""
+        """Returns when requests can be taken.
+
+        Raises Unavailable where that takes longer than `seconds`, with the reason where it failed the last time.
+        """
         self._retry_failed()
         end = monotonic() + seconds
         while self.state != "ready":
-            if self.state == "failed":
-                raise from_wire({"error": {"message": self._failure.reason, "code": self._failure.code}}, 503)
             left = end - monotonic()
+            if self._failure is not None and (self.state == "failed" or left <= 0):
+                raise from_wire({"error": {"message": self._failure.reason, "code": self._failure.code}}, 503)
             if left <= 0:
                 raise Unavailable(f"the model is {self.state}", retry_after=2, progress=round(self.progress, 3))
             with suppress(TimeoutError):
@@ -191,7 +195,7 @@ class Supervisor:
 
     def _retry_failed(self) -> None:
         if self.state == "failed" and monotonic() - self._failed_at > _RELOAD_SECONDS:
-            self._set_state("loading")
+            self._set_state("loading", self.reason)
             self.start()
 
     async def _run(self) -> None:
@@ -266,6 +270,7 @@ class Supervisor:
         self.ready, self.was_ready, self.progress, self.tuning = ready, True, 1.0, ready.tuning
         self.had_gpu = self.had_gpu or ready.gpu_layers != 0
         self.last_step = monotonic()
+        self._failure = None
         self._set_state("ready")
         if self._child is not None:
             self.ledger.engine_ready(self._child.send)
