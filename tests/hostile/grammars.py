@@ -23,6 +23,8 @@ from tests.server.harness import python_path
 _SECONDS = 60.0
 """Wall-clock time of three seconds of processor time, on a machine that is busy."""
 _MOST_ERROR = 1000
+_TRACEBACK = 1
+"""The exit code of a fault of ours; a process that the system or llama.cpp ends has others."""
 
 _ATOMS = one_of(
     r"""
@@ -131,14 +133,18 @@ def _check(case: bytes, model: Path) -> None:
         timeout=2 * _SECONDS,
     )
     assert monotonic() - begin < _SECONDS
-    if done.returncode < 0:
-        assert done.stdout == b""
+    assert done.returncode != _TRACEBACK, done.stderr.decode()[-500:]
+    if not done.stdout:
         return
-    assert done.returncode == 0 or b"MemoryError" in done.stderr, done.stderr.decode()[-500:]
     verdict = msgspec.json.decode(done.stdout, type=Verdict)
     assert (verdict.grammar is None) != (verdict.error is None)
     assert len(verdict.error or "") < _MOST_ERROR
     assert "\n" not in (verdict.error or "")
 
 
-GRAMMARS = Trial("grammars", _cases(), _opened, examples=18)
+_KNOWN = (
+    b'{"grammar":"root ::= \\"a\\"{5,2}"}',
+    b'{"json_schema":{"type":{"a":1}}}',
+    b'{"json_schema":{"properties":{"a":{}},"required":[["a"]]}}',
+)
+GRAMMARS = Trial("grammars", _cases(), _opened, examples=15, known=_KNOWN)

@@ -32,7 +32,7 @@ _CPU_SECONDS = 3
 """Processor time from then on."""
 _NICE = 10
 """A check gives way to engines, and to others that are getting ready."""
-_MEMORY = 2 << 30
+_MEMORY = 1 << 30
 _STEPS = 16
 _REASON = re.compile("^parse: error parsing grammar: (.*)", re.MULTILINE)
 """What llama.cpp's parser writes to standard error, past the log."""
@@ -105,6 +105,25 @@ def _limit() -> None:
     os.nice(_NICE)
 
 
+def _heard(question: Question, log: LlamaLog) -> Verdict:
+    """The verdict, with the reason that llama.cpp gives past its log."""
+    kept = os.dup(sys.stderr.fileno())
+    with nameless_file() as said:
+        os.dup2(said.fileno(), sys.stderr.fileno())
+        try:
+            vocab = _vocab(sys.argv[1])
+            log.lines.clear()
+            _limit()
+            verdict = check(question, vocab)
+        finally:
+            os.dup2(kept, sys.stderr.fileno())
+        said.seek(0)
+        match = _REASON.search(said.read().decode("utf-8", "replace"))
+    if verdict.error is not None and (reason := match[1] if match else log.reason):
+        return Verdict(error=f"{verdict.error}: {reason[:_MOST_REASON]}")
+    return verdict
+
+
 def main() -> int:
     die_with_parent()
     resource.setrlimit(resource.RLIMIT_CPU, (_LOAD_SECONDS, _LOAD_SECONDS))
@@ -112,16 +131,10 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     log = LlamaLog(lambda line: None)
     question = msgspec.json.decode(sys.stdin.buffer.read(), type=Question)
-    with nameless_file() as said:
-        os.dup2(said.fileno(), sys.stderr.fileno())
-        vocab = _vocab(sys.argv[1])
-        log.lines.clear()
-        _limit()
-        verdict = check(question, vocab)
-        said.seek(0)
-        match = _REASON.search(said.read().decode("utf-8", "replace"))
-    if verdict.error is not None and (reason := match[1] if match else log.reason):
-        verdict = Verdict(error=f"{verdict.error}: {reason[:_MOST_REASON]}")
+    try:
+        verdict = _heard(question, log)
+    except MemoryError:
+        verdict = Verdict(error=f"the grammar takes more than {_MEMORY >> 20} MiB of memory")
     sys.stdout.buffer.write(msgspec.json.encode(verdict))
     return 0
 
