@@ -64,3 +64,21 @@ def _payload(kind: int, item: Any) -> bytes:
         parts = [_payload(array.kind, element) for element in array.values]
         return struct.pack("<IQ", array.kind, len(parts)) + b"".join(parts)
     return struct.pack(f"<{_FORMS[kind]}", item)
+
+
+def with_string(data: bytes, key: str, new: str, spare: str = "general.name") -> bytes:
+    """The same file with another string under a key; another string gets longer or shorter, so that all stays put."""
+    change = len(_string_at(data, key)) - len(new.encode())
+    old = _string_at(data, spare)
+    return _replaced(_replaced(data, key, new.encode()), spare, old.ljust(len(old) + change)[: len(old) + change])
+
+
+def _string_at(data: bytes, key: str) -> bytes:
+    at = data.index(text(key)) + len(text(key)) + 4
+    return data[at + 8 : at + 8 + struct.unpack_from("<Q", data, at)[0]]
+
+
+def _replaced(data: bytes, key: str, new: bytes) -> bytes:
+    at = data.index(text(key)) + len(text(key)) + 4
+    end = at + 8 + len(_string_at(data, key))
+    return data[:at] + struct.pack("<Q", len(new)) + new + data[end:]

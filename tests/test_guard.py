@@ -61,7 +61,7 @@ def test_a_grammar_is_suspect_while_it_works(page: GuardPage, guard: Guard) -> N
 
 def test_a_batch_of_more_than_a_page_is_cut(page: GuardPage, guard: Guard) -> None:
     guard.batch(list(range(1, 5000)))
-    assert page.suspects().batch == frozenset(range(1, 511))
+    assert page.suspects().batch == frozenset(range(1, 507))
 
 
 def test_a_grammar_that_takes_too_long_ends_the_process(page: GuardPage) -> None:
@@ -78,3 +78,47 @@ def test_without_a_file_the_notes_are_for_nobody() -> None:
     guard.batch([1])
     with guard.grammar(1):
         pass
+
+
+CRASH = """
+import sys, threading, os
+from llama_backend.guard import Guard
+guard = Guard(int(sys.argv[1]))
+guard.watch()
+guard.batch([3, 4])
+noted, over = threading.Barrier(3), threading.Event()
+def read(place, number, dies):
+    with guard.reading(place, number):
+        noted.wait()
+        os.abort() if dies else over.wait()
+for place in (0, 1):
+    threading.Thread(target=read, args=(place, 7 + place, sys.argv[2] == str(place)), daemon=True).start()
+noted.wait()
+if sys.argv[2] == "batch":
+    os.abort()
+os.kill(os.getpid(), 9) if sys.argv[2] == "unknown" else over.wait()
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("0", Suspects(reading=frozenset({7}))),
+        ("1", Suspects(reading=frozenset({8}))),
+        ("batch", Suspects(batch=frozenset({3, 4}))),
+        ("unknown", Suspects(batch=frozenset({3, 4}), reading=frozenset({7, 8}))),
+    ],
+)
+def test_the_thread_in_which_a_process_ended_tells_who_it_was(page: GuardPage, where: str, expected: Suspects) -> None:
+    environment = os.environ | {"PYTHONPATH": python_path()}
+    with page as file:
+        command = [sys.executable, "-c", CRASH, str(file), where]
+        process = subprocess.run(command, pass_fds=[file], env=environment, timeout=30, check=False)
+    assert process.returncode == (-signal.SIGKILL if where == "unknown" else -signal.SIGABRT)
+    assert page.suspects() == expected
+
+
+def test_what_was_read_is_no_suspect(page: GuardPage, guard: Guard) -> None:
+    with guard.reading(1, 7):
+        assert page.suspects() == Suspects(reading=frozenset({7}))
+    assert page.suspects() == Suspects()

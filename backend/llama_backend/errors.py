@@ -19,6 +19,7 @@
     │  └─ EngineDied          503  the engine process ended under the request
     ├─ DeadlineExceeded       504  the time that the request or the server allows is over
     ├─ InternalError          500  a fault of ours
+    │  └─ RequestEndsEngine   500  two engine processes ended while they worked on the request
     └─ Unreachable             –   no backend answers (raised by the client only)
        ├─ ConnectionLost       –   one did, and the connection broke or fell silent
        └─ PodPending           –   none of a Service's pods takes connections yet
@@ -69,6 +70,12 @@ class PromptTooLong(InvalidRequest):
     def of(cls, prompt_tokens: int, context: int) -> PromptTooLong:
         """The error for a prompt of `prompt_tokens` in a window of `context` tokens."""
         text = f"the prompt has {prompt_tokens} tokens and the context holds {context}, one of them for the answer"
+        return cls(text, param="messages", prompt_tokens=prompt_tokens, context=context)
+
+    @classmethod
+    def at_least(cls, size: int, prompt_tokens: int, context: int) -> PromptTooLong:
+        """The error for a text of `size` bytes, which are too many to be cut into tokens and counted."""
+        text = f"the prompt is {size} bytes long, at least {prompt_tokens} tokens, and the context holds {context}"
         return cls(text, param="messages", prompt_tokens=prompt_tokens, context=context)
 
 
@@ -142,6 +149,10 @@ class DeadlineExceeded(BackendError):
 
 class InternalError(BackendError):
     pass
+
+
+class RequestEndsEngine(InternalError):
+    code = "request_ends_engine"
 
 
 class Unreachable(BackendError):

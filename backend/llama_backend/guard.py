@@ -5,19 +5,29 @@ llama.cpp ends the process where it does not know what to do, so that process ca
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import re
 import signal
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from mmap import PAGESIZE, mmap
+from threading import get_ident
 from types import TracebackType
 from typing import IO
 
 _NUMBER = "Q"
 _SIZE = array(_NUMBER).itemsize
-_MOST = PAGESIZE // _SIZE - 2
+READERS = 2
+"""Threads that read requests, each with a place for its notes."""
+_BATCH = 1 + 2 * READERS
+"""The place of the batch, behind the grammar and the readers."""
+_MOST = PAGESIZE // _SIZE - _BATCH - 1
+_TRACE = 64 * 1024
+"""Bytes for what Python writes of the threads when a signal ends the process."""
+_CULPRIT = re.compile(rb"^Current thread 0x([0-9a-f]+)", re.MULTILINE)
 _GRAMMAR_SECONDS = 3.0
 """Processor time that a grammar may take for one token."""
 
@@ -34,41 +44,67 @@ def nameless_file() -> IO[bytes]:
 class Guard:
     """The engine's side. Without a file the notes are for nobody.
 
-    The page's first number is of the request whose grammar is at work, or 0; then come how many requests are in the
-    batch, and their numbers.
+    The page's first number is of the request whose grammar is at work, or 0. Then come, for each reader, its thread's
+    number and that of the request that it reads, or 0. Then come how many requests are in the batch, and their
+    numbers. Behind the page Python writes which thread it was that a signal ended.
     """
 
     def __init__(self, file: int | None = None) -> None:
+        self._file = file
         self._page = mmap(-1 if file is None else file, PAGESIZE)
+
+    def watch(self) -> None:
+        """Has Python note, from now on, in which thread it was that a fatal signal ended the process."""
+        if self._file is not None:
+            os.lseek(self._file, PAGESIZE, os.SEEK_SET)
+            faulthandler.enable(self._file, all_threads=True)
 
     def batch(self, numbers: list[int]) -> None:
         """Notes which requests are computed together from now on."""
         numbers = numbers[:_MOST]
-        self._write([0, len(numbers), *numbers])
+        self._write(0, [0])
+        self._write(_BATCH, [len(numbers), *numbers])
 
     @contextmanager
     def grammar(self, number: int) -> Iterator[None]:
         """Blames a request for what happens in this block; one that takes too long ends the process."""
-        self._write([number])
+        self._write(0, [number])
         signal.setitimer(signal.ITIMER_VIRTUAL, _GRAMMAR_SECONDS)
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-            self._write([0])
+            self._write(0, [0])
 
-    def _write(self, numbers: list[int]) -> None:
+    @contextmanager
+    def reading(self, place: int, number: int) -> Iterator[None]:
+        """Notes that this thread, the reader of that place, is at work on a request."""
+        at = 1 + 2 * place
+        self._write(at, [get_ident(), number])
+        try:
+            yield
+        finally:
+            self._write(at, [0, 0])
+
+    def _write(self, at: int, numbers: list[int]) -> None:
         data = array(_NUMBER, numbers).tobytes()
-        self._page[: len(data)] = data
+        self._page[at * _SIZE : at * _SIZE + len(data)] = data
 
 
 @dataclass(frozen=True)
 class Suspects:
-    """Who was being computed when an engine died."""
+    """Who was at work when an engine died; where it is known in which thread that happened, only those of it."""
 
     grammar: int = 0
     """The request whose grammar was at work, or 0."""
     batch: frozenset[int] = frozenset()
+    reading: frozenset[int] = frozenset()
+    """Those whose text was being made into tokens."""
+
+    @property
+    def all(self) -> frozenset[int]:
+        """The one whose grammar was at work, or else all of them."""
+        return frozenset({self.grammar}) if self.grammar else self.batch | self.reading
 
 
 class GuardPage:
@@ -76,8 +112,8 @@ class GuardPage:
 
     def __init__(self) -> None:
         self._file = nameless_file()
-        self._file.truncate(PAGESIZE)
-        self._page = mmap(self._file.fileno(), PAGESIZE)
+        self._file.truncate(PAGESIZE + _TRACE)
+        self._page = mmap(self._file.fileno(), PAGESIZE + _TRACE)
 
     def __enter__(self) -> int:
         return self._file.fileno()
@@ -88,6 +124,13 @@ class GuardPage:
         self._file.close()
 
     def suspects(self) -> Suspects:
-        """Who was being computed last."""
-        numbers = array(_NUMBER, self._page[:])
-        return Suspects(numbers[0], frozenset(numbers[2 : 2 + min(numbers[1], _MOST)]))
+        """Who was at work last."""
+        numbers = array(_NUMBER, self._page[:PAGESIZE])
+        readers = {numbers[at]: numbers[at + 1] for at in range(1, _BATCH, 2) if numbers[at]}
+        first = _BATCH + 1
+        batch = frozenset(numbers[first : first + min(numbers[_BATCH], _MOST)])
+        found = _CULPRIT.search(self._page[PAGESIZE:])
+        culprit = int(found[1], 16) if found else None
+        if culprit in readers:
+            return Suspects(reading=frozenset({readers[culprit]}))
+        return Suspects(numbers[0], batch, frozenset() if culprit else frozenset(readers.values()))

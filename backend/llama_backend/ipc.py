@@ -98,6 +98,7 @@ class Count(Struct, frozen=True, kw_only=True, tag=True):
     return_tokens: bool = False
     scope: str = ""
     """See Submit."""
+    account: Account = LOCAL
 
 
 class Embed(Struct, frozen=True, kw_only=True, tag=True):
@@ -211,6 +212,8 @@ class Piece(Struct, frozen=True, array_like=True):
     """What went wrong, where the finish reason is `error`."""
     logprobs: list[TokenLogprob] | None = None
     """Those of the text's tokens, where they were asked for."""
+    code: str | None = None
+    """Which of the error tree it is, where the finish reason is `error`; None is a fault of ours."""
 
 
 class StepDone(Struct, frozen=True, kw_only=True, tag=True):
@@ -262,13 +265,18 @@ class Frames:
 
     def __init__(self) -> None:
         self._rest = b""
+        self.wanted = 0
+        """Bytes of the payload that has begun."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The payloads that are whole now."""
+        """The payloads that are whole now. Raises DecodeError for one that nobody would send."""
         data, start = self._rest + data, 0
         while len(data) - start >= HEADER.size:
             begin = start + HEADER.size
-            end = begin + HEADER.unpack_from(data, start)[0]
+            (self.wanted,) = HEADER.unpack_from(data, start)
+            if self.wanted > MAX_FRAME:
+                raise msgspec.DecodeError(f"a frame of {self.wanted} bytes")
+            end = begin + self.wanted
             if end > len(data):
                 break
             yield data[begin:end]

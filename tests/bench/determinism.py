@@ -21,9 +21,9 @@ from llama_backend.engine.engine import LLMEngine
 from llama_backend.engine.kv_cache import KVCache
 from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.model import Model
-from llama_backend.engine.prompt import PromptBuilder
 from llama_backend.engine.runner import ModelRunner
 from tests.bench.load import WORDS
+from tests.engine.builders import prompts_of
 
 TOKENS = 64
 CONTEXT = 1024
@@ -65,7 +65,7 @@ class Lab:
         slots, flash_attention = 1 + max(BESIDE), setting.flash_attention
         self._plan = KVPlan(slots, CONTEXT, slots * CONTEXT, setting.unified, flash_attention=flash_attention)
         self._runner = ModelRunner(model, self._plan, threads=2)
-        self._prompts = PromptBuilder(model.vocab, model.template)
+        self._prompts = prompts_of(model.vocab, model.template)
 
     def answer(self, topic: str, *others: str) -> Answer:
         """The greedy answer about a topic, with those about others computed beside it."""

@@ -67,6 +67,23 @@ def test_a_grammar_that_no_token_can_begin_is_told(model: Model, text: str) -> N
     assert verdict.error is not None
 
 
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("root ::= <[5]> <[49152]>", "<[49152]>"),
+        ("root ::= <[5]> !<[99999999]>", "<[99999999]>"),
+        (f"root ::= <[{'9' * 5000}]>", "<[999"),
+        ("root ::= <[5]> <[49151]>", None),
+        ('root ::= "<[99999999]>" # <[99999999]>', None),
+        ("root ::= [a<[99999999\\]>] [b]", None),
+    ],
+)
+def test_a_token_that_the_model_does_not_have_is_named(model: Model, text: str, wrong: str | None) -> None:
+    verdict = check(Question(grammar=text), lib.llama_model_get_vocab(model.handle))
+    assert verdict.error is None if wrong is None else f"{wrong}" in (verdict.error or "")
+    assert len(verdict.error or "") < 400
+
+
 def test_a_process_for_the_demo_model(demo_model: Path) -> None:
     code, out = run(Question(grammar='root ::= "yes" <|im_end|>?'), demo_model)
     assert code == 0

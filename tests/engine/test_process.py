@@ -284,7 +284,8 @@ def test_the_end_of_the_socket_ends_it_even_in_the_middle_of_an_answer(start: St
     engine.process.wait(SECONDS)
 
 
-def test_it_ends_when_its_parent_is_killed(demo_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_it_ends_when_its_parent_is_killed(demo_model: Path, stopped: bool) -> None:
     """The parent is another process that holds the only other end of the socket."""
     config = msgspec.json.encode(EngineConfig(path=str(demo_model), context=256)).decode()
     program = (
@@ -300,6 +301,8 @@ def test_it_ends_when_its_parent_is_killed(demo_model: Path, tmp_path: Path) -> 
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
+    if stopped:
+        os.kill(pid, signal.SIGSTOP)
     parent.kill()
     parent.communicate()
     assert has_ended(pid)

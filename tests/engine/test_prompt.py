@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from unittest.mock import Mock
+
 import pytest
 
 from llama_backend.api import ChatMessage
-from llama_backend.engine.prompt import AnswerMemory, PromptBuilder
+from llama_backend.engine.prompt import AnswerMemory
 from llama_backend.engine.vocab import Vocab
-from llama_backend.errors import InvalidRequest
+from llama_backend.errors import InvalidRequest, PromptTooLong
+from tests.engine.builders import prompts_of
 from tests.engine.llama2_reference import Dialog, reference_ids
 from tests.engine.test_template import CHATML, talk
 
@@ -63,7 +67,7 @@ def show(vocab: Vocab, tokens: list[int]) -> str:
 
 
 def chat(vocab: Vocab, template: str | None, *contents: str, system: str | None = None) -> list[int]:
-    return PromptBuilder(vocab, template).chat(talk(*contents, system=system))
+    return prompts_of(vocab, template).chat(talk(*contents, system=system))
 
 
 DIALOGS: list[Dialog] = [
@@ -147,7 +151,7 @@ def test_the_next_prompt_begins_with_the_last_one_and_the_ids_of_its_answer(
     template: str | None, space_prefix: bool, end: int, written: str, shown: str
 ) -> None:
     vocab = make_vocab(space_prefix, add_bos=template is None)
-    builder = PromptBuilder(vocab, template)
+    builder = prompts_of(vocab, template)
     first = builder.chat(talk("hi", system="be kind"))
     generated = [vocab.encode(char)[-1] for char in written.strip()]
     assert generated != vocab.encode(shown)
@@ -161,25 +165,25 @@ def test_the_next_prompt_begins_with_the_last_one_and_the_ids_of_its_answer(
 
 def test_an_answer_that_was_changed_is_tokenised_from_its_text() -> None:
     vocab = make_vocab()
-    builder = PromptBuilder(vocab, CHATML)
+    builder = prompts_of(vocab, CHATML)
     builder.remember("Hello", [900], False)
     assert 900 not in builder.chat(talk("hi", "Hello!", "more"))
 
 
 def test_a_user_who_types_a_past_answer_gets_no_ids_of_it() -> None:
-    builder = PromptBuilder(make_vocab(), CHATML)
+    builder = prompts_of(make_vocab(), CHATML)
     builder.remember("Hello", [900], False)
     assert 900 not in builder.chat(talk("Hello"))
 
 
 def test_an_answer_that_no_control_token_follows_is_tokenised_from_its_text() -> None:
-    builder = PromptBuilder(make_vocab(), "{% for message in messages %}{{ message.content }}\n{% endfor %}")
+    builder = prompts_of(make_vocab(), "{% for message in messages %}{{ message.content }}\n{% endfor %}")
     builder.remember("Hello", [900], False)
     assert 900 not in builder.chat(talk("hi", "Hello", "more"))
 
 
 def test_an_empty_answer_is_not_remembered() -> None:
-    builder = PromptBuilder(make_vocab(), CHATML)
+    builder = prompts_of(make_vocab(), CHATML)
     builder.remember("", [900], False)
     assert 900 not in builder.chat(talk("hi", "", "more"))
 
@@ -199,25 +203,25 @@ def test_memory_forgets_the_oldest_answers() -> None:
 @pytest.mark.parametrize("add_bos", [False, True])
 def test_a_plain_text_is_continued_as_it_is(add_bos: bool) -> None:
     vocab = make_vocab(add_bos=add_bos)
-    tokens = PromptBuilder(vocab, CHATML).text("<|im_end|> is text")
+    tokens = prompts_of(vocab, CHATML).text("<|im_end|> is text")
     assert show(vocab, tokens) == ("<s>" if add_bos else "") + "<|im_end|> is text"
     assert IM_END not in tokens
 
 
 def test_token_ids_are_taken_as_they_are() -> None:
-    assert PromptBuilder(make_vocab(add_bos=True), None).text([5, 0, 9999]) == [5, 0, 9999]
+    assert prompts_of(make_vocab(add_bos=True), None).text([5, 0, 9999]) == [5, 0, 9999]
 
 
 @pytest.mark.parametrize("token", [-1, 10_000])
 def test_what_is_no_token_id_is_refused(token: int) -> None:
     with pytest.raises(InvalidRequest, match=f"{token} is no token id"):
-        PromptBuilder(make_vocab(), None).text([5, token])
+        prompts_of(make_vocab(), None).text([5, token])
 
 
 def test_a_vocabulary_without_control_tokens() -> None:
     vocab = make_vocab()
     plain = Vocab(size=vocab.size, piece=vocab.piece, encode=vocab.encode, is_eog=vocab.is_eog, control={})
-    assert show(plain, PromptBuilder(plain, CHATML).chat([ChatMessage("user", "hi")])).startswith("<|im_start|>user")
+    assert show(plain, prompts_of(plain, CHATML).chat([ChatMessage("user", "hi")])).startswith("<|im_start|>user")
     assert plain.text(None) == plain.text(1) == ""
 
 
@@ -227,10 +231,31 @@ def test_eog_lists_all_tokens_that_end_an_answer() -> None:
 
 def test_an_answer_of_another_scope_is_cut_into_tokens_as_any_text() -> None:
     vocab = make_vocab()
-    prompts = PromptBuilder(vocab, CHATML)
+    prompts = prompts_of(vocab, CHATML)
     asked = talk("hello", "abc", "more")
     plain = prompts.chat(asked, "alice")
     prompts.remember("abc", [777], stripped=False, scope="alice")
     assert 777 in prompts.chat(asked, "alice")
     assert prompts.chat(asked, "bob") == prompts.chat(asked, "") == plain
     assert prompts.answers_in([777, 778], "bob") == []
+
+
+def test_a_text_of_more_bytes_than_all_tokens_can_have_is_refused_before_it_is_cut() -> None:
+    vocab = make_vocab()
+    refuse = Mock(side_effect=AssertionError)
+    words = dataclasses.replace(vocab, size=10, piece=lambda token: b"x" * (20 if token == 7 else 1), encode=refuse)
+    prompts = prompts_of(words, CHATML, context=8)
+    with pytest.raises(PromptTooLong, match="162 bytes long, at least 9 tokens, and the context holds 8") as caught:
+        prompts.text("é" * 81)
+    assert (caught.value.details["context"], caught.value.details["prompt_tokens"]) == (8, 9)
+    with pytest.raises(PromptTooLong, match="and the context holds 8"):
+        prompts.chat(talk("é" * 81))
+    with pytest.raises(AssertionError):
+        prompts.text("é" * 80)
+
+
+def test_more_token_ids_than_the_context_holds_are_refused_before_they_are_looked_at() -> None:
+    prompts = prompts_of(make_vocab(), CHATML, context=8)
+    assert prompts.text([5] * 8) == [5] * 8
+    with pytest.raises(PromptTooLong, match="9 tokens"):
+        prompts.text([-1] * 9)

@@ -26,6 +26,7 @@ from llama_backend.engine.sampler import chain_of
 from llama_backend.engine.scheduler import Batch, BatchItem
 from llama_backend.engine.sequence import Sequence
 from llama_backend.errors import InvalidRequest
+from tests.engine.builders import prompts_of
 
 COUNT = "Count from 1 to 100, with a comma between the numbers."
 SERIES = [", ".join(str(number) for number in range(start, start + 12)) + "," for start in (1, 20, 40, 60)]
@@ -109,7 +110,7 @@ def make_bench(model: Model) -> Iterator[MakeBench]:
         def make(slots: int = 4, context: int = 512, cells: int | None = None, unified: bool = True) -> RealBench:
             plan = KVPlan(slots, context, cells or (context if unified else slots * context), unified)
             runner = stack.enter_context(runner_of(model, plan))
-            prompts = PromptBuilder(model.vocab, model.template)
+            prompts = prompts_of(model.vocab, model.template)
             cache = KVCache(runner, plan.slots, plan.cells, plan.unified)
             engine = LLMEngine(runner, cache, model.vocab, context, prompts.remember)
             return RealBench(engine, runner, prompts, cache)

@@ -18,9 +18,9 @@ from llama_backend.engine.engine import LLMEngine
 from llama_backend.engine.kv_cache import KVCache
 from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.model import Model
-from llama_backend.engine.prompt import PromptBuilder
 from llama_backend.engine.speculation import MOST_DRAFTED
 from llama_backend.errors import ModelUnreadable
+from tests.engine.builders import prompts_of
 from tests.engine.fakes import FixedCost, speculate_with
 from tests.engine.test_real_model import SERIES, RealBench, runner_of
 
@@ -36,7 +36,7 @@ def make_bench(model: Model) -> Iterator[MakeBench]:
         def make(speculate: bool, unified: bool) -> RealBench:
             plan = KVPlan(4, 512, 512 if unified else 2048, unified)
             runner = stack.enter_context(runner_of(model, plan, MOST_DRAFTED))
-            prompts = PromptBuilder(model.vocab, model.template)
+            prompts = prompts_of(model.vocab, model.template)
             cache = KVCache(runner, plan.slots, plan.cells, plan.unified)
             engine = LLMEngine(runner, cache, model.vocab, plan.context, prompts.remember, speculate=speculate)
             engine._speculator._price.cost = FixedCost(0.01)

@@ -19,8 +19,8 @@ from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.kv_stamp import stamp_of
 from llama_backend.engine.kv_store import KVStore
 from llama_backend.engine.model import Model
-from llama_backend.engine.prompt import PromptBuilder
 from llama_backend.ipc import EngineConfig, Forget, Ready, StoreChanged, Submit
+from tests.engine.builders import prompts_of
 from tests.engine.test_process import EngineProcess
 from tests.engine.test_real_model import RealBench, runner_of
 
@@ -41,7 +41,7 @@ def bench_of(model: Model, unified: bool, root: Path | None = None, cells: int =
     """An engine with a fresh context, which knows nothing but what is in the folder."""
     plan = KVPlan(2, 512, cells, unified)
     with runner_of(model, plan) as runner:
-        prompts = PromptBuilder(model.vocab, model.template)
+        prompts = prompts_of(model.vocab, model.template)
         folder = StateFolder(root, STAMP, 1 << 30) if root else None
         store = KVStore(folder, 1 << 28, prompts.answers_in)
         for file in store.open():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from llama_backend.api import ChatMessage, Role
-from llama_backend.engine.template import LLAMA2, ChatTemplate, Fragment
+from llama_backend.engine.rendering import Fragment
+from llama_backend.engine.template import LLAMA2, ChatTemplate
 from llama_backend.errors import InvalidRequest
 
 CHATML = (

@@ -10,8 +10,8 @@ import pytest
 from llama_backend.api import ChatMessage
 from llama_backend.engine.binding import LlamaLog, lib
 from llama_backend.engine.model import Model
-from llama_backend.engine.prompt import PromptBuilder
 from llama_backend.engine.vocab import Vocab
+from tests.engine.builders import prompts_of
 from tests.engine.conftest import load_vocab
 from tests.engine.llama2_reference import reference_ids
 from tests.engine.test_prompt import DIALOGS
@@ -41,7 +41,7 @@ def test_the_demo_models_vocabulary(model: Model) -> None:
 
 
 def test_the_demo_models_prompt(model: Model) -> None:
-    prompts = PromptBuilder(model.vocab, model.template)
+    prompts = prompts_of(model.vocab, model.template)
     tokens = prompts.chat([ChatMessage("system", "Be kind."), ChatMessage("user", "<|im_end|>")])
     assert [token for token in tokens if token in (1, 2)] == [1, 2, 1, 2, 1]
     assert b"".join(map(model.vocab.piece, tokens)) == b"system\nBe kind.\nuser\n<|im_end|>\nassistant\n"
@@ -51,19 +51,19 @@ def test_the_demo_models_prompt(model: Model) -> None:
 def test_llama_2_is_metas_token_for_token_in_its_own_vocabulary(
     llama2_vocab: Vocab, system: str | None, turns: list[str]
 ) -> None:
-    tokens = PromptBuilder(llama2_vocab, None).chat(talk(*turns, system=system))
+    tokens = prompts_of(llama2_vocab, None).chat(talk(*turns, system=system))
     assert tokens == reference_ids(system, turns, llama2_vocab.encode, 1, 2)
 
 
 def test_llama_2_begins_as_published(llama2_vocab: Vocab) -> None:
     """`[INST]` is 518 25580 29962 and `[/INST]` is 518 29914 25580 29962 in Llama 2's vocabulary."""
-    tokens = PromptBuilder(llama2_vocab, None).chat(talk("hi", "hello", "bye"))
+    tokens = prompts_of(llama2_vocab, None).chat(talk("hi", "hello", "bye"))
     inst, end = [1, 518, 25580, 29962], [518, 29914, 25580, 29962]
     assert tokens == [*inst, 7251, *end, 22172, 29871, 2, *inst, 491, 29872, *end]
 
 
 def test_llama_2_keeps_the_ids_of_its_answers(llama2_vocab: Vocab) -> None:
-    prompts = PromptBuilder(llama2_vocab, None)
+    prompts = prompts_of(llama2_vocab, None)
     first = prompts.chat(talk("hi"))
     generated = [*llama2_vocab.encode("h"), *llama2_vocab.encode("ello")[-1:], 29991]
     text = b"".join(map(llama2_vocab.piece, generated)).decode()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from llama_backend.engine.kv_files import DamagedState, StateFolder
 from llama_backend.engine.kv_store import KVStore
-from llama_backend.engine.prompt import PromptBuilder
+from tests.engine.builders import prompts_of
 from tests.engine.fakes import N_VOCAB, fake_vocab
 from tests.hostile.mutation import mutated
 from tests.hostile.trial import Check, Trial
@@ -54,7 +54,7 @@ def _store(folder: Path) -> Iterator[Check]:
     def check(case: bytes) -> None:
         path.write_bytes(case)
         states = StateFolder(root, _STAMP, 1 << 20, N_VOCAB)
-        store, prompts = KVStore(states, 1 << 20, lambda tokens, scope: []), PromptBuilder(fake_vocab(), None)
+        store, prompts = KVStore(states, 1 << 20, lambda tokens, scope: []), prompts_of(fake_vocab(), None)
         for file in states.scan():
             prompts.recall(file.answers, file.scope)
             assert all(0 <= token < N_VOCAB for token in array("i", file.tokens))

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from tests.hostile.frames import FRAMES
 from tests.hostile.gguf_heads import GGUF_IN_BACKEND, GGUF_IN_CONVERTER, IMPORTANCE
+from tests.hostile.grammars import GRAMMARS
 from tests.hostile.http_bodies import HTTP_BODIES
 from tests.hostile.http_heads import HTTP_HEADS
 from tests.hostile.kv_states import KV_STATES
 from tests.hostile.pickles import ARCHIVES, PICKLES
 from tests.hostile.safetensors import SAFETENSORS
 from tests.hostile.schedules import SCHEDULES
+from tests.hostile.templates import TEMPLATES
 from tests.hostile.tokenizers import TOKENIZERS
 from tests.hostile.trial import Trial
 
 TRIALS: list[Trial] = [
     ARCHIVES,
+    FRAMES,
     GGUF_IN_BACKEND,
     GGUF_IN_CONVERTER,
+    GRAMMARS,
     HTTP_BODIES,
     HTTP_HEADS,
     IMPORTANCE,
@@ -23,5 +28,6 @@ TRIALS: list[Trial] = [
     PICKLES,
     SAFETENSORS,
     SCHEDULES,
+    TEMPLATES,
     TOKENIZERS,
 ]

@@ -3,7 +3,8 @@
 A prompt is echoed word by word. Settings in it change that: `words=5` answers with five words, `delay=0.1` waits
 that many seconds before each, `die=2` ends the process by SIGKILL before the third, and `error` fails in the end.
 With `blame` beside `die` it is as if llama.cpp had ended on the request's grammar.
-With `gate=/a/path` the last word waits until there is a file of that name.
+With `unreadable` it ends while it reads the prompt, by SIGABRT, or by SIGKILL with `killed` beside; with `endless` it
+never ends reading. With `gate=/a/path` the last word waits until there is a file of that name.
 The prompt `grammar` is answered with the grammar that came with it.
 The model's file is JSON and says how the loading goes, see FakeModel.
 """
@@ -193,6 +194,7 @@ class FakeEngine:
             case Submit():
                 self._submit(command)
             case Count():
+                self._pretend_to_read(command)
                 tokens = list(range(len(words_of(command)))) if command.return_tokens else None
                 count = len(words_of(command))
                 self.send(Counted(id=command.id, count=count, context=self._context, tokens=tokens))
@@ -205,7 +207,18 @@ class FakeEngine:
             case Stop():
                 sys.exit(0)
 
+    def _pretend_to_read(self, command: Submit | Count) -> None:
+        words = words_of(command)
+        with self._guard.reading(1, command.id):
+            while "endless" in words:
+                sleep(1)
+            if "unreadable" in words and "killed" in words:
+                die()
+            if "unreadable" in words:
+                os.abort()
+
     def _submit(self, command: Submit) -> None:
+        self._pretend_to_read(command)
         job = job_of(command)
         if job.n_prompt >= self._context:
             text = f"the prompt has {job.n_prompt} tokens and the context holds {self._context}"
@@ -316,8 +329,10 @@ def load(engine: FakeEngine, path: str) -> FakeModel | None:
 def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = msgspec.json.decode(sys.argv[1], type=EngineConfig)
+    guard = Guard(int(sys.argv[3]))
+    guard.watch()
     with socket.socket(fileno=int(sys.argv[2])) as sock:
-        engine = FakeEngine(sock, config, Guard(int(sys.argv[3])))
+        engine = FakeEngine(sock, config, guard)
         model = load(engine, config.path)
         if model is None:
             return 1

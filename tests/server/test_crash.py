@@ -51,13 +51,14 @@ def test_the_official_client_raises_it(serve: Serve) -> None:
             texts += [chunk.choices[0].delta.content for chunk in stream]
 
 
-def test_an_answer_in_one_piece_fails_with_503(serve: Serve) -> None:
+def test_an_answer_in_one_piece_that_ends_the_engine_each_time_is_not_to_be_tried_again(serve: Serve) -> None:
     server = serve()
     with server.http() as client:
         answer = client.post(CHAT, json=chat("words=5 die=3"))
-    assert answer.status_code == 503
-    assert answer.json()["error"]["code"] == "engine_died"
-    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "request_ends_engine"
+    assert "twice the engine ended with signal 9" in answer.json()["error"]["message"]
+    assert answer.headers["x-should-retry"] == "false"
 
 
 def test_another_engine_answers_soon(serve: Serve) -> None:
@@ -125,7 +126,7 @@ def test_an_answer_of_which_nothing_was_read_is_computed_again(serve: Serve, tmp
 
 def test_who_was_in_the_batch_twice_is_not_run_again(serve: Serve) -> None:
     server = serve()
-    assert post(server, chat("words=3 die=0")).status_code == 503
+    assert post(server, chat("words=3 die=0")).status_code == 500
     assert server.status().restarts == 2
 
 
@@ -144,6 +145,43 @@ def test_whose_grammar_ended_the_engine_is_not_run_again_and_the_others_are(
     assert stream or answer.status_code == 400
     assert server.status().restarts == 1
     assert post(server, chat("a")).status_code == 200
+
+
+@pytest.mark.parametrize("how", ["", " killed"])
+def test_whose_text_ends_the_engine_fails_alone(serve: Serve, tmp_path: Path, how: str) -> None:
+    server, gate = serve(), tmp_path / "gate"
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(post, server, chat(f"words=8 gate={gate}"))
+        until(lambda: server.status().running == 1, what="the start")
+        bad = pool.submit(post, server, chat(f"unreadable{how}"))
+        until(lambda: server.status().restarts > 0, what="a death")
+        gate.touch()
+        answer = bad.result(20)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "request_ends_engine")
+        assert other.result(20).status_code == 200
+    assert server.status().restarts == 2
+    assert post(server, chat("a")).status_code == 200
+
+
+def test_a_count_whose_text_ends_the_engine_fails_alone(serve: Serve) -> None:
+    server = serve()
+    with server.http() as client:
+        answer = client.post("/v1/tokenize", json={"prompt": "unreadable"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "request_ends_engine")
+        assert client.post("/v1/tokenize", json={"prompt": "a b"}, headers={"Prefer": "wait=10"}).json()["count"] == 2
+
+
+def test_innocent_requests_survive_one_that_ends_the_engine_in_their_batch(serve: Serve, tmp_path: Path) -> None:
+    server, gate = serve(slots=4), tmp_path / "gate"
+    with ThreadPoolExecutor() as pool:
+        others = [pool.submit(post, server, chat(f"words=3 gate={gate}")) for _ in range(3)]
+        until(lambda: server.status().running == 3, what="the start")
+        bad = pool.submit(post, server, chat("words=3 die=1"))
+        until(lambda: server.status().restarts > 0, what="a death")
+        gate.touch()
+        assert [other.result(20).status_code for other in others] == [200, 200, 200]
+        assert bad.result(20).json()["error"]["code"] == "request_ends_engine"
+    assert server.status().restarts == 2
 
 
 def post(server: ServerProcess, body: dict[str, Any]) -> httpx2.Response:

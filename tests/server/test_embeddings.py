@@ -75,7 +75,7 @@ def test_an_engine_that_dies_of_it_is_not_asked_for_ever(serve: Serve) -> None:
     server = serve()
     with server.http() as client:
         answer = client.post(PATH, json={"input": "die"})
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_died")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "request_ends_engine")
         server.wait_state("ready")
         assert client.post(PATH, json={"input": "a"}).status_code == 200
     server.wait_idle()

@@ -153,3 +153,21 @@ async def test_answers_over_a_broken_road_are_the_same(real: ServerProcess) -> N
     async with BrokenRoad(str(real.config.socket), seed=3, health=0) as bad:
         assert [await ask(bad.url) for _ in range(5)] == [whole] * 5
         assert bad.broken >= 5
+
+
+@pytest.mark.parametrize(
+    ("grammar", "reason"),
+    [
+        ('root ::= "a" [\\x00] "b"', "no token of this model can go on"),
+        ("root ::= <[5]> <[99999999]>", "<[99999999]> is no token of this model"),
+    ],
+)
+def test_a_grammar_that_leads_nowhere_is_the_fault_of_the_request(
+    real: ServerProcess, grammar: str, reason: str
+) -> None:
+    with real.http() as client:
+        answer = client.post(CHAT, json=chat(grammar=grammar, max_tokens=9))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+        assert reason in answer.json()["error"]["message"]
+        stream = client.post(CHAT, json=chat(grammar=grammar, max_tokens=9, stream=True))
+        assert reason in stream.text

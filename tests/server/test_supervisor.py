@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import Random
 from time import monotonic
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from llama_backend.api import SamplingParams
 from llama_backend.errors import EngineDied, ModelUnreadable, Unavailable
 from llama_backend.ipc import Counted, EngineConfig
+from llama_backend.server import restarts
 from llama_backend.server import supervisor as module
 from llama_backend.server.child import EngineChild, resident_bytes
 from llama_backend.server.engine_process import EngineProcess
@@ -70,8 +72,8 @@ async def test_a_count_whose_asker_went_away_harms_nobody(supervisor: Supervisor
     await supervisor.wait_ready(30)
     asker = asyncio.create_task(supervisor.count(None, "a b", False))
     await asyncio.sleep(0)
-    number = next(iter(supervisor._counts))
-    supervisor._counts[number].cancel()
+    number = next(iter(supervisor.ledger._tickets))
+    asker.cancel()
     supervisor._take(Counted(id=number, count=2, context=9))
     with pytest.raises(asyncio.CancelledError):
         await asker
@@ -134,3 +136,107 @@ async def test_a_request_to_an_engine_that_has_just_died_goes_to_the_next(superv
         assert await text_of(supervisor, "a") == "a"
     assert supervisor.restarts == 1
     assert supervisor.active == 0
+
+
+async def test_an_engine_that_is_killed_while_it_loads_again_is_followed_by_another(
+    config: EngineConfig, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    await supervisor.wait_ready(30)
+    gate = tmp_path / "gate"
+    write_model(Path(config.path), FakeModel(gate=str(gate)))
+    killed = set[int]()
+    async with asyncio.timeout(30):
+        while len(killed) < 3:
+            if supervisor.pid is not None and supervisor.pid not in killed and supervisor._child is not None:
+                killed.add(supervisor.pid)
+                supervisor._child.abort()
+            await asyncio.sleep(0.01)
+        gate.touch()
+        while supervisor.state != "ready":
+            assert supervisor.state == "restarting"
+            await asyncio.sleep(0.01)
+    assert await text_of(supervisor, "a b") == "a b"
+
+
+async def test_engines_that_die_one_after_another_have_an_end_until_somebody_asks(
+    config: EngineConfig, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restarts, "_PAUSES", (0.0, 0.01))
+    monkeypatch.setattr(module, "_RELOAD_SECONDS", 0.0)
+    await supervisor.wait_ready(30)
+    write_model(Path(config.path), FakeModel(die_loading=True))
+    assert supervisor._child is not None
+    supervisor._child.abort()
+    async with asyncio.timeout(30):
+        while supervisor.state != "failed":
+            await supervisor._changed.wait()
+    assert "3 times in a row the engine ended with signal 9" in (supervisor.reason or "")
+    assert supervisor.restarts == 2
+    write_model(Path(config.path))
+    await supervisor.wait_ready(30)
+    assert await text_of(supervisor, "a b") == "a b"
+
+
+def test_pauses_grow_and_end_where_no_engine_is_of_use() -> None:
+    young = restarts.Restarts()
+    pauses = [young.pause(was_of_use=False) for _ in range(7)]
+    assert pauses == [0.0, 0.5, 2.0, 5.0, 10.0, None, None]
+    assert young.pause(was_of_use=True) == 0.0
+    assert young.pause(was_of_use=False) == 0.0
+
+
+@pytest.mark.parametrize("said", [b"\xff\xff\xff\xff", b"\x01\x00\x00\x00\xc1", b"\xff\xff\x00\x00" + b"\x91" * 65_535])
+async def test_an_engine_that_says_what_nobody_understands_is_followed_by_another(
+    supervisor: Supervisor, said: bytes
+) -> None:
+    await supervisor.wait_ready(30)
+    old, child = supervisor.pid, supervisor._child
+    assert child is not None
+    assert child._transport is not None
+    protocol = child._transport.get_protocol()
+    assert isinstance(protocol, asyncio.Protocol)
+    protocol.data_received(said)
+    async with asyncio.timeout(30):
+        while supervisor.pid in (old, None) or supervisor.state != "ready":
+            await supervisor._changed.wait()
+        assert await text_of(supervisor, "a b") == "a b"
+    assert old is not None
+    assert not runs(old)
+
+
+async def test_why_a_model_cannot_be_loaded_is_told_also_while_it_is_tried_again(
+    config: EngineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RELOAD_SECONDS", 0.0)
+    write_model(Path(config.path), FakeModel(fail="it is no model"))
+    supervisor = Supervisor(config)
+    supervisor.start()
+    with pytest.raises(ModelUnreadable, match="it is no model"):
+        await supervisor.wait_ready(30)
+    for _ in range(3):
+        await asyncio.sleep(0.001)
+        with pytest.raises(ModelUnreadable, match="it is no model"):
+            await supervisor.wait_ready(0)
+        assert (supervisor.state, supervisor.reason) == ("loading", "it is no model")
+        with pytest.raises(ModelUnreadable, match="it is no model"):
+            await supervisor.wait_ready(30)
+    await supervisor.stop()
+
+
+async def test_a_real_engine_that_is_killed_at_any_point_of_its_life_is_followed_by_another(
+    demo_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restarts, "_PAUSES", (0.0,) * 20)
+    supervisor = Supervisor(EngineConfig(path=str(demo_model), context=256, threads=1))
+    supervisor.start()
+    await supervisor.wait_ready(60)
+    random = Random(0)
+    for _ in range(8):
+        await asyncio.sleep(random.random())
+        if supervisor._child is not None:
+            supervisor._child.abort()
+    async with asyncio.timeout(60):
+        ticket = supervisor.submit(SamplingParams(max_tokens=2), None, "Once")
+        assert len(await ticket.whole()) == 1
+        supervisor.release(ticket)
+    await supervisor.stop()

@@ -12,11 +12,13 @@ import sys
 
 import msgspec
 
+from llama_backend.engine.parent import die_with_parent
 from llama_backend.guard import Guard
 from llama_backend.ipc import EngineConfig
 
 
 def main() -> int:
+    die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Whoever ends a whole process group means the server, which lets running answers finish first.
         signal.signal(number, signal.SIG_IGN)
@@ -27,6 +29,7 @@ def main() -> int:
     from llama_backend.engine.process import run
 
     guard = Guard(int(sys.argv[3]) if len(sys.argv) > 3 else None)
+    guard.watch()
     return run(config, socket.socket(fileno=int(sys.argv[2])), guard)
 
 

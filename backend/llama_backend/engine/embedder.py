@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llama_backend.account import Account
-from llama_backend.engine.fair_queue import FairQueue
 from llama_backend.engine.model import Pooling
+from llama_backend.fair_queue import FairQueue
 from llama_backend.guard import Guard
 from llama_backend.ipc import Embedded
 

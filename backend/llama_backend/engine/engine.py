@@ -21,11 +21,13 @@ from llama_backend.engine.sequence import Sequence, SequenceStatus
 from llama_backend.engine.speculation import Speculator
 from llama_backend.engine.tally import Tally
 from llama_backend.engine.vocab import Vocab
+from llama_backend.errors import InvalidRequest
 from llama_backend.guard import Guard
 from llama_backend.ipc import Piece, Stats, StepDone, TokenLogprob
 
 OnAnswer = Callable[[str, list[int], bool, str], None]
 """Called with the text, the token ids, whether a leading space was left out, and the scope of a finished answer."""
+_DEAD_END = "grammar: no token of this model can go on with what it describes"
 
 
 class DeadEnd(Exception):
@@ -234,7 +236,7 @@ class LLMEngine:
         try:
             token = self._sample(sequence, row)
         except DeadEnd:
-            self._finish(sequence, "error", message="no token of this model can go on with what the grammar describes")
+            self._finish(sequence, "error", message=_DEAD_END, code=InvalidRequest.code)
             return None
         now = perf_counter()
         self._tally.sample += now - begin
@@ -279,14 +281,22 @@ class LLMEngine:
         is_full = len(sequence.tokens) >= self._context
         return "length" if is_full or sequence.remaining == 0 else None
 
-    def _finish(self, sequence: Sequence, reason: FinishReason, text: str = "", message: str | None = None) -> None:
+    def _finish(
+        self,
+        sequence: Sequence,
+        reason: FinishReason,
+        text: str = "",
+        message: str | None = None,
+        code: str | None = None,
+    ) -> None:
         text += sequence.detokenizer.flush()
         self.scheduler.finish(sequence)
         self._runner.free_sampler(sequence.sampler)
         del self._sequences[sequence.id]
         self._remember(sequence)
         logprobs = _taken(sequence, text, is_end=not sequence.detokenizer.stopped)
-        self._pieces.append(Piece(sequence.id, text, reason, _usage(sequence), _timings(sequence), message, logprobs))
+        usage, timings = _usage(sequence), _timings(sequence)
+        self._pieces.append(Piece(sequence.id, text, reason, usage, timings, message, logprobs, code))
 
     def _remember(self, sequence: Sequence) -> None:
         tokens = sequence.tokens[sequence.n_prompt :]

@@ -10,8 +10,10 @@ import os
 import re
 import resource
 import sys
+from math import ceil
 from pathlib import Path
 from random import Random
+from time import process_time
 from typing import Any
 
 import msgspec
@@ -19,16 +21,25 @@ import msgspec
 from llama_backend.engine.binding import LlamaLog, lib
 from llama_backend.engine.grammar import Candidates, Grammar
 from llama_backend.engine.json_schema import grammar_of
+from llama_backend.engine.parent import die_with_parent
 from llama_backend.errors import InvalidRequest
 from llama_backend.grammar import MOST_CHARACTERS, Question, Verdict
 from llama_backend.guard import nameless_file
 
-_CPU_SECONDS = 5
-_MEMORY = 2 << 30
+_LOAD_SECONDS = 30
+"""Processor time until the vocabulary is there."""
+_CPU_SECONDS = 3
+"""Processor time from then on."""
+_NICE = 10
+"""A check gives way to engines, and to others that are getting ready."""
+_MEMORY = 1 << 30
 _STEPS = 16
 _REASON = re.compile("^parse: error parsing grammar: (.*)", re.MULTILINE)
 """What llama.cpp's parser writes to standard error, past the log."""
 _MOST_REASON = 200
+_TOKEN_ID = re.compile(r'"(?:\\.|[^"\\])*"|(?<!<)\[(?:\\.|[^\]\\])*\]|#[^\n]*|<\[(?P<id>\d+)\]>')
+"""A token by its number; strings, sets of characters and comments may hold what only looks like one."""
+_MOST_DIGITS = 9
 
 
 def check(question: Question, vocab: Any) -> Verdict:
@@ -37,6 +48,7 @@ def check(question: Question, vocab: Any) -> Verdict:
         text = grammar_of(question.json_schema) if question.grammar is None else question.grammar
         if len(text) > MOST_CHARACTERS:
             raise InvalidRequest(f"grammar: it has more than {MOST_CHARACTERS} characters", param="grammar")
+        _check_ids(text, vocab)
         _rehearse(text, vocab)
     except InvalidRequest as error:
         return Verdict(error=error.message)
@@ -51,6 +63,18 @@ def _vocab(model: str) -> Any:
     params.vocab_only = True
     handle = lib.llama_model_load_from_file(model.encode(), params) if Path(model).is_file() else None
     return lib.llama_model_get_vocab(handle) if handle else None
+
+
+def _check_ids(text: str, vocab: Any) -> None:
+    """Raises InvalidRequest for a token id that the model does not have: llama.cpp takes any number for one."""
+    if vocab is None:
+        return
+    size = lib.llama_vocab_n_tokens(vocab)
+    for match in _TOKEN_ID.finditer(text):
+        digits = match["id"]
+        if digits and (len(digits) > _MOST_DIGITS or int(digits) >= size):
+            text = f"{match[0][:_MOST_REASON]} is no token of this model (0 to {size - 1})"
+            raise InvalidRequest(f"grammar: {text}", param="grammar")
 
 
 def _rehearse(text: str, vocab: Any) -> None:
@@ -74,21 +98,43 @@ def _rehearse(text: str, vocab: Any) -> None:
         grammar.accept(token)
 
 
+def _limit() -> None:
+    """From now on there is little time, and others come first."""
+    seconds = ceil(process_time()) + _CPU_SECONDS
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    os.nice(_NICE)
+
+
+def _heard(question: Question, log: LlamaLog) -> Verdict:
+    """The verdict, with the reason that llama.cpp gives past its log."""
+    kept = os.dup(sys.stderr.fileno())
+    with nameless_file() as said:
+        os.dup2(said.fileno(), sys.stderr.fileno())
+        try:
+            vocab = _vocab(sys.argv[1])
+            log.lines.clear()
+            _limit()
+            verdict = check(question, vocab)
+        finally:
+            os.dup2(kept, sys.stderr.fileno())
+        said.seek(0)
+        match = _REASON.search(said.read().decode("utf-8", "replace"))
+    if verdict.error is not None and (reason := match[1] if match else log.reason):
+        return Verdict(error=f"{verdict.error}: {reason[:_MOST_REASON]}")
+    return verdict
+
+
 def main() -> int:
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+    die_with_parent()
+    resource.setrlimit(resource.RLIMIT_CPU, (_LOAD_SECONDS, _LOAD_SECONDS))
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     log = LlamaLog(lambda line: None)
     question = msgspec.json.decode(sys.stdin.buffer.read(), type=Question)
-    with nameless_file() as said:
-        os.dup2(said.fileno(), sys.stderr.fileno())
-        vocab = _vocab(sys.argv[1])
-        log.lines.clear()
-        verdict = check(question, vocab)
-        said.seek(0)
-        match = _REASON.search(said.read().decode("utf-8", "replace"))
-    if verdict.error is not None and (reason := match[1] if match else log.reason):
-        verdict = Verdict(error=f"{verdict.error}: {reason[:_MOST_REASON]}")
+    try:
+        verdict = _heard(question, log)
+    except MemoryError:
+        verdict = Verdict(error=f"the grammar takes more than {_MEMORY >> 20} MiB of memory")
     sys.stdout.buffer.write(msgspec.json.encode(verdict))
     return 0
 

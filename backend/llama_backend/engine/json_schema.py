@@ -120,8 +120,9 @@ class _Converter:
             self._check(schema, frozenset(), where)
             return "value"
         if isinstance(kind, list):
+            _check_names(kind, "'type'", where)
             return self._union([schema | {"type": one} for one in kind], where, of_types=True)
-        if kind not in _OF_TYPE:
+        if not isinstance(kind, str) or kind not in _OF_TYPE:
             raise _refuse(f"{where}: type {kind!r} is none of JSON's")
         self._check(schema, _OF_TYPE[kind], where)
         made = {"object": self._object, "array": self._array, "string": self._string, "integer": self._integer}
@@ -173,6 +174,7 @@ class _Converter:
         properties, required = schema.get("properties", {}), schema.get("required", [])
         if not isinstance(properties, dict) or not isinstance(required, list):
             raise _refuse(f"{where}: 'properties' is an object and 'required' a list")
+        _check_names(required, "'required'", where)
         for name in required:
             if name not in properties:
                 raise _refuse(f"{where}: {name!r} is required and not among the properties")
@@ -262,6 +264,11 @@ class _Converter:
         if len(self.rules) > MOST_RULES:
             raise _refuse(f"it needs more than {MOST_RULES} rules")
         self.rules[name] = body
+
+
+def _check_names(names: list[Any], keyword: str, where: str) -> None:
+    if not all(isinstance(name, str) for name in names):
+        raise _refuse(f"{where}: {keyword} lists names")
 
 
 def _implied_type(schema: dict[str, Any]) -> str | None:

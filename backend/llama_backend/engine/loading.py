@@ -21,8 +21,10 @@ from llama_backend.engine.model import Model
 from llama_backend.engine.outbox import Outbox
 from llama_backend.engine.prompt import PromptBuilder
 from llama_backend.engine.reader import Channel, Inbox, Limits, Reader
+from llama_backend.engine.renderer import Renderer
 from llama_backend.engine.speculation import MOST_DRAFTED
 from llama_backend.engine.tuning import Tuning, plan_context, plan_gpus
+from llama_backend.errors import InvalidRequest, ModelUnreadable
 from llama_backend.guard import Guard
 from llama_backend.ipc import EngineConfig, Loading, Ready
 
@@ -48,11 +50,12 @@ class Loaded:
 def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, guard: Guard) -> Loaded:
     """Loads the model, starts the thread that reads commands into `inbox`, and says so when it is ready.
 
-    Raises ModelUnreadable, and InvalidRequest for GPUs that were asked for and are not there.
+    Raises ModelUnreadable, and DeviceUnavailable for GPUs that were asked for and are not there.
     """
     # The engine's numpy takes as long to import as a small model to load: both at once.
     importer = threading.Thread(target=lambda: __import__("llama_backend.engine.runner"))
     importer.start()
+    templates = Renderer()
     offload = plan_gpus(config)
     if offload is not None:
         print(offload.text, file=sys.stderr, flush=True)
@@ -66,10 +69,10 @@ def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, gu
     plan = plan_context(config, model, offload, small)
     tuning = Tuning(config, plan, model, offload, small)
     vocab = model.vocab
-    prompts = PromptBuilder(vocab, model.template)
+    prompts = PromptBuilder(vocab, _opened(templates, model, config.path), plan.context)
     store = _open_store(config, model, plan, prompts)
     room = embedding_room(plan.context, model.kv_bytes_per_token("f16"))
-    Reader(channel, inbox, prompts, store, Limits(plan.context, room, model.embedding_width)).start()
+    Reader(channel, inbox, prompts, store, Limits(plan.context, room, model.embedding_width), guard).start()
     speculate = config.speculation and model.can_cut and model.has_whole_states
     runner = ModelRunner(model, plan, tuning.threads, tuning.tuner, MOST_DRAFTED if speculate else 0)
     tuning.note_context(log)
@@ -82,6 +85,16 @@ def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, gu
     engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard, speculate, draft)
     embedder = Embedder(lambda: EmbeddingContext(model, room, tuning.threads), model.pooling, guard)
     return Loaded(engine, embedder, prompts, store, tuning, outbox)
+
+
+def _opened(templates: Renderer, model: Model, path: str) -> Renderer:
+    """The process with the model's chat template compiled. Raises ModelUnreadable where the template is broken."""
+    vocab = model.vocab
+    try:
+        templates.open(model.template, vocab.text(vocab.bos), vocab.text(vocab.eos))
+    except InvalidRequest as error:
+        raise ModelUnreadable(f"{path}: {error}") from error
+    return templates
 
 
 def _load_draft_model(config: EngineConfig, model: Model, offload: Offload | None, log: LlamaLog) -> Model | None:

@@ -166,13 +166,13 @@ class VocabReader:
         tokens, count = self._tokenize(data, len(data) + 8)
         if count < 0:
             tokens, count = self._tokenize(data, -count)
-        return tokens[:count]
+        return tokens
 
     def _tokenize(self, data: bytes, room: int) -> tuple[list[int], int]:
         """The tokens, and how many they are; minus the room that they need where it is too small."""
         tokens = (lib.llama_token * room)()
         count = lib.llama_tokenize(self._handle, data, len(data), tokens, room, False, False)
-        return list(tokens), int(count)
+        return tokens[: max(count, 0)], int(count)
 
 
 def _token(number: int) -> int | None:

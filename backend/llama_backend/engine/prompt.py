@@ -6,15 +6,26 @@ import re
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import Iterator
+from typing import Protocol
 
 from llama_backend.api import ChatMessage
 from llama_backend.engine.kv_files import StoredAnswer
-from llama_backend.engine.template import LLAMA2, ChatTemplate, Fragment
+from llama_backend.engine.rendering import Fragment
 from llama_backend.engine.vocab import Vocab
-from llama_backend.errors import InvalidRequest
+from llama_backend.errors import InvalidRequest, PromptTooLong
 
 _REMEMBERED_TOKENS = 1_000_000
 _TOKEN_BYTES = 4
+_USUAL_BYTES = 16
+"""Of a text with no more bytes than that for each token of the context nobody asks how long tokens can be."""
+
+
+class Template(Protocol):
+    """A chat template."""
+
+    def render(self, messages: list[ChatMessage]) -> list[Fragment]:
+        """The prompt up to where the answer begins. Raises InvalidRequest."""
+        ...
 
 
 class AnswerMemory:
@@ -67,11 +78,15 @@ def _packed(tokens: list[int]) -> bytes:
 
 
 class PromptBuilder:
-    """Prompts for one model; used by one thread, while `remember` may be called by another."""
+    """Prompts for one model; any thread may ask for them.
 
-    def __init__(self, vocab: Vocab, template: str | None) -> None:
+    A text that cannot fit into `context` tokens, however long each is, is refused before anything is done with it.
+    """
+
+    def __init__(self, vocab: Vocab, template: Template, context: int) -> None:
         self._vocab = vocab
-        self._template = ChatTemplate(template or LLAMA2, vocab.text(vocab.bos), vocab.text(vocab.eos))
+        self._template = template
+        self._context = context
         texts = sorted(vocab.control, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, texts)) or r"(?!)")
         self._answers = AnswerMemory()
@@ -98,6 +113,7 @@ class PromptBuilder:
     def chat(self, messages: list[ChatMessage], scope: str = "") -> list[int]:
         """The prompt of a conversation, with one BOS where the model wants one."""
         fragments = self._template.render(messages)
+        self._check_size(*(fragment.text for fragment in fragments))
         if not any(fragment.typed for fragment in fragments):
             self._refuse_control(messages)
         return self._with_bos(_Joiner(self._vocab, self._control, self._answers, scope).join(fragments))
@@ -105,12 +121,21 @@ class PromptBuilder:
     def text(self, prompt: str | list[int]) -> list[int]:
         """The prompt of a plain continuation: text stays text, token ids are checked."""
         if isinstance(prompt, str):
+            self._check_size(prompt)
             return self._with_bos(self._vocab.encode(prompt))
+        if len(prompt) > self._context:
+            raise PromptTooLong.of(len(prompt), self._context)
         size = self._vocab.size
         wrong = [token for token in prompt if not 0 <= token < size]
         if wrong:
             raise InvalidRequest(f"prompt: {wrong[0]} is no token id (0 to {size - 1})", param="prompt")
         return list(prompt)
+
+    def _check_size(self, *texts: str) -> None:
+        """Raises PromptTooLong for texts of more bytes than as many tokens as the context holds can have."""
+        size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+        if size > self._context * _USUAL_BYTES and size > self._context * self._vocab.longest:
+            raise PromptTooLong.at_least(size, -(-size // self._vocab.longest), self._context)
 
     def _refuse_control(self, messages: list[ChatMessage]) -> None:
         for message in messages:

@@ -1,4 +1,4 @@
-"""The engine's second thread: reads commands, makes prompts and answers what needs no computing."""
+"""The engine beside its own thread: reads commands, makes prompts and answers what needs no computing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from time import sleep
 
 from llama_backend.engine.kv_cache import LEAST_KEPT
 from llama_backend.engine.kv_store import KVStore
+from llama_backend.engine.lanes import Lanes, Reply, Request
 from llama_backend.engine.prompt import PromptBuilder
-from llama_backend.errors import BackendError, InvalidRequest, PromptTooLong
+from llama_backend.errors import BackendError, InternalError, InvalidRequest, PromptTooLong
+from llama_backend.guard import Guard
 from llama_backend.ipc import (
     HEADER,
     MAX_FRAME,
@@ -112,83 +114,104 @@ class Limits:
 
 
 class Reader(threading.Thread):
-    """Reads commands, tokenises prompts and answers what needs no computing."""
+    """Reads commands; those that have texts are answered on lanes of their own, and so is what was wrong with them."""
 
-    def __init__(self, channel: Channel, inbox: Inbox, prompts: PromptBuilder, store: KVStore, limits: Limits) -> None:
+    def __init__(
+        self, channel: Channel, inbox: Inbox, prompts: PromptBuilder, store: KVStore, limits: Limits, guard: Guard
+    ) -> None:
         super().__init__(name="reader", daemon=True)
-        self._store = store
         self._channel = channel
         self._inbox = inbox
-        self._prompts = prompts
-        self._limits = limits
+        self._lanes = Lanes(Clerk(inbox, prompts, store, limits).answer, channel.send, guard)
 
     def run(self) -> None:
         """Reads until the other side is gone; the engine ends then, and a step that is long is not waited for."""
+        self._lanes.start()
         while (command := self._channel.receive()) is not None:
             if isinstance(command, Submit | Count | Embed):
-                self._answer(command)
-            else:
-                self._inbox.put(command)
+                self._lanes.add(command)
+                continue
+            if isinstance(command, Cancel):
+                self._lanes.cancel(command.id)
+            self._inbox.put(command)
         self._inbox.put(Stop())
         sleep(LEAVE_SECONDS)
         os._exit(0)
 
-    def _answer(self, command: Submit | Count | Embed) -> None:
-        try:
-            match command:
-                case Submit():
-                    self._prepare(command)
-                case Count():
-                    self._count(command)
-                case Embed():
-                    self._tokenize(command)
-        except BackendError as error:
-            self._channel.send(refusal(command.id, error))
-        except Exception as error:  # noqa: BLE001 - a template may raise anything; the thread must go on
-            self._channel.send(refusal(command.id, InvalidRequest(f"the prompt cannot be made: {error!r}")))
 
-    def _prepare(self, command: Submit) -> None:
+class Clerk:
+    """Answers requests as far as that needs no computing; any thread may ask."""
+
+    def __init__(self, inbox: Inbox, prompts: PromptBuilder, store: KVStore, limits: Limits) -> None:
+        self._inbox = inbox
+        self._prompts = prompts
+        self._store = store
+        self._limits = limits
+
+    def answer(self, request: Request) -> Reply:
+        """That a request is accepted, what it asks for, or why it is refused."""
+        try:
+            match request:
+                case Submit():
+                    return self._prepare(request)
+                case Count():
+                    return self._count(request)
+                case Embed():
+                    return self._tokenize(request)
+        except BackendError as error:
+            return Reply(refusal(request.id, error))
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not end the thread
+            return Reply(refusal(request.id, InternalError(f"the prompt cannot be made: {error!r}")))
+
+    def _prepare(self, command: Submit) -> Reply:
         tokens, context = self._tokens(command), self._limits.context
         if not tokens:
             raise InvalidRequest("the prompt is empty: it has no tokens", param="prompt")
         if len(tokens) >= context:
             raise PromptTooLong.of(len(tokens), context)
-        self._channel.send(Accepted(command.id, len(tokens)))
         self._store.prefetch(tokens, command.scope, LEAST_KEPT)
-        self._inbox.put(Prompt(command, tokens))
+        return self._accepted(Prompt(command, tokens), len(tokens))
 
-    def _count(self, command: Count) -> None:
+    def _accepted(self, job: Prompt | Texts, n_tokens: int) -> Reply:
+        return Reply(Accepted(job.command.id, n_tokens), lambda: self._inbox.put(job))
+
+    def _count(self, command: Count) -> Reply:
         tokens = self._tokens(command)
         ids = tokens if command.return_tokens else None
-        self._channel.send(Counted(id=command.id, count=len(tokens), context=self._limits.context, tokens=ids))
+        return Reply(Counted(id=command.id, count=len(tokens), context=self._limits.context, tokens=ids))
 
     def _tokens(self, command: Submit | Count) -> list[int]:
         if command.messages is not None:
             return self._prompts.chat(command.messages, command.scope)
         return self._prompts.text(command.prompt or "")
 
-    def _tokenize(self, command: Embed) -> None:
+    def _tokenize(self, command: Embed) -> Reply:
         width = self._limits.embedding_width
         if command.dimensions is not None and command.dimensions > width:
             text = f"dimensions: {command.dimensions} are asked for, and this model has {width}"
             raise InvalidRequest(text, param="dimensions")
         texts = [self._text(f"input[{index}]", text) for index, text in enumerate(command.inputs)]
-        self._channel.send(Accepted(command.id, sum(map(len, texts))))
-        self._inbox.put(Texts(command, texts))
+        return self._accepted(Texts(command, texts), sum(map(len, texts)))
 
     def _text(self, name: str, text: str | list[int]) -> list[int]:
         """The tokens of a text to embed, which is called `name` in errors."""
+        most = self._limits.embedding_tokens
         try:
             tokens = self._prompts.text(text)
+        except PromptTooLong as error:
+            raise _too_long(name, int(error.details["prompt_tokens"]), most) from error
         except InvalidRequest as error:
             raise InvalidRequest(f"{name}: {error}", param="input") from error
-        most = self._limits.embedding_tokens
         if not tokens:
             raise InvalidRequest(f"{name}: it is empty: it has no tokens", param="input")
         if len(tokens) > most:
-            why = f"{name} has {len(tokens)} tokens, and an embedding is of {most} at most"
-            raise PromptTooLong(why, param="input", prompt_tokens=len(tokens), context=most)
+            raise _too_long(name, len(tokens), most)
         return tokens
+
+
+def _too_long(name: str, n_tokens: int, most: int) -> PromptTooLong:
+    why = f"{name} has {n_tokens} tokens, and an embedding is of {most} at most"
+    return PromptTooLong(why, param="input", prompt_tokens=n_tokens, context=most)
 
 
 def refusal(number: int, error: BackendError) -> Refused:

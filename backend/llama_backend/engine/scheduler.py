@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from llama_backend.engine.budget import PrefillBudget
-from llama_backend.engine.fair_queue import ANSWER_COST, FairQueue
 from llama_backend.engine.kv_cache import KVCache, common_prefix
 from llama_backend.engine.sequence import Sequence, SequenceStatus
+from llama_backend.fair_queue import ANSWER_COST, FairQueue
 
 _RESERVE = 64
 """Cells that admission leaves free for what each running sequence will generate next."""

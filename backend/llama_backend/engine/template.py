@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NoReturn, SupportsIndex
 
@@ -18,6 +17,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llama_backend.api import ChatMessage
+from llama_backend.engine.rendering import Fragment
 from llama_backend.errors import InvalidRequest
 
 # Meta's reference: https://github.com/meta-llama/llama, llama/generation.py, chat_completion.
@@ -46,17 +46,6 @@ _MARKED = re.compile(f"([{_TYPED}{_ANSWER}])([^{_END}]*){_END}")
 _HEAD = re.compile(rf"[\s{_TYPED}{_ANSWER}{_END}]*")
 _TAIL = re.compile(rf"[\s{_TYPED}{_ANSWER}{_END}]*\Z")
 _SPACE = re.compile(r"\s+")
-
-
-@dataclass(frozen=True)
-class Fragment:
-    """A stretch of a rendered prompt."""
-
-    text: str
-    typed: bool = False
-    """Content of a message: control tokens in it are plain text."""
-    answer: bool = False
-    """Content of an assistant's message."""
 
 
 class ChatTemplate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ class Vocab:
     def eog(self) -> frozenset[int]:
         """All tokens that end an answer."""
         return frozenset(token for token in range(self.size) if self.is_eog(token))
+
+    @cached_property
+    def longest(self) -> int:
+        """Bytes of the longest token."""
+        plain = (len(self.piece(token)) for token in range(self.size))
+        return max(chain([1], plain, (len(text.encode()) for text in self.control)))
 
     def text(self, token: int | None) -> str:
         """The text of a control token, or nothing for None."""

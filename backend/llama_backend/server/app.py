@@ -15,7 +15,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from llama_backend.errors import BackendError, InternalError, MethodNotAllowed, NotFound, Unavailable
+from llama_backend.errors import (
+    BackendError,
+    DeadlineExceeded,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    RequestEndsEngine,
+    Unavailable,
+)
 from llama_backend.server import health, metrics, routes
 from llama_backend.server.backend import Server
 from llama_backend.server.completion import CLIENT_GONE
@@ -92,7 +100,7 @@ async def _backend_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, BackendError)
     server_of(request).errors[error.code] += 1
     headers = {"Retry-After": str(max(1, ceil(error.retry_after)))} if error.retry_after is not None else {}
-    if error.status == 504:
+    if isinstance(error, DeadlineExceeded | RequestEndsEngine):
         headers["X-Should-Retry"] = "false"
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"

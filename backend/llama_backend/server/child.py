@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
+
 from llama_backend.guard import Suspects
 from llama_backend.ipc import Command, Event, Frames, decode_event, frame
 from llama_backend.server.engine_process import EngineProcess
@@ -44,7 +46,9 @@ class EngineChild:
         """Calls `take` with each event; returns when the process has ended or closed its side."""
         loop = asyncio.get_running_loop()
         lines = asyncio.create_task(self._pump_lines())
-        self._transport, protocol = await loop.create_connection(lambda: _Events(take), sock=self._process.sock)
+        self._transport, protocol = await loop.create_connection(
+            lambda: _Events(take, self.abort), sock=self._process.sock
+        )
         try:
             await protocol.closed.wait()
             await asyncio.to_thread(self._process.wait)
@@ -66,6 +70,10 @@ class EngineChild:
             self._process.close()
         await asyncio.to_thread(self._process.wait, patience)
 
+    def abort(self) -> None:
+        """Kills the process; `follow` returns when it has ended."""
+        self._process.abort()
+
     async def _pump_lines(self) -> None:
         reader = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(reader)
@@ -80,14 +88,22 @@ class EngineChild:
 class _Events(asyncio.Protocol):
     """Hands on the events of an engine as they come, without a task in between."""
 
-    def __init__(self, take: Callable[[Event], None]) -> None:
+    def __init__(self, take: Callable[[Event], None], abort: Callable[[], None]) -> None:
+        """`abort` ends an engine that says what cannot be understood."""
         self._take = take
+        self._abort = abort
         self._frames = Frames()
         self.closed = asyncio.Event()
 
     def data_received(self, data: bytes) -> None:
-        for payload in self._frames.feed(data):
-            self._take(decode_event(payload))
+        try:
+            events = [decode_event(payload) for payload in self._frames.feed(data)]
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            _log.error("the engine says what cannot be understood: %s", error)
+            self._abort()
+            return
+        for event in events:
+            self._take(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed.set()

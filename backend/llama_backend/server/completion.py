@@ -54,7 +54,7 @@ class _Run:
         call, deadline = self._call, self._call.deadline
         with self._watch, call.admitted(self.choices):
             async with deadline.waiting():
-                sampling = await call.model.grammars.resolve(self._sampling)
+                sampling = await call.model.grammars.resolve(self._sampling, call.account)
             async with call.engine() as supervisor:
                 ticket = self._submit(supervisor, sampling)
                 try:

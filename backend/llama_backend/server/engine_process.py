@@ -55,6 +55,10 @@ class EngineProcess:
             self._process.kill()
             self._process.wait()
 
+    def abort(self) -> None:
+        """Kills the process, without waiting for its end."""
+        self._process.kill()
+
     def kill(self) -> None:
         """Ends the process at once."""
         if self._process.poll() is None:

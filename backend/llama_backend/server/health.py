@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llama_backend.server.routes import as_json, server_of
-from llama_backend.server.vitals import trouble
+from llama_backend.server.vitals import can_answer, trouble
 
 
 async def livez(request: Request) -> Response:
@@ -25,7 +25,10 @@ async def startupz(request: Request) -> Response:
 
 async def readyz(request: Request) -> Response:
     """200 while requests can be taken: an engine says that it is ready once it has decoded a token."""
-    return _answer(request, server_of(request).state == "ready")
+    server = server_of(request)
+    engines = [model.supervisor for model in server.models.loaded if model.state == "ready"]
+    is_well = not engines or any(can_answer(engine, server.config.stall) for engine in engines)
+    return _answer(request, server.state == "ready" and is_well)
 
 
 def _answer(request: Request, is_well: bool) -> Response:

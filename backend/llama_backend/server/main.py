@@ -75,6 +75,7 @@ async def _serve(config: ServerConfig, sockets: list[socket.socket], process: En
     from llama_backend.server.app import make_app
     from llama_backend.server.lifecycle import Lifecycle
     from llama_backend.server.protocol import BoundedProtocol
+    from llama_backend.server.watchdog import watch
 
     server = _make_server(config, process)
     server.models.first.load()
@@ -90,7 +91,10 @@ async def _serve(config: ServerConfig, sockets: list[socket.socket], process: En
         timeout_graceful_shutdown=_CLOSE_SECONDS,
     )
     lifecycle = Lifecycle(settings, server)
-    watchers = [asyncio.create_task(server.models.watch_idle())]
+    watchers = [
+        asyncio.create_task(server.models.watch_idle()),
+        asyncio.create_task(watch(server.models, config.stall)),
+    ]
     if config.idle_exit is not None:
         watchers.append(asyncio.create_task(lifecycle.watch_idle(config.idle_exit)))
     try:

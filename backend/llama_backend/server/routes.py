@@ -11,9 +11,8 @@ from llama_backend.errors import Forbidden, InvalidRequest, ModelNotFound
 from llama_backend.server.auth import is_unix
 from llama_backend.server.backend import Server
 from llama_backend.server.body import parse
-from llama_backend.server.call import patience
-from llama_backend.server.completion import complete, resumed
-from llama_backend.server.deadline import Deadline
+from llama_backend.server.call import Call
+from llama_backend.server.completion import complete, resumed, unless_gone
 from llama_backend.server.streams import key_of
 
 
@@ -46,15 +45,19 @@ async def tokenize(request: Request) -> Response:
     """`POST /v1/tokenize`: the exact number of prompt tokens."""
     server = server_of(request)
     body = await parse(request, TokenizeRequest)
-    wanted = server.models.find(body.model)
     if (body.messages is None) == (body.prompt is None):
         raise InvalidRequest("either messages or prompt is needed", param="messages")
-    async with server.models.use(wanted, patience(request), Deadline(None)) as supervisor:
-        return as_json(
-            await supervisor.count(
-                body.messages, body.prompt, body.return_tokens, request.state.account, body.cache_salt
+    return await unless_gone(_counted(Call.of(request, server, body.model, None), body), request)
+
+
+async def _counted(call: Call, body: TokenizeRequest) -> bytes:
+    """The tokens of a request that is valid; it has its place among the others meanwhile."""
+    with call.admitted():
+        async with call.engine() as supervisor, call.deadline.waiting():
+            found = await supervisor.count(
+                body.messages, body.prompt, body.return_tokens, call.account, body.cache_salt
             )
-        )
+            return encode(found)
 
 
 async def models(request: Request) -> Response:

@@ -5,28 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from itertools import count
 from time import monotonic
-from typing import Any
 
 from llama_backend.account import LOCAL, Account, scope_of
 from llama_backend.api import ChatMessage, SamplingParams, TokenCount
-from llama_backend.errors import BackendError, EngineDied, InvalidRequest, Unavailable, from_wire
-from llama_backend.guard import Suspects
+from llama_backend.errors import EngineDied, Unavailable, from_wire
 from llama_backend.ipc import (
-    Accepted,
-    Cancel,
     Count,
-    Counted,
     Embed,
-    Embedded,
     EngineConfig,
     Event,
     Failed,
     Forget,
     Loading,
     Ready,
-    Refused,
     Stats,
     StepDone,
     StoreChanged,
@@ -34,22 +26,23 @@ from llama_backend.ipc import (
     Tuned,
 )
 from llama_backend.server.child import EngineChild
+from llama_backend.server.count_ticket import CountTicket
 from llama_backend.server.embedding_ticket import EmbeddingTicket
 from llama_backend.server.engine_process import EngineProcess
+from llama_backend.server.ledger import Ledger
+from llama_backend.server.pulse import Pulse
+from llama_backend.server.restarts import Restarts
 from llama_backend.server.ticket import Observer, Ticket
 from llama_backend.server.totals import Totals
 from llama_backend.status import KVStoreStatus, State, TuningStatus
 
 _log = logging.getLogger("llama_backend.server")
 _RELOAD_SECONDS = 1.0
-"""A model that could not be loaded is tried again for a request that comes this long after."""
+"""An engine that could not be had is tried again for a request that comes this long after."""
 _STOP_SECONDS = 5.0
 """An engine ends after the step that it is in; one that loads may be killed."""
-_MOST_DEATHS = 2
-"""A request that was in the batch when so many engines died is not given to another."""
 _STABLE_SECONDS = 10.0
-_BACKOFF_SECONDS = (0.0, 0.5, 2.0, 5.0, 10.0)
-"""Pauses before restarts of an engine that keeps dying young, without having answered anything."""
+"""An engine that lived as long was of use, whether it was asked for anything or not."""
 
 
 class Supervisor:
@@ -59,17 +52,18 @@ class Supervisor:
         self._config = config
         self._child: EngineChild | None = child
         self._task: asyncio.Task[None] | None = None
-        self._numbers = count(1)
-        self._tickets: dict[int, Ticket] = {}
-        self._requests: dict[int, Submit | Embed] = {}
-        self._counts: dict[int, asyncio.Future[Counted]] = {}
         self._changed = asyncio.Event()
+        self._restarts = Restarts()
         self._load_error: Failed | None = None
         self._failure: Failed | None = None
-        """Why the last engine could not load its model; None once one was ready."""
+        """Why there is no engine, until there is one again."""
         self._failed_at = 0.0
-        self._delivered = False
-        """The present engine has brought a part of an answer."""
+        self._hang: str | None = None
+        """Why the present engine was killed."""
+        self._was_used = False
+        """The present engine has brought a part of an answer, or died at work on one."""
+        self.ledger = Ledger()
+        self.pulse = Pulse()
         self.state: State = "loading"
         self.progress = 0.0
         self.reason: str | None = None
@@ -87,8 +81,8 @@ class Supervisor:
 
     @property
     def active(self) -> int:
-        """Requests that have not ended."""
-        return len(self._tickets)
+        """Requests that have not been released."""
+        return len(self.ledger)
 
     @property
     def pid(self) -> int | None:
@@ -103,14 +97,20 @@ class Supervisor:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        self._fail_all(Unavailable("the server is shutting down", retry_after=5))
+        self.ledger.fail_all(Unavailable("the server is shutting down", retry_after=5))
         if self._child is not None:
             await self._child.kill(patience=_STOP_SECONDS if self.ready else 0)
 
-    async def wait_ready(self, seconds: float) -> None:
-        """Returns when requests can be taken; raises Unavailable where that takes longer than `seconds`.
+    def end_hung(self, reason: str) -> None:
+        """Kills an engine that does not go on; another one follows it as after any other death."""
+        if self._child is not None and self._hang is None:
+            self._hang = reason
+            self._child.abort()
 
-        Where the model could not be loaded that is the error, also while it is tried again.
+    async def wait_ready(self, seconds: float) -> None:
+        """Returns when requests can be taken.
+
+        Raises Unavailable where that takes longer than `seconds`, with the reason where it failed the last time.
         """
         self._retry_failed()
         end = monotonic() + seconds
@@ -137,9 +137,7 @@ class Supervisor:
         observer: Observer | None = None,
     ) -> Ticket:
         """Hands a request for `n` answers to the engine; its ticket must be given to `release` in the end."""
-        numbers = [next(self._numbers) for _ in range(n)]
-        ticket = Ticket(numbers[0], n, observer)
-        self._tickets |= dict.fromkeys(numbers, ticket)
+        ticket = Ticket(self.ledger.numbers(n)[0], n, observer)
         request = Submit(
             id=ticket.number,
             sampling=sampling,
@@ -151,29 +149,14 @@ class Supervisor:
             account=account,
             scope=self._scope(account, salt),
         )
-        self._requests[ticket.number] = request
-        self._send(request)
+        self.ledger.open(ticket, request)
         return ticket
 
     def embed(self, texts: list[str | list[int]], dimensions: int | None, account: Account) -> EmbeddingTicket:
         """Hands a request for embeddings to the engine; its ticket must be given to `release` in the end."""
-        request = Embed(id=next(self._numbers), inputs=texts, dimensions=dimensions, account=account)
-        ticket = EmbeddingTicket(request.id, len(texts))
-        self._tickets[request.id] = ticket
-        self._requests[request.id] = request
-        self._send(request)
+        ticket = EmbeddingTicket(self.ledger.numbers()[0], len(texts))
+        self.ledger.open(ticket, Embed(id=ticket.number, inputs=texts, dimensions=dimensions, account=account))
         return ticket
-
-    def release(self, ticket: Ticket) -> None:
-        """Forgets a request; answers that have not ended are cancelled."""
-        self._requests.pop(ticket.number, None)
-        for number in ticket.numbers:
-            if self._tickets.pop(number, None) is not None and number in ticket.unfinished:
-                self._send(Cancel(number))
-
-    def forget(self) -> None:
-        """Drops all KV states, in slots that are idle, in RAM and on disk."""
-        self._send(Forget())
 
     async def count(
         self,
@@ -183,24 +166,35 @@ class Supervisor:
         account: Account = LOCAL,
         salt: str | None = None,
     ) -> TokenCount:
-        number = next(self._numbers)
-        future: asyncio.Future[Counted] = asyncio.get_running_loop().create_future()
-        self._counts[number] = future
-        scope = self._scope(account, salt)
-        self._send(Count(id=number, messages=messages, prompt=prompt, return_tokens=return_tokens, scope=scope))
+        """How many tokens a conversation or a text has."""
+        ticket = CountTicket(self.ledger.numbers()[0])
+        request = Count(
+            id=ticket.number,
+            messages=messages,
+            prompt=prompt,
+            return_tokens=return_tokens,
+            account=account,
+            scope=self._scope(account, salt),
+        )
+        self.ledger.open(ticket, request)
         try:
-            found = await future
+            found = await ticket.counted()
         finally:
-            self._counts.pop(number, None)
+            self.release(ticket)
         left = found.context - found.count
         return TokenCount(count=found.count, context=found.context, remaining=left, fits=left > 0, tokens=found.tokens)
 
     def _scope(self, account: Account, salt: str | None) -> str:
         return scope_of(account, self._config.kv_sharing == "all", salt)
 
-    def _send(self, command: Submit | Cancel | Count | Embed | Forget) -> None:
+    def release(self, ticket: Ticket) -> None:
+        """Forgets a request; answers that have not ended are cancelled."""
+        self.ledger.close(ticket)
+
+    def forget(self) -> None:
+        """Drops all KV states, in slots that are idle, in RAM and on disk."""
         if self._child is not None:
-            self._child.send(command)
+            self._child.send(Forget())
 
     def _set_state(self, state: State, reason: str | None = None) -> None:
         self.state, self.reason = state, reason
@@ -208,9 +202,11 @@ class Supervisor:
         self._changed = asyncio.Event()
         _log.info("engine: %s%s", state, f": {reason}" if reason else "")
 
-    def _set_failed(self, failure: Failed) -> None:
+    def _give_up(self, failure: Failed) -> None:
+        """There is no engine until a request asks for one."""
         self._failed_at, self._failure = monotonic(), failure
         self._set_state("failed", failure.reason)
+        self.ledger.fail_all(EngineDied(failure.reason, retry_after=2))
 
     def _retry_failed(self) -> None:
         if self.state == "failed" and monotonic() - self._failed_at > _RELOAD_SECONDS:
@@ -218,60 +214,47 @@ class Supervisor:
             self.start()
 
     async def _run(self) -> None:
-        """Runs engines one after another, until one cannot load its model."""
-        died_young = 0
+        """Runs engines one after another, until one cannot load its model or too many have died."""
         while True:
             begin = monotonic()
             try:
                 self._child = self._child or EngineChild(EngineProcess(self._config))
             except OSError as error:
-                self._set_failed(Failed(f"the engine cannot be started: {error.strerror or error}"))
-                self._fail_all(EngineDied(self.reason or "", retry_after=2))
+                self._give_up(Failed(f"the engine cannot be started: {error.strerror or error}"))
                 return
-            if not await self._follow(self._child):
+            reason = await self._follow(self._child)
+            if self._load_error or not self.was_ready:
+                self._give_up(self._load_error or Failed(reason))
                 return
-            is_old = self._delivered or monotonic() - begin > _STABLE_SECONDS
-            died_young = 0 if is_old else died_young + 1
-            await asyncio.sleep(_BACKOFF_SECONDS[min(died_young, len(_BACKOFF_SECONDS)) - 1] if died_young else 0)
+            is_stable = self.ready is not None and monotonic() - begin > _STABLE_SECONDS
+            pause = self._restarts.pause(self._was_used or is_stable)
+            if pause is None:
+                self._give_up(Failed(f"{self._restarts.in_a_row} times in a row {reason}", EngineDied.code))
+                return
+            self.restarts += 1
+            self._set_state("restarting", reason)
+            await asyncio.sleep(pause)
 
-    async def _follow(self, child: EngineChild) -> bool:
-        """Takes in all that one engine says; returns whether another one should follow it."""
-        self.ready, self._load_error, self._delivered = None, None, False
+    async def _follow(self, child: EngineChild) -> str:
+        """Takes in all that one engine says; returns how it ended."""
+        self.ready, self._load_error, self._was_used, self._hang = None, None, False, None
+        self.progress = 0.0
+        self.pulse.beat()
         await child.follow(self._take)
-        loaded = self.ready is not None
         self._child = None
         self.running = self.waiting = 0
         self.totals.close()
         reason = self._death(child)
-        if loaded:
-            self.restarts += 1
-            self.progress = 0.0
+        if self.state == "ready":
             self._set_state("restarting", reason)
-            self._fail_some(child.suspects(), EngineDied(reason, retry_after=2))
-        else:
-            self._set_failed(self._load_error or Failed(reason))
-            self._fail_all(EngineDied(reason, retry_after=2))
-        return loaded
+        suspects = child.suspects()
+        self._was_used = self._was_used or bool(suspects.all)
+        self.ledger.engine_died(suspects, reason)
+        return reason
 
-    def _fail_some(self, suspects: Suspects, error: EngineDied) -> None:
-        """After the death of an engine: fails those whom no other engine may or can answer, and keeps the rest.
-
-        Those are the one whose grammar was at work, those who have read a part, and those in the batch for the second
-        time. `_take` hands the others to the next engine.
-        """
-        for number in self._counts:
-            self._fail(number, error)
-        for ticket in set(self._tickets.values()):
-            ticket.deaths += not suspects.batch.isdisjoint(ticket.numbers)
-            if suspects.grammar in ticket.numbers:
-                ticket.fail(InvalidRequest("grammar: llama.cpp ended on it", param="grammar"))
-            elif ticket.is_read or ticket.deaths >= _MOST_DEATHS:
-                ticket.fail(error)
-            elif not ticket.finished:
-                ticket.restart()
-
-    @staticmethod
-    def _death(child: EngineChild) -> str:
+    def _death(self, child: EngineChild) -> str:
+        if self._hang is not None:
+            return f"the engine was ended: {self._hang}"
         last = child.last_lines[-1] if child.last_lines else ""
         return f"the engine ended with {child.exit_status}" + (f": {last}" if last else "")
 
@@ -279,57 +262,30 @@ class Supervisor:
         match event:
             case StepDone():
                 self.running, self.waiting = event.running, event.waiting
-                self._delivered = self._delivered or bool(event.pieces)
-                self.last_step = now = monotonic()
-                for piece in event.pieces:
-                    if ticket := self._tickets.get(piece.id):
-                        ticket.deliver(piece, now)
+                self._was_used = self._was_used or bool(event.pieces)
+                self.last_step = monotonic()
+                self.ledger.take(event)
             case Stats():
                 self.totals.take(event)
-            case Accepted(number, prompt_tokens):
-                if ticket := self._tickets.get(number):
-                    ticket.accept(prompt_tokens)
-            case Refused():
-                self._refuse(event)
-            case Embedded():
-                if isinstance(ticket := self._tickets.get(event.id), EmbeddingTicket):
-                    ticket.put(event)
-            case Counted():
-                if (future := self._counts.get(event.id)) and not future.done():
-                    future.set_result(event)
             case Loading(progress):
                 self.progress = progress
+                self.pulse.beat()
             case Ready():
-                self.ready, self.was_ready, self.progress, self.tuning = event, True, 1.0, event.tuning
-                self.had_gpu = self.had_gpu or event.gpu_layers != 0
-                self.last_step = monotonic()
-                self._failure = None
-                self._set_state("ready")
-                self._send_again()
+                self._take_ready(event)
             case StoreChanged(status):
                 self.kv_store = status
             case Tuned(tuning):
                 self.tuning = tuning
             case Failed():
                 self._load_error = event
+            case _:
+                self.ledger.take(event)
 
-    def _send_again(self) -> None:
-        """Hands the requests that another engine left unanswered to this one."""
-        for number, request in self._requests.items():
-            if number in self._tickets and not self._tickets[number].finished:
-                self._send(request)
-
-    def _refuse(self, refused: Refused) -> None:
-        error: dict[str, Any] = {"message": refused.message, "code": refused.code, "param": refused.param}
-        error |= {"prompt_tokens": refused.prompt_tokens, "context": refused.context}
-        self._fail(refused.id, from_wire({"error": error}, 400))
-
-    def _fail(self, number: int, error: BackendError) -> None:
-        if ticket := self._tickets.get(number):
-            ticket.fail(error)
-        if (future := self._counts.get(number)) and not future.done():
-            future.set_exception(error)
-
-    def _fail_all(self, error: BackendError) -> None:
-        for number in [*self._tickets, *self._counts]:
-            self._fail(number, error)
+    def _take_ready(self, ready: Ready) -> None:
+        self.ready, self.was_ready, self.progress, self.tuning = ready, True, 1.0, ready.tuning
+        self.had_gpu = self.had_gpu or ready.gpu_layers != 0
+        self.last_step = monotonic()
+        self._failure = None
+        self._set_state("ready")
+        if self._child is not None:
+            self.ledger.engine_ready(self._child.send)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
-from llama_backend.errors import BackendError, InternalError
+from llama_backend.errors import BackendError, InternalError, from_wire
 from llama_backend.ipc import Piece
 
 Observer = Callable[[Piece, float], None]
@@ -29,7 +29,9 @@ class Ticket:
         self.is_read = False
         """Somebody has seen a part of the answers, so that they cannot be computed again from their start."""
         self.deaths = 0
-        """How many engines ended while they computed this request."""
+        """How many engines ended while this request was at work."""
+        self.since = 0.0
+        """When it was handed to the engine that has it, or accepted by that; 0 where no engine has it."""
         self._observer = observer
         self._pieces: list[Piece] = []
         self._error: BackendError | None = None
@@ -39,8 +41,9 @@ class Ticket:
     def finished(self) -> bool:
         return not self.unfinished
 
-    def accept(self, prompt_tokens: int) -> None:
-        self.prompt_tokens = prompt_tokens
+    def accept(self, prompt_tokens: int, now: float = 0.0) -> None:
+        """Notes that the prompt fits, as was known at `now`."""
+        self.prompt_tokens, self.since = prompt_tokens, now
         self._changed.set()
 
     def deliver(self, piece: Piece, now: float = 0.0) -> None:
@@ -105,7 +108,8 @@ class Ticket:
 
 def _checked(piece: Piece) -> Piece:
     if piece.finish_reason == "error":
-        raise InternalError(piece.message or "the engine could not finish the answer")
+        message, code = piece.message or "the engine could not finish the answer", piece.code or InternalError.code
+        raise from_wire({"error": {"message": message, "code": code}}, InternalError.status)
     return piece
 
 
@@ -125,4 +129,4 @@ def _joined(pieces: list[Piece]) -> Piece:
     logprobs = None
     if last.logprobs is not None:
         logprobs = [entry for piece in pieces for entry in piece.logprobs or []]
-    return Piece(last.id, text, last.finish_reason, last.usage, last.timings, last.message, logprobs)
+    return Piece(last.id, text, last.finish_reason, last.usage, last.timings, last.message, logprobs, last.code)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from llama_backend.account import Account
 from llama_backend.engine.detokenizer import Detokenizer
-from llama_backend.engine.fair_queue import FairQueue
 from llama_backend.engine.sequence import Sequence
+from llama_backend.fair_queue import FairQueue
 from tests.engine.fakes import Bench, piece
 
 A, B, TWICE = Account("a"), Account("b"), Account("twice", weight=2)

@@ -1,0 +1,136 @@
+"""Who is read next: texts are worked on in an order that is fair between accounts, long ones out of the way of short.
+
+llama.cpp cuts about a megabyte a second into tokens and cannot be interrupted. So long texts have a thread of their
+own, which the system gives less time where there is a want of it, and a short one never waits for one of them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from llama_backend.api import ChatMessage
+from llama_backend.fair_queue import FairQueue
+from llama_backend.guard import Guard
+from llama_backend.ipc import Count, Embed, Event, Submit
+
+LONG = 64 * 1024
+"""Characters of a text from which on it is long: it takes a tenth of a second."""
+_LEAST = 1000
+"""Characters that each text counts at least in the order of accounts."""
+_NICE = 5
+_TOKEN_SIZE = 4
+
+Request = Submit | Count | Embed
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What comes of a request: what the server is told, and what the engine is then to do."""
+
+    event: Event
+    proceed: Callable[[], None] | None = None
+
+
+def size_of(request: Request) -> int:
+    """About how many characters a request has."""
+    if isinstance(request, Embed):
+        return sum(map(_size, request.inputs))
+    if request.messages is not None:
+        return sum(map(_message_size, request.messages))
+    return _size(request.prompt or "")
+
+
+def _size(text: str | list[int]) -> int:
+    return len(text) if isinstance(text, str) else _TOKEN_SIZE * len(text)
+
+
+def _message_size(message: ChatMessage) -> int:
+    return len(message.text)
+
+
+class Lane(threading.Thread):
+    """A thread that answers requests one after another."""
+
+    def __init__(
+        self, place: int, answer: Callable[[Request], Reply], send: Callable[[Event], None], guard: Guard, nice: int = 0
+    ) -> None:
+        """`place` is where the guard notes what is at work; `nice` is by how much others come first."""
+        super().__init__(name=f"reader {place}", daemon=True)
+        self._place = place
+        self._answer = answer
+        self._send = send
+        self._guard = guard
+        self._nice = nice
+        self._waiting = FairQueue[Request]()
+        self._changed = threading.Condition()
+        self._wanted: int | None = None
+        """The request that is at work, unless it was cancelled."""
+
+    def add(self, request: Request) -> None:
+        """Queues a request."""
+        with self._changed:
+            self._waiting.add(request)
+            self._changed.notify()
+
+    def cancel(self, number: int) -> None:
+        """Forgets a request. One that was answered is known to the engine by then, and one that is not never will."""
+        with self._changed:
+            for request in [request for request in self._waiting if request.id == number]:
+                self._waiting.remove(request)
+            if self._wanted == number:
+                self._wanted = None
+
+    def run(self) -> None:
+        """Works until the process ends."""
+        if self._nice and sys.platform == "linux":
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
+        while True:
+            request = self._next()
+            with self._guard.reading(self._place, request.id):
+                reply = self._answer(request)
+            self._finish(request, reply)
+
+    def _next(self) -> Request:
+        with self._changed:
+            while (request := self._waiting.next()) is None:
+                self._changed.wait()
+            self._waiting.take(request)
+            self._wanted = request.id
+            return request
+
+    def _finish(self, request: Request, reply: Reply) -> None:
+        with self._changed:
+            is_wanted, self._wanted = self._wanted is not None, None
+            self._waiting.charge(request, max(size_of(request), _LEAST))
+            self._waiting.done(request)
+            if is_wanted:
+                self._send(reply.event)
+                if reply.proceed is not None:
+                    reply.proceed()
+
+
+class Lanes:
+    """A lane for short texts and one for long ones."""
+
+    def __init__(self, answer: Callable[[Request], Reply], send: Callable[[Event], None], guard: Guard) -> None:
+        self._short = Lane(0, answer, send, guard)
+        self._long = Lane(1, answer, send, guard, _NICE)
+
+    def start(self) -> None:
+        self._short.start()
+        self._long.start()
+
+    def add(self, request: Request) -> None:
+        """Queues a request."""
+        (self._long if size_of(request) > LONG else self._short).add(request)
+
+    def cancel(self, number: int) -> None:
+        """Forgets a request, wherever it is."""
+        self._short.cancel(number)
+        self._long.cancel(number)

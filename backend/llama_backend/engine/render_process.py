@@ -1,0 +1,97 @@
+"""`python -m llama_backend.engine.render_process`: compiles a chat template and renders conversations with it.
+
+A template is a program that comes with a model's file, and Python can neither interrupt one nor limit its memory. So
+it runs in a process of its own, which the system ends when it takes too long; that it dies is an answer.
+Its standard input is a socket: a Source comes first, then conversations, and each gets a Rendered.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import BinaryIO
+
+import msgspec
+
+from llama_backend.engine.parent import die_with_parent
+from llama_backend.engine.rendering import MEMORY, MOST_TEXT, SECONDS, Conversation, Fragment, Rendered, Source
+from llama_backend.engine.template import LLAMA2, ChatTemplate
+from llama_backend.errors import InvalidRequest
+from llama_backend.ipc import HEADER
+
+_MOST_REASON = 500
+
+
+def main() -> int:
+    die_with_parent()
+    for limit, value in ((resource.RLIMIT_DATA, MEMORY), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
+        resource.setrlimit(limit, (value, value))
+    with socket.socket(fileno=sys.stdin.fileno()) as sock, sock.makefile("rb") as file:
+        return _serve(sock, file)
+
+
+def _serve(sock: socket.socket, file: BinaryIO) -> int:
+    """Answers until the engine is gone."""
+    source = msgspec.msgpack.decode(_read(file), type=Source)
+    made: list[ChatTemplate] = []
+
+    def compile_it() -> list[Fragment]:
+        made.append(ChatTemplate(LLAMA2 if source.text is None else source.text, source.bos, source.eos))
+        return []
+
+    _send(sock, _limited(compile_it, "is broken"))
+    decode = msgspec.msgpack.Decoder(Conversation).decode
+    while made and (payload := _read(file)):
+        _send(sock, _limited(partial(made[0].render, decode(payload)), "refuses"))
+    return 0
+
+
+def _limited(work: Callable[[], list[Fragment]], verb: str) -> Rendered:
+    """What comes of some work that may take SECONDS of processor time; the process ends where it takes more."""
+    try:
+        with _timer():
+            fragments = work()
+            size = sum(len(fragment.text) for fragment in fragments)
+    except InvalidRequest as error:
+        return Rendered(error=_short(error.message))
+    except MemoryError:
+        return Rendered(error=f"the model's chat template takes more than {MEMORY >> 20} MiB of memory")
+    except Exception as error:  # noqa: BLE001 - a template may raise anything
+        return Rendered(error=_short(f"the model's chat template {verb}: {error!r}"))
+    if size > MOST_TEXT:
+        return Rendered(error=f"the model's chat template writes {size} characters, and {MOST_TEXT} at most may be")
+    return Rendered(fragments=fragments)
+
+
+def _short(text: str) -> str:
+    """A template may say anything; an error is one line."""
+    return " ".join(text[:_MOST_REASON].split())
+
+
+@contextmanager
+def _timer() -> Iterator[None]:
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _read(file: BinaryIO) -> bytes:
+    """The next payload, or nothing where the other side is gone."""
+    header = file.read(HEADER.size)
+    return file.read(HEADER.unpack(header)[0]) if len(header) == HEADER.size else b""
+
+
+def _send(sock: socket.socket, rendered: Rendered) -> None:
+    payload = msgspec.msgpack.encode(rendered)
+    sock.sendall(HEADER.pack(len(payload)) + payload)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Who is checked next: a few processes at a time, in an order that is fair between accounts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from dataclasses import dataclass, field
+from time import monotonic
+
+import msgspec
+
+from llama_backend.account import Account
+from llama_backend.errors import BackendError, InternalError, QueueFull, Unavailable
+from llama_backend.fair_queue import FairQueue
+from llama_backend.grammar import Verdict
+
+MODULE = "llama_backend.engine.grammar_check"
+_AT_ONCE = 4
+_AT_ONCE_OF_ONE = 2
+"""Of one account, so that it cannot take all places."""
+_MOST_WAITING = 128
+_MOST_WAITING_OF_ONE = 32
+_RETRY_SECONDS = 10.0
+_SECONDS = 20.0
+"""How long a check may take; the limit that counts is the one of its processor time."""
+
+
+@dataclass(eq=False)
+class _Check:
+    """A question of an account; all who ask the same share it."""
+
+    question: bytes
+    account: Account
+    verdict: asyncio.Future[Verdict]
+    askers: int = 0
+    task: asyncio.Task[None] | None = field(default=None)
+
+
+class GrammarQueue:
+    """Asks a process about each grammar; one that nobody waits for any more is ended."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._waiting = FairQueue[_Check]()
+        self._checks: dict[tuple[str, bytes], _Check] = {}
+        self._running = 0
+
+    async def ask(self, question: bytes, account: Account) -> Verdict:
+        """The verdict on a Question in JSON. Raises QueueFull where too many wait."""
+        check = self._checks.get((account.name, question)) or self._add(question, account)
+        check.askers += 1
+        try:
+            return await asyncio.shield(check.verdict)
+        finally:
+            check.askers -= 1
+            if not check.askers and not check.verdict.done():
+                self._drop(check)
+
+    def _add(self, question: bytes, account: Account) -> _Check:
+        waiting = sum(check.account.name == account.name for check in self._waiting)
+        if waiting >= _MOST_WAITING_OF_ONE or len(self._waiting) >= _MOST_WAITING:
+            raise QueueFull(f"{waiting} grammars wait to be checked; try again later", retry_after=_RETRY_SECONDS)
+        most = min(account.max_running or _AT_ONCE_OF_ONE, _AT_ONCE_OF_ONE)
+        limited = msgspec.structs.replace(account, max_running=most)
+        check = _Check(question, limited, asyncio.get_running_loop().create_future())
+        self._checks[account.name, question] = check
+        self._waiting.add(check)
+        self._start()
+        return check
+
+    def _start(self) -> None:
+        while self._running < _AT_ONCE and (check := self._waiting.next()) is not None:
+            self._waiting.take(check)
+            self._running += 1
+            check.task = asyncio.create_task(self._run(check))
+
+    async def _run(self, check: _Check) -> None:
+        begin = monotonic()
+        try:
+            verdict = await self._verdict(check.question)
+        except BackendError as error:
+            check.verdict.set_exception(error)
+        else:
+            check.verdict.set_result(verdict)
+        finally:
+            self._running -= 1
+            self._waiting.charge(check, monotonic() - begin)
+            self._waiting.done(check)
+            self._forget(check)
+            self._start()
+
+    def _drop(self, check: _Check) -> None:
+        """Ends a check that nobody waits for."""
+        self._forget(check)
+        if check.task is not None:
+            check.task.cancel()
+        else:
+            self._waiting.remove(check)
+
+    def _forget(self, check: _Check) -> None:
+        if self._checks.get(key := (check.account.name, check.question)) is check:
+            del self._checks[key]
+
+    async def _verdict(self, question: bytes) -> Verdict:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", MODULE, self._model),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=DEVNULL,
+                env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+            )
+        except OSError as error:
+            raise InternalError(f"the grammar cannot be checked: {error.strerror or error}") from error
+        try:
+            answer, _ = await asyncio.wait_for(process.communicate(question), _SECONDS)
+        except TimeoutError as error:
+            raise Unavailable("no grammar can be checked in time", retry_after=_RETRY_SECONDS) from error
+        finally:
+            await _end(process)
+        return _decoded(answer)
+
+
+async def _end(process: Process) -> None:
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
+
+
+def _decoded(answer: bytes) -> Verdict:
+    """What a check said; one that died says that llama.cpp cannot work with the grammar."""
+    try:
+        return msgspec.json.decode(answer, type=Verdict)
+    except msgspec.DecodeError:
+        return Verdict(error="the grammar takes llama.cpp too long, too much memory, or ends it")
