@@ -189,7 +189,7 @@ async def test_stop_says_when_a_backend_does_not_end(place: Place, config: Serve
 
 def test_a_path_that_is_too_long(place: Place, config: ServerConfig) -> None:
     folder = place.folder / ("x" * 100)
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     with pytest.raises(Unreachable, match="too long") as caught:
         ensure(Place(folder, place.log), config)
     assert "LLAMA_CHAT_RUNTIME_DIR" in str(caught.value)

@@ -18,7 +18,8 @@
     ├─ InternalError          500  a fault of ours
     └─ Unreachable             –   no backend answers (raised by the client only)
        ├─ ConnectionLost       –   one did, and the connection broke or fell silent
-       └─ PodPending           –   none of a Service's pods takes connections yet
+       ├─ PodPending           –   none of a Service's pods takes connections yet
+       └─ UntrustedSocket      –   somebody else may be at the other end of the local socket
 
 `code` is stable and goes over the wire; `from_wire` turns it back into the same class.
 """
@@ -136,6 +137,10 @@ class ConnectionLost(Unreachable):
 
 class PodPending(Unreachable):
     code = "pod_pending"
+
+
+class UntrustedSocket(Unreachable):
+    code = "untrusted_socket"
 
 
 def _family(base: type[BackendError]) -> list[type[BackendError]]:
