@@ -102,9 +102,12 @@ def test_a_link_of_another_user_on_the_way_is_refused(tmp_path: Path) -> None:
         make_runtime(tmp_path / "link" / "run")
 
 
+@needs_root
 def test_a_folder_that_others_could_replace_is_refused(tmp_path: Path) -> None:
     (tmp_path / "open" / "between").mkdir(parents=True)
     (tmp_path / "open").chmod(0o777)
+    make_runtime(tmp_path / "open" / "between" / "run")
+    os.chown(tmp_path / "open", 12345, 12345)
     with pytest.raises(UntrustedSocket, match=r"other users may write to .*/open, above"):
         make_runtime(tmp_path / "open" / "between" / "run")
     (tmp_path / "open").chmod(0o1777)

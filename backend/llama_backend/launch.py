@@ -23,6 +23,7 @@ import msgspec
 from llama_backend.config import ServerConfig
 from llama_backend.errors import Unreachable, UntrustedSocket
 from llama_backend.peer import Peer, end_process, listener
+from llama_backend.privacy import without_secrets
 from llama_backend.runtime_folder import check_folder
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def _start(place: Place, config: ServerConfig) -> None:
             pass_fds=[listener.fileno()],
             start_new_session=True,
             cwd="/",
+            env=without_secrets(os.environ),
         )
     # Whoever started it takes note of its end, if still there, so that no zombie is left.
     threading.Thread(target=process.wait, name="backend", daemon=True).start()

@@ -49,10 +49,13 @@ def _above(folder: Path) -> Iterator[Path]:
 
 
 def _check_parent(path: Path) -> None:
-    """A link that somebody else made could lead elsewhere tomorrow; what others write to, they can replace."""
+    """A link that somebody else made could lead elsewhere tomorrow; in a folder to which others write, so could ours.
+
+    What root made so is meant so: the temporary folder of a pod is open to all and has no sticky bit.
+    """
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):
         if found.st_uid not in (os.geteuid(), 0):
             raise UntrustedSocket(f"{path} is a link of {owner_name(found.st_uid)}; {_ELSEWHERE}")
-    elif found.st_mode & _OTHERS_MAY_WRITE and not found.st_mode & stat.S_ISVTX:
+    elif found.st_uid and found.st_mode & _OTHERS_MAY_WRITE and not found.st_mode & stat.S_ISVTX:
         raise UntrustedSocket(f"other users may write to {path}, above the backend's socket; {_ELSEWHERE}")

@@ -12,6 +12,7 @@ import msgspec
 
 from llama_backend.errors import InternalError, InvalidRequest
 from llama_backend.grammar import Question, Verdict
+from llama_backend.privacy import without_secrets
 from llama_backend.sampling import SamplingParams
 
 MODULE = "llama_backend.engine.grammar_check"
@@ -51,7 +52,7 @@ class Grammars:
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=DEVNULL,
-                env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+                env=without_secrets(os.environ) | {"CUDA_VISIBLE_DEVICES": ""},
             )
         except OSError as error:
             raise InternalError(f"the grammar cannot be checked: {error.strerror or error}") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +14,9 @@ from typing import IO, Any
 from llama_convert import errors
 from llama_convert.errors import ConvertError, WorkerFailed
 from llama_convert.progress import Progress
+
+_SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|_KEY|^(LLAMA_CHAT|HF|HUGGING)", re.IGNORECASE)
+"""Names of variables that llama.cpp, which reads weights of strangers, has no need of."""
 
 
 def run_worker(stage: str, progress: Progress, request: dict[str, Any]) -> dict[str, Any]:
@@ -31,6 +36,7 @@ def run_worker(stage: str, progress: Progress, request: dict[str, Any]) -> dict[
             stderr=log,
             text=True,
             start_new_session=True,
+            env={name: value for name, value in os.environ.items() if not _SECRET.search(name)},
         )
         try:
             return _follow(child, stage, progress, request, log)
