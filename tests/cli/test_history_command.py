@@ -67,7 +67,7 @@ def test_show_on_a_terminal_is_harmless(talk: Conversation) -> None:
     terminal = Terminal("history", "show")
     assert terminal.wait() == 0
     terminal.close()
-    assert b"It [31mbegan" in terminal.screen
+    assert "It ␛[31mbegan".encode() in terminal.screen
     assert b"\x1b" not in terminal.screen
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from tests.hostile.terminal_text import TERMINAL_TEXT
 from tests.hostile.trial import Trial
 
-TRIALS: list[Trial] = []
+TRIALS: list[Trial] = [
+    TERMINAL_TEXT,
+]

@@ -17,7 +17,7 @@ from textual.widgets.option_list import Option
 
 from llama_chat.errors import HistoryError
 from llama_chat.history import Conversation, History
-from llama_chat.ui.plain_text import one_line
+from llama_chat.plain_text import one_line
 from llama_chat.ui.screens.confirm import ConfirmScreen
 
 _MOST = 500
