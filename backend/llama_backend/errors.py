@@ -147,6 +147,8 @@ def _family(base: type[BackendError]) -> list[type[BackendError]]:
     return [base] + [found for sub in base.__subclasses__() for found in _family(sub)]
 
 
+_MOST_MESSAGE = 2000
+"""Characters that are taken of what another server says."""
 _BY_CODE = {kind.code: kind for kind in _family(BackendError)}
 
 
@@ -158,7 +160,8 @@ def from_wire(body: Any, status: int) -> BackendError:
     kind = _BY_CODE.get(str(error.get("code")), _by_status(status))
     known = {"message", "type", "code"}
     details = {key: value for key, value in error.items() if key not in known and key.isidentifier()}
-    return kind(str(error.get("message") or f"HTTP status {status}"), **details)
+    message = str(error.get("message") or f"HTTP status {status}")
+    return kind(message[:_MOST_MESSAGE], **details)
 
 
 def _by_status(status: int) -> type[BackendError]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from tests.hostile.server_answers import SERVER_ANSWERS
 from tests.hostile.terminal_text import TERMINAL_TEXT
 from tests.hostile.trial import Trial
 
 TRIALS: list[Trial] = [
+    SERVER_ANSWERS,
     TERMINAL_TEXT,
 ]
