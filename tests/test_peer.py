@@ -72,7 +72,7 @@ def test_the_answer_of_a_socket_points_at_nobody_else(place: Place) -> None:
 
 @pytest.mark.parametrize("pid", [-1, 0, 1, os.getpid()])
 def test_some_processes_are_never_ended(place: Place, pid: int) -> None:
-    with held(place.socket), pytest.raises(UntrustedSocket, match="not ended"):
+    with held(place.socket), pytest.raises(UntrustedSocket, match="not ended from here"):
         end_process(Peer(pid, os.geteuid()), place.socket, 1)
 
 
@@ -126,3 +126,13 @@ def test_where_connections_queue_up_somebody_listens(place: Place) -> None:
             with suppress(BlockingIOError):
                 waiting.connect(str(place.socket))
         assert found == Peer(0, os.geteuid())
+
+
+@needs_root
+def test_whom_the_system_does_not_let_us_end_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("llama_backend.peer._signal", refuse)
+    with held(place.socket) as process, pytest.raises(UntrustedSocket, match=f"process {process.pid} of user root"):
+        stop(place, process.pid)

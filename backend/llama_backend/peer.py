@@ -53,10 +53,11 @@ def listener(path: Path) -> Peer | None:
 def end_process(peer: Peer, path: Path, seconds: float) -> bool:
     """Asks the process that listens at `path` to end; returns whether it did in time.
 
-    Raises UntrustedSocket for a process that is none of ours to end, and PermissionError for another user's.
+    Raises UntrustedSocket for a process that is none of ours to end: what a container or this command itself runs in,
+    one that this process cannot see, or one of root.
     """
     if peer.pid <= 1 or peer.pid == os.getpid():
-        raise UntrustedSocket(f"{path}: the backend there is process {peer.pid} to this system, which is not ended")
+        raise UntrustedSocket(f"{path}: the backend is process {peer.pid} of this system, which is not ended from here")
     try:
         with _held(peer.pid) as held:
             again = listener(path)
@@ -66,6 +67,9 @@ def end_process(peer: Peer, path: Path, seconds: float) -> bool:
             return _wait(peer.pid, held, seconds)
     except ProcessLookupError:
         return True
+    except PermissionError as error:
+        whose = owner_name(peer.uid)
+        raise UntrustedSocket(f"{path}: the backend is process {peer.pid} of {whose}, who alone can end it") from error
 
 
 def _trusted(connected: socket.socket, path: Path) -> Peer:
@@ -125,7 +129,9 @@ def _signal(pid: int, held: int | None) -> None:
 def _wait(pid: int, held: int | None, seconds: float) -> bool:
     """Whether the process ends within as long."""
     if held is not None:
-        return bool(select.select([held], [], [], seconds)[0])
+        poll = select.poll()
+        poll.register(held, select.POLLIN)
+        return bool(poll.poll(1000 * seconds))
     end = time.monotonic() + seconds
     while _exists(pid):
         if time.monotonic() > end:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -79,6 +80,8 @@ def open_file(path: Path) -> sqlite3.Connection:
         for setting in ("trusted_schema = OFF", "cell_size_check = ON", "foreign_keys = ON", "secure_delete = ON"):
             database.execute(f"PRAGMA {setting}")
         database.execute("PRAGMA synchronous = NORMAL")
+        if sys.version_info >= (3, 12):
+            database.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
         _migrate(database, path)
     except BaseException:
         database.close()
