@@ -51,6 +51,8 @@ class ScriptedBackend:
     model: str = MODEL
     others: list[str] = field(default_factory=list)
     """Models besides that requests may name."""
+    pid: int = 1
+    """What it says that its process id is."""
     active: int = 0
     """Requests at work, as the status tells them."""
     has_status: bool = True
@@ -155,7 +157,7 @@ class ScriptedBackend:
         return Response(status_code=204)
 
     async def _status(self, _: Request) -> Response:
-        facts = {"pid": 1, "uptime": 61.0, "log": "/nowhere/backend.log", "context": CONTEXT, "slots": 4}
+        facts = {"pid": self.pid, "uptime": 61.0, "log": "/nowhere/backend.log", "context": CONTEXT, "slots": 4}
         more = {"rss": 250_000_000, "threads": 2, "active": self.active, "models": [self.model, *self.others]}
         kept = {"states": 2, "ram_bytes": 0, "ram_limit": 1000, "disk_bytes": 46_100_000, "disk_limit": 2_000_000_000}
         store = {"kv_store": {**kept, "folder": "/nowhere/kv-states"}}

@@ -19,6 +19,9 @@ class Terminal:
 
     def __init__(self, *command: str, **environment: str) -> None:
         self.output = b""
+        """What was written since the last text that was waited for."""
+        self.written = b""
+        """Everything."""
         self.status: int | None = None
         self.pid, self._file = pty.fork()
         if self.pid == 0:
@@ -38,10 +41,22 @@ class Terminal:
             assert time.monotonic() < deadline, f"{text!r} did not come, but {self.output[-2000:]!r}"
             if select.select([self._file], [], [], 0.1)[0]:
                 try:
-                    self.output += os.read(self._file, 65536)
+                    self._read()
                 except OSError:
                     time.sleep(0.05)
         self.output = self.output.split(text, 1)[1]
+
+    def read_for(self, seconds: float) -> None:
+        """Reads what is written within as long."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if select.select([self._file], [], [], 0.1)[0]:
+                self._read()
+
+    def _read(self) -> None:
+        data = os.read(self._file, 65536)
+        self.output += data
+        self.written += data
 
     def end(self, seconds: float = 60.0) -> int:
         """The exit status."""
@@ -49,7 +64,7 @@ class Terminal:
         while self.status is None and time.monotonic() < deadline:
             if select.select([self._file], [], [], 0.02)[0]:
                 with suppress(OSError):
-                    self.output += os.read(self._file, 65536)
+                    self._read()
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self.status = os.waitstatus_to_exitcode(status) if pid else None
         assert self.status is not None, "the program did not end"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -25,6 +26,9 @@ from llama_backend.launch import Place, ensure, find, stop
 from llama_backend.status import BackendStatus
 from tests.server.fake_engine import FakeModel
 from tests.server.harness import fake_config, python_path, runs, until
+
+LIMIT = 64 * 1024
+"""Bytes that no file may go beyond."""
 
 RACER = """
 import asyncio, sys, time
@@ -189,7 +193,7 @@ async def test_stop_says_when_a_backend_does_not_end(place: Place, config: Serve
 
 def test_a_path_that_is_too_long(place: Place, config: ServerConfig) -> None:
     folder = place.folder / ("x" * 100)
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     with pytest.raises(Unreachable, match="too long") as caught:
         ensure(Place(folder, place.log), config)
     assert "LLAMA_CHAT_RUNTIME_DIR" in str(caught.value)
@@ -256,3 +260,19 @@ async def test_a_small_log_goes_on(place: Place, config: ServerConfig) -> None:
     await status(ensure(place, config))
     assert place.log.read_text().startswith("before\n")
     assert not place.log.with_suffix(".old.log").exists()
+
+
+def test_a_log_that_is_full_keeps_nobody_from_an_answer(place: Place, config: ServerConfig) -> None:
+    place.log.write_bytes(b"x" * LIMIT)
+    arguments = [str(place.folder), str(place.log), msgspec.json.encode(config).decode(), "0"]
+    done = subprocess.run(
+        [sys.executable, "-c", RACER, *arguments],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT)),
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    for text in ("a b", "c d"):
+        assert asyncio.run(answer(Address(socket=place.socket), text)) == text
+    assert place.log.stat().st_size == LIMIT
+    assert stop(place, int(done.stdout))

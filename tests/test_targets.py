@@ -84,6 +84,17 @@ def test_a_key_in_the_url_is_refused_and_not_repeated(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "target",
+    ["https://me:secret@h:port", "https://me:secret@[h", "me:secret@h", "ftp://me:secret@h", "HTTPS:me:secret@h"],
+)
+def test_what_is_no_target_is_named_without_its_login(target: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        find_target(Settings(target=target))
+    assert "secret" not in str(caught.value)
+    assert "me:" not in str(caught.value)
+
+
 def test_a_mistake_in_the_file_names_its_entry() -> None:
     with pytest.raises(ConfigError, match=r"targets\.x"):
         find_target(Settings(target="x", targets={"x": NamedTarget(url="kube://x")}))

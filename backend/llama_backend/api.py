@@ -13,13 +13,14 @@ from msgspec import Meta, Struct
 
 from llama_backend.errors import InvalidRequest
 from llama_backend.sampling import SamplingParams as SamplingParams
-from llama_backend.status import State
+from llama_backend.status import Natural, State, Whole
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 MOST_CHOICES = 128
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 CacheSalt = Annotated[str, Meta(min_length=1, max_length=256)]
 
@@ -212,10 +213,10 @@ class TokenizeRequest(Struct, frozen=True, kw_only=True):
 class TokenCount(Struct, frozen=True, kw_only=True):
     """Exact number of prompt tokens, and how that stands to the context."""
 
-    count: int
-    context: int
+    count: Natural
+    context: Natural
     """Tokens that one conversation can hold, prompt and answer together."""
-    remaining: int
+    remaining: Whole
     """Tokens left for the answer; negative by as many as have to go."""
     fits: bool
     tokens: list[int] | None = None
@@ -224,10 +225,10 @@ class TokenCount(Struct, frozen=True, kw_only=True):
 class Usage(Struct, frozen=True):
     """Tokens of one answer; `cached_tokens` of the prompt were not computed again."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int = 0
-    prompt_tokens_details: dict[str, int] | None = None
+    prompt_tokens: Whole
+    completion_tokens: Whole
+    total_tokens: Whole = 0
+    prompt_tokens_details: dict[str, Whole] | None = None
 
 
 class Timings(Struct, frozen=True):
@@ -277,18 +278,18 @@ class ChatChunk(Struct, frozen=True, kw_only=True):
     choices: list[ChunkChoice] = []
     usage: Usage | None = None
     timings: Timings | None = None
-    seed: int | None = None
+    seed: Seed | None = None
 
 
 class ModelMeta(Struct, frozen=True, kw_only=True):
     """What a backend says of a model beyond OpenAI's fields."""
 
-    context: int | None = None
-    context_trained: int | None = None
+    context: Natural | None = None
+    context_trained: Natural | None = None
     architecture: str | None = None
     quantization: str | None = None
-    parameters: int | None = None
-    size: int | None = None
+    parameters: Natural | None = None
+    size: Natural | None = None
     path: str | None = None
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,12 +27,14 @@ from llama_backend.api import (
 )
 from llama_backend.errors import BackendError, ConnectionLost, Unauthorized, Unreachable, from_wire
 from llama_backend.position import Position
+from llama_backend.replies import MOST_ANSWER, body_of, lines_of, number_of, parsed, refusal
 from llama_backend.status import BackendStatus
 
 T = TypeVar("T")
 
 _CONNECT_SECONDS = 10.0
 _STOP_SECONDS = 2.0
+_MOST_REASON = 300
 _SILENCE_SECONDS = 60.0
 """The server sends a heartbeat every 15 s; four missing ones mean that it is gone."""
 
@@ -82,7 +85,7 @@ class Client:
             raise Unauthorized("the API key has characters that cannot be sent")
         self.address = address
         self._wait = wait
-        headers = {"X-Session-ID": os.urandom(8).hex()}
+        headers = {"X-Session-ID": os.urandom(8).hex(), "Accept-Encoding": "identity"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
         if wait:
@@ -109,21 +112,19 @@ class Client:
     async def chat(self, request: ChatRequest, position: Position | None = None) -> AsyncGenerator[Delta, None]:
         """As Backend.chat. With a position the answer can be taken up again: a call with the same one goes on there."""
         place = position or Position()
-        async with (
-            self._mapped_errors(),
-            self._http.stream(**_question(request, position), timeout=_silence(0)) as answer,
-        ):
+        async with self._asked(0, **_question(request, position)) as answer:
             if answer.status_code != 200:
-                raise from_wire(_parsed(await answer.aread()), answer.status_code)
-            if position is not None and (grace := answer.headers.get(RESUMABLE, "")).isdigit():
-                position.grace = float(grace)
+                raise await refusal(answer, _SILENCE_SECONDS)
+            if position is not None:
+                position.grace = number_of(answer.headers.get(RESUMABLE, "").encode())
             async for delta in _deltas(answer, place):
                 yield delta
 
     async def stop(self, position: Position) -> None:
         """Stops an answer that can be taken up again, so that the server does not wait for that."""
-        async with self._mapped_errors():
-            await self._http.delete(f"/v1/streams/{position.name}", timeout=_STOP_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_SECONDS), self._asked(0, "DELETE", f"/v1/streams/{position.name}"):
+                pass
 
     async def count(self, messages: list[ChatMessage]) -> TokenCount:
         body = encode(TokenizeRequest(messages=messages))
@@ -137,18 +138,28 @@ class Client:
 
     async def forget(self) -> None:
         """Drops all that a local backend keeps of conversations to go on with them quickly."""
-        async with self._mapped_errors():
-            answer = await self._http.delete("/v1/kv-states", timeout=_silence(0))
+        async with self._asked(0, "DELETE", "/v1/kv-states") as answer:
             if answer.status_code != 204:
-                raise from_wire(_parsed(answer.content), answer.status_code)
+                raise await refusal(answer, _SILENCE_SECONDS)
 
     async def _call(self, method: str, path: str, kind: type[T], body: bytes | None = None) -> T:
-        async with self._mapped_errors():
-            headers, timeout = (_JSON, _silence(self._wait)) if body else (None, _silence(0))
-            answer = await self._http.request(method, path, content=body, headers=headers, timeout=timeout)
+        headers, patience = (_JSON, self._wait) if body else (None, 0.0)
+        async with self._asked(patience, method, path, content=body, headers=headers) as answer:
             if answer.status_code != 200:
-                raise from_wire(_parsed(answer.content), answer.status_code)
-            return msgspec.json.decode(answer.content, type=kind)
+                raise await refusal(answer, _SILENCE_SECONDS)
+            return msgspec.json.decode(await body_of(answer, _SILENCE_SECONDS), type=kind)
+
+    @asynccontextmanager
+    async def _asked(self, patience: float, method: str, url: str, **content: Any) -> AsyncIterator[httpx2.Response]:
+        """The head of an answer, which may take `patience` seconds longer than usual; its body is yet to be read."""
+        async with self._mapped_errors():
+            request = self._http.build_request(method, url, timeout=_silence(patience), **content)
+            async with asyncio.timeout(patience + _SILENCE_SECONDS + _CONNECT_SECONDS):
+                answer = await self._http.send(request, stream=True)
+            try:
+                yield answer
+            finally:
+                await answer.aclose()
 
     @asynccontextmanager
     async def _mapped_errors(self) -> AsyncIterator[None]:
@@ -164,8 +175,12 @@ class Client:
             raise ConnectionLost(f"the connection to {self.address} broke: {_reason(error)}") from error
         except (httpx2.RequestError, httpx2.InvalidURL) as error:
             raise Unreachable(f"{self.address} cannot be asked: {_reason(error)}") from error
-        except msgspec.MsgspecError as error:
-            raise BackendError(f"the backend at {self.address} answered something else: {error}") from error
+        except TimeoutError as error:
+            raise ConnectionLost(f"the answer of the backend at {self.address} comes too slowly") from error
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise BackendError(
+                f"the backend at {self.address} answered something else: {_reason(error)[:_MOST_REASON]}"
+            ) from error
 
 
 RESUMABLE = "X-Resumable"
@@ -200,13 +215,6 @@ def _streaming(request: ChatRequest) -> dict[str, Any]:
     return chosen | {"stream": True, "stream_options": {"include_usage": True}}
 
 
-def _parsed(body: bytes) -> Any:
-    try:
-        return msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        return body.decode("utf-8", "replace")[:500]
-
-
 def _question(request: ChatRequest, position: Position | None) -> dict[str, Any]:
     """The HTTP request for an answer from its beginning, or from a position in it."""
     if position is not None and position.last:
@@ -223,10 +231,10 @@ def _question(request: ChatRequest, position: Position | None) -> dict[str, Any]
 
 async def _deltas(answer: httpx2.Response, position: Position) -> AsyncGenerator[Delta, None]:
     """Server-sent events as Deltas; raises what an error event says, and ConnectionLost where the end is missing."""
-    finished, number = False, 0
-    async for line in _lines(answer):
+    finished, number, size = False, 0, 0
+    async for line in lines_of(answer, _SILENCE_SECONDS):
         if line.startswith(b"id:") and position.grace is not None:
-            number = int(line[3:])
+            number = number_of(line[3:]) or number
         if not line.startswith(b"data:"):
             continue
         data = line[5:].strip()
@@ -238,23 +246,16 @@ async def _deltas(answer: httpx2.Response, position: Position) -> AsyncGenerator
         position.last, position.has_begun = number, True
         for delta in found:
             finished = finished or delta.finish_reason is not None
+            size += len(delta.text)
+            if size > MOST_ANSWER:
+                raise BackendError("the answer goes on without an end")
             yield delta
     if not finished or position.grace is not None:
         raise ConnectionLost("the connection to the backend broke before the answer was complete")
 
 
-async def _lines(answer: httpx2.Response) -> AsyncGenerator[bytes, None]:
-    """The lines of an event stream; `aiter_lines` would also cut at what Unicode calls a line end within a text."""
-    rest = b""
-    async for part in answer.aiter_bytes():
-        *lines, rest = (rest + part).split(b"\n")
-        for line in lines:
-            yield line
-    yield rest
-
-
 def _raise_error_event(data: bytes, position: Position) -> None:
-    body = _parsed(data)
+    body = parsed(data)
     if isinstance(body, dict) and body.get("error"):
         position.has_failed = True
         raise from_wire(body, 500)

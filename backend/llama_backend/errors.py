@@ -22,7 +22,8 @@
     │  └─ RequestEndsEngine   500  two engine processes ended while they worked on the request
     └─ Unreachable             –   no backend answers (raised by the client only)
        ├─ ConnectionLost       –   one did, and the connection broke or fell silent
-       └─ PodPending           –   none of a Service's pods takes connections yet
+       ├─ PodPending           –   none of a Service's pods takes connections yet
+       └─ UntrustedSocket      –   somebody else may be at the other end of the local socket
 
 `code` is stable and goes over the wire; `from_wire` turns it back into the same class.
 """
@@ -167,6 +168,10 @@ class PodPending(Unreachable):
     code = "pod_pending"
 
 
+class UntrustedSocket(Unreachable):
+    code = "untrusted_socket"
+
+
 def _short(text: str) -> str:
     """A text as a line: a message may quote what a client sent, which can be long."""
     line = " ".join(text.splitlines())
@@ -177,6 +182,8 @@ def _family(base: type[BackendError]) -> list[type[BackendError]]:
     return [base] + [found for sub in base.__subclasses__() for found in _family(sub)]
 
 
+_MOST_MESSAGE = 2000
+"""Characters that are taken of what another server says."""
 _BY_CODE = {kind.code: kind for kind in _family(BackendError)}
 
 
@@ -188,7 +195,8 @@ def from_wire(body: Any, status: int) -> BackendError:
     kind = _BY_CODE.get(str(error.get("code")), _by_status(status))
     known = {"message", "type", "code"}
     details = {key: value for key, value in error.items() if key not in known and key.isidentifier()}
-    return kind(str(error.get("message") or f"HTTP status {status}"), **details)
+    message = str(error.get("message") or f"HTTP status {status}")
+    return kind(message[:_MOST_MESSAGE], **details)
 
 
 def _by_status(status: int) -> type[BackendError]:

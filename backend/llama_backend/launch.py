@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from llama_backend.config import ServerConfig
-from llama_backend.errors import Unreachable
+from llama_backend.errors import Unreachable, UntrustedSocket
+from llama_backend.peer import Peer, end_process, listener
+from llama_backend.privacy import without_secrets
+from llama_backend.runtime_folder import check_folder
 
 if TYPE_CHECKING:
     from llama_backend.client import Address
@@ -50,8 +52,8 @@ class Place:
 
 
 def find(place: Place) -> Address | None:
-    """The running backend, or None."""
-    return _address(place) if _answers(place.socket) else None
+    """The running backend, or None; raises UntrustedSocket where it may be somebody else's."""
+    return _address(place) if _answers(place) else None
 
 
 def ensure(place: Place, config: ServerConfig) -> Address:
@@ -59,11 +61,11 @@ def ensure(place: Place, config: ServerConfig) -> Address:
 
     Raises Unreachable where neither can be had.
     """
-    if _answers(place.socket):
+    if _answers(place):
         return _address(place)
     try:
         with _locked(place):
-            if not _answers(place.socket):
+            if not _answers(place):
                 _start(place, config)
     except OSError as error:
         where = error.filename or place.folder
@@ -72,17 +74,18 @@ def ensure(place: Place, config: ServerConfig) -> Address:
 
 
 def stop(place: Place, pid: int, seconds: float = 10.0) -> bool:
-    """Asks the backend with that process id to end; returns whether it did in time."""
-    try:
-        os.kill(pid, 15)
-    except ProcessLookupError:
+    """Asks the backend to end, which says of itself that its process id is `pid`; returns whether it did in time.
+
+    The kernel says who listens on the socket, and only that process is signalled. Raises UntrustedSocket where it is
+    another than `pid`: then what answers is not what listens.
+    """
+    found = _listener(place)
+    if found is None:
         return True
-    end = time.monotonic() + seconds
-    while _exists(pid):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
+    if found.pid != pid:
+        text = f"{place.socket}: process {found.pid} listens there, and {pid} answers; neither is ended"
+        raise UntrustedSocket(text)
+    return end_process(found, place.socket, seconds)
 
 
 def _address(place: Place) -> Address:
@@ -92,25 +95,13 @@ def _address(place: Place) -> Address:
     return Address(socket=place.socket)
 
 
-def _answers(path: Path) -> bool:
-    """Whether somebody listens there; one who is too busy to take connections does."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-    return True
+def _answers(place: Place) -> bool:
+    return _listener(place) is not None
 
 
-def _exists(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits for its parent does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+def _listener(place: Place) -> Peer | None:
+    """Who listens at a place that only this user can enter."""
+    return listener(place.socket) if check_folder(place.folder) else None
 
 
 @contextmanager
@@ -135,6 +126,7 @@ def _start(place: Place, config: ServerConfig) -> None:
             pass_fds=[listener.fileno()],
             start_new_session=True,
             cwd="/",
+            env=without_secrets(os.environ),
         )
     # Whoever started it takes note of its end, if still there, so that no zombie is left.
     threading.Thread(target=process.wait, name="backend", daemon=True).start()

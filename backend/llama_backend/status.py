@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+Whole = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+"""A number that a client can work with, whoever sent it."""
+Natural = Annotated[int, Meta(ge=0, le=2**53)]
 State = Literal["loading", "ready", "restarting", "failed", "draining"]
 
 
@@ -99,20 +102,20 @@ class BackendStatus(Struct, frozen=True, kw_only=True):
     reason: str | None = None
     """Why the state is `failed` or `restarting`."""
     version: str = ""
-    pid: int = 0
+    pid: Natural = 0
     engine_pid: int | None = None
     uptime: float = 0.0
     """Seconds."""
     log: str | None = None
     path: str | None = None
-    context: int | None = None
-    slots: int | None = None
-    threads: int | None = None
+    context: Natural | None = None
+    slots: Natural | None = None
+    threads: Natural | None = None
     kv_unified: bool | None = None
     gpu_layers: int | None = None
-    running: int = 0
+    running: Natural = 0
     """Sequences that have a slot."""
-    waiting: int = 0
+    waiting: Natural = 0
     """Sequences that wait for one."""
     models: list[str] = []
     """Names of all models that requests may name."""
@@ -121,7 +124,7 @@ class BackendStatus(Struct, frozen=True, kw_only=True):
     active: int = 0
     """Requests that have not ended, in whatever state."""
     restarts: int = 0
-    rss: int | None = None
+    rss: Natural | None = None
     """Resident bytes of server and engine."""
     step_times: StepTimes | None = None
     tuning: TuningStatus | None = None

@@ -71,6 +71,7 @@ WIRE_ERRORS: list[tuple[int, dict[str, Any], int]] = [
     (429, {"message": "queue", "code": "queue_full"}, 1),
     (503, {"message": "loading", "code": "unavailable"}, 3),
     (503, {"message": "no GGUF", "code": "model_unreadable"}, 4),
+    (500, {"message": "the chat template of the model is broken: line 1", "code": "model_unreadable"}, 4),
     (500, {"message": "fault", "code": "internal_error"}, 1),
 ]
 

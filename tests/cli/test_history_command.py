@@ -30,11 +30,11 @@ def test_list(talk: Conversation, history: History) -> None:
     other = history.create(title="Another")
     done = run("history", "list")
     assert (done.code, done.err) == (0, "")
-    head, first, second = done.out.decode().splitlines()
+    head, second, first = done.out.decode().splitlines()
     assert head.split() == ["ID", "CHANGED", "MESSAGES", "TITLE"]
     assert re.fullmatch(rf"{other.id}  \d{{4}}-\d\d-\d\d \d\d:\d\d  0 +Another", first)
     assert re.fullmatch(rf"{talk.id}  .*  4 +What is a GGUF\?", second)
-    assert [found["id"] for found in json.loads(run("history", "list", "--json").out)] == [other.id, talk.id]
+    assert [found["id"] for found in json.loads(run("history", "list", "--json").out)] == [talk.id, other.id]
     assert len(json.loads(run("history", "list", "--json", "-n", "1").out)) == 1
 
 
@@ -67,7 +67,7 @@ def test_show_on_a_terminal_is_harmless(talk: Conversation) -> None:
     terminal = Terminal("history", "show")
     assert terminal.wait() == 0
     terminal.close()
-    assert b"It [31mbegan" in terminal.screen
+    assert "It ␛[31mbegan".encode() in terminal.screen
     assert b"\x1b" not in terminal.screen
 
 

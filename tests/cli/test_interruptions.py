@@ -124,7 +124,7 @@ def test_a_terminal_gets_no_control_characters(backend: ScriptedBackend) -> None
     terminal = Terminal("ask", "hi")
     assert terminal.wait() == 0
     terminal.close()
-    answer = b"]0;title[31mred2Jline\r\n\ttab\r\n"
+    answer = "␛]0;title␇␛[31mred�2J\r\nline\r\n\ttab\r\n".encode()
     assert terminal.screen == answer + b"llama-chat: the answer ended at its limit of tokens\r\n"
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from llama_chat import history as history_module
+from llama_chat import history_file
 from llama_chat.errors import HistoryError
-from llama_chat.history import MIGRATIONS, History
+from llama_chat.history import History
+from llama_chat.history_file import MIGRATIONS
 
 STEP = "ALTER TABLE conversations ADD COLUMN colour TEXT; UPDATE conversations SET colour = 'blue';"
 
@@ -39,7 +40,7 @@ def test_a_new_file_has_the_newest_format(old_file: Path) -> None:
 
 
 def test_an_older_file_is_brought_up_to_date(old_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history_module, "MIGRATIONS", (*MIGRATIONS, STEP))
+    monkeypatch.setattr(history_file, "MIGRATIONS", (*MIGRATIONS, STEP))
     History(old_file).close()
     assert version(old_file) == len(MIGRATIONS) + 1
     assert colours(old_file) == ["blue"]
@@ -48,7 +49,7 @@ def test_an_older_file_is_brought_up_to_date(old_file: Path, monkeypatch: pytest
 
 
 def test_a_step_that_fails_changes_nothing(old_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history_module, "MIGRATIONS", (*MIGRATIONS, STEP + "INSERT INTO nowhere VALUES (1);"))
+    monkeypatch.setattr(history_file, "MIGRATIONS", (*MIGRATIONS, STEP + "INSERT INTO nowhere VALUES (1);"))
     with pytest.raises(HistoryError, match="nowhere"):
         History(old_file)
     assert version(old_file) == len(MIGRATIONS)

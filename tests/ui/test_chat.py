@@ -197,8 +197,8 @@ class TestErrors:
 
             monkeypatch.setattr(chat.history, "create", fail)
             await chat.send("Hi")
-            await chat.answered()
-            assert "the disk is full" in chat.note
+            await chat.until(lambda: "the disk is full" in chat.line)
+            await chat.until(lambda: (chat.prompt.text, chat.messages) == ("Hi", []))
 
     async def test_the_length_limit_is_told(self) -> None:
         async with running(ScriptedBackend(answers=[["a b c"]], finish_reason="length")) as chat:

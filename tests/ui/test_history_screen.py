@@ -123,7 +123,7 @@ async def test_deletes_by_the_mouse(history: History) -> None:
 
 
 async def test_deleting_the_open_conversation_begins_a_new_one(history: History) -> None:
-    async with running(history=history, conversation=history.list()[1]) as chat:
+    async with running(history=history, conversation=history.list()[0]) as chat:
         assert chat.messages[:1] == [("user", "third question")]
         await delete_first(chat)
         await chat.press("escape")

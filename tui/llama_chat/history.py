@@ -16,47 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import ValidationError
+
 from llama_chat.errors import ConversationNotFound, HistoryError
+from llama_chat.history_file import advice, checked, open_file, transaction
 
 if TYPE_CHECKING:
     from llama_backend.api import Timings, Usage
 
-_BUSY_SECONDS = 10.0
 _TITLE_LENGTH = 60
-
-MIGRATIONS = (
-    """
-    CREATE TABLE conversations (
-        id TEXT PRIMARY KEY,
-        title TEXT NOT NULL,
-        model TEXT NOT NULL,
-        system TEXT NOT NULL,
-        created REAL NOT NULL,
-        updated REAL NOT NULL,
-        tip INTEGER REFERENCES messages (id) DEFERRABLE INITIALLY DEFERRED
-    ) WITHOUT ROWID;
-    CREATE TABLE messages (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        conversation_id TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
-        parent_id INTEGER REFERENCES messages (id) DEFERRABLE INITIALLY DEFERRED,
-        role TEXT NOT NULL,
-        text TEXT NOT NULL,
-        created REAL NOT NULL,
-        model TEXT NOT NULL,
-        finish_reason TEXT,
-        error TEXT,
-        prompt_tokens INTEGER,
-        completion_tokens INTEGER,
-        cached_tokens INTEGER,
-        seed INTEGER,
-        timings TEXT
-    );
-    CREATE INDEX conversations_by_time ON conversations (updated);
-    CREATE INDEX messages_by_conversation ON messages (conversation_id);
-    CREATE INDEX messages_by_parent ON messages (parent_id);
-    """,
-)
-"""The script at index n brings a file from `user_version` n to n + 1."""
 
 _CONVERSATION = """
     SELECT id, title, model, system, created, updated, tip,
@@ -71,10 +39,14 @@ _PATH = f"""
     WITH RECURSIVE path (id, parent, depth) AS (
         SELECT id, parent_id, 0 FROM messages WHERE conversation_id = ?1 AND id = ?2
         UNION ALL
-        SELECT messages.id, messages.parent_id, depth + 1 FROM messages JOIN path ON messages.id = path.parent
+        SELECT messages.id, messages.parent_id, depth + 1 FROM messages
+        JOIN path ON messages.id = path.parent AND messages.id < path.id AND messages.conversation_id = ?1
     )
     SELECT {_MESSAGE_COLUMNS} FROM path JOIN messages USING (id) ORDER BY depth DESC
 """
+"""A parent is older than its child, so the walk ends also in a file where messages point at each other."""
+_LAST_FIRST = "ORDER BY coalesce(tip, 0) DESC, updated DESC, id LIMIT ?"
+"""Messages are numbered as they are written, whatever the clock of the machine said when."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +101,7 @@ class History:
         self.path = path
         self._lock = threading.RLock()
         with self._mapped_errors():
-            self._connection = _open(path)
-            _migrate(self._connection, path)
+            self._connection = open_file(path)
 
     def close(self) -> None:
         with self._lock:
@@ -160,13 +131,17 @@ class History:
 
     def list(self, limit: int = 50) -> _Conversations:
         """The newest conversations, the newest first; a negative `limit` is all."""
-        return self._conversations("ORDER BY updated DESC, id LIMIT ?", limit)
+        return self._conversations(_LAST_FIRST, limit)
 
     def messages(self, conversation_id: str, tip: int | None = None) -> _Messages:
         """The branch from the first message to `tip` (None is the conversation's own tip)."""
         tip = self.conversation(conversation_id).tip if tip is None else tip
         with self._reading() as database:
-            return [StoredMessage(*row) for row in database.execute(_PATH, (conversation_id, tip))]
+            found = [checked(StoredMessage, row) for row in database.execute(_PATH, (conversation_id, tip))]
+        if found and found[0].parent_id is not None:
+            text = f"message {found[0].id} follows one that is not there"
+            raise HistoryError(f"the history {self.path} is damaged: {text}")
+        return found
 
     def add(
         self, conversation_id: str, role: str, text: str, *, parent_id: int | None, model: str = ""
@@ -222,7 +197,7 @@ class History:
 
     def _conversations(self, clause: str, *values: Any) -> _Conversations:
         with self._reading() as database:
-            return [Conversation(*row) for row in database.execute(_CONVERSATION + clause, values)]
+            return [checked(Conversation, row) for row in database.execute(_CONVERSATION + clause, values)]
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -231,70 +206,15 @@ class History:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._reading() as database, _transaction(database):
+        with self._reading() as database, transaction(database):
             yield database
 
     @contextmanager
     def _mapped_errors(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
-            raise HistoryError(f"the history {self.path} cannot be used: {error}") from error
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    if str(path) != ":memory:":
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    database.execute("PRAGMA foreign_keys = ON")
-    database.execute("PRAGMA secure_delete = ON")
-    database.execute("PRAGMA synchronous = NORMAL")
-    return database
-
-
-def _migrate(database: sqlite3.Connection, path: Path) -> None:
-    if _version(database) == len(MIGRATIONS):
-        return
-    _use_wal(database)
-    with _transaction(database):
-        version = _version(database)
-        if version > len(MIGRATIONS):
-            raise HistoryError(f"the history {path} was written by a newer llama-chat (format {version})")
-        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-            for statement in filter(str.strip, script.split(";")):
-                database.execute(statement)
-            database.execute(f"PRAGMA user_version = {number}")
-
-
-def _version(database: sqlite3.Connection) -> int:
-    return int(database.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _use_wal(database: sqlite3.Connection) -> None:
-    """Switches to WAL; SQLite does not wait by itself where another process does the same at this moment."""
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
-        try:
-            database.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return
-
-
-@contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """Takes the write lock at once, so that two writers queue and neither fails half-way."""
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
+        except (sqlite3.Error, OSError, OverflowError, UnicodeError, ValidationError) as error:
+            raise HistoryError(f"the history {self.path} cannot be used: {error}{advice(error)}") from error
 
 
 def _one_line(text: str) -> str:

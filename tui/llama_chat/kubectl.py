@@ -11,13 +11,14 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 
 from llama_backend.errors import PodPending, Unreachable
 from llama_chat.errors import KubeError
-from llama_chat.keys import VARIABLE
 from llama_chat.targets import KubeTarget
 
 _QUESTION_SECONDS = 30.0
 _POD_SECONDS = 10
 """How long one port-forward waits for a running pod."""
 _START_SECONDS = 30.0
+_OURS = ("LLAMA_CHAT_", "HF_", "HUGGING")
+"""How variables begin with keys that are not the cluster's business."""
 _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 _FINAL = (
     "notfound",
@@ -34,10 +35,14 @@ _FINAL = (
 
 
 class Kubectl:
-    """Runs `kubectl` for one target, with the person's own kubeconfig."""
+    """Runs `kubectl` for one target, with the person's own kubeconfig.
+
+    It keeps the environment, in which programs that log in to clouds find what they need, but for our own secrets.
+    """
 
     def __init__(self, target: KubeTarget) -> None:
         context = ["--context", target.context] if target.context else []
+        self._key_variable = target.key.variable
         self._base = ["kubectl", *context, "--namespace", target.namespace]
 
     async def ask(self, *arguments: str) -> bytes:
@@ -70,12 +75,15 @@ class Kubectl:
         return opened
 
     async def _start(self, *arguments: str) -> Process:
-        hidden = {name: value for name, value in os.environ.items() if name != VARIABLE}
+        ours = [name for name in os.environ if name == self._key_variable or name.startswith(_OURS)]
+        environment = {name: value for name, value in os.environ.items() if name not in ours}
         command = [*_ending_with_parent(), *self._base, *arguments]
         if shutil.which("kubectl") is None:
             raise KubeError("kubectl is not on PATH; kube:// needs it")
         try:
-            return await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=hidden)
+            return await asyncio.create_subprocess_exec(
+                *command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=environment
+            )
         except OSError as error:
             raise KubeError(f"kubectl cannot be run: {error.strerror or error}") from error
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from llama_backend.runtime_folder import make_folder
 from llama_chat.errors import ChatError
 
 _APP = "llama-chat"
@@ -65,20 +65,14 @@ def user_paths(models: Path | None = None) -> Paths:
 def make_runtime(folder: Path) -> None:
     """Makes the folder of the socket, for this user alone.
 
-    Whoever can write there can stand in for the backend and read every prompt, so a link, a folder of another user or
-    one that others may enter is refused with ChatError.
+    Raises ChatError where that cannot be, and UntrustedSocket where others could stand in for the backend there.
     """
     if len(os.fsencode(folder / "backend.sock")) > _LONGEST_SOCKET:
         raise ChatError(f"the path of {folder} is too long for a socket; set LLAMA_CHAT_RUNTIME_DIR to a shorter one")
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
+        make_folder(folder)
     except OSError as error:
         raise ChatError(f"the folder {folder} cannot be made: {error.strerror}") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise ChatError(f"{folder} is not a folder of this user; set LLAMA_CHAT_RUNTIME_DIR to another one")
-    if found.st_mode & 0o077:
-        raise ChatError(f"other users may enter {folder}, where the backend's socket is; `chmod 700` it")
 
 
 def _folder(variable: str) -> Path | None:

@@ -74,7 +74,7 @@ def find_target(settings: Settings) -> Target | None:
     named = settings.targets.get(text) if settings.target else None
     if named is None:
         known = ", ".join(sorted(settings.targets)) or "none"
-        raise UsageError(f"{text!r} is neither a URL nor the name of a target (known: {known})")
+        raise UsageError(f"{without_login(text)!r} is neither a URL nor the name of a target (known: {known})")
     try:
         return parse_target(named.url, text, KeySource(named.key_file, named.key_env))
     except UsageError as error:
@@ -87,7 +87,7 @@ def parse_target(url: str, name: str | None, key: KeySource) -> Target:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise UsageError(f"{url!r} is no URL: {error}") from error
+        raise UsageError(f"{without_login(url)!r} is no URL") from error
     if parts.username is not None or parts.password is not None:
         raise UsageError(
             "a URL holds no key, since others can see it; use LLAMA_CHAT_API_KEY, a key file or the keyring"
@@ -95,10 +95,15 @@ def parse_target(url: str, name: str | None, key: KeySource) -> Target:
     if parts.scheme == "kube":
         return _kube(parts, port, name, key)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{url!r} is no URL of a backend; http://, https:// and kube:// are known")
+        raise UsageError(f"{without_login(url)!r} is no URL of a backend; http://, https:// and kube:// are known")
     if parts.query or parts.fragment:
         raise UsageError("the URL of a backend ends with its path; a key in it could be seen by others")
     return UrlTarget(url, name or parts.netloc, key)
+
+
+def without_login(url: str) -> str:
+    """A URL as it may be shown: a name and password before the host, which we refuse, are left out."""
+    return re.sub(r"^([a-z+]*://)?[^?]*@", r"\1…@", url, count=1, flags=re.IGNORECASE)
 
 
 def _kube(parts: SplitResult, port: int | None, name: str | None, key: KeySource) -> KubeTarget:

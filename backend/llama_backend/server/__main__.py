@@ -8,10 +8,12 @@ import msgspec
 
 from llama_backend.config import ServerConfig
 from llama_backend.errors import BackendError
+from llama_backend.privacy import keep_private
 from llama_backend.server.main import run
 
 
 def main() -> int:
+    keep_private()
     config = msgspec.json.decode(sys.argv[1], type=ServerConfig)
     try:
         return run(config)

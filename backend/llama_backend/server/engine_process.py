@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import msgspec
 
 from llama_backend.guard import GuardPage, Suspects
 from llama_backend.ipc import EngineConfig
+from llama_backend.privacy import without_secrets
 
 
 class EngineProcess:
@@ -29,6 +31,7 @@ class EngineProcess:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=[theirs.fileno(), notes],
+                env=without_secrets(os.environ),
             )
         assert self._process.stderr is not None
         self.stderr = self._process.stderr

@@ -15,6 +15,7 @@ from llama_backend.account import Account
 from llama_backend.errors import BackendError, InternalError, QueueFull, Unavailable
 from llama_backend.fair_queue import FairQueue
 from llama_backend.grammar import Verdict
+from llama_backend.privacy import without_secrets
 
 MODULE = "llama_backend.engine.grammar_check"
 _AT_ONCE = 4
@@ -110,7 +111,7 @@ class GrammarQueue:
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=DEVNULL,
-                env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+                env=without_secrets(os.environ) | {"CUDA_VISIBLE_DEVICES": ""},
             )
         except OSError as error:
             raise InternalError(f"the grammar cannot be checked: {error.strerror or error}") from error

@@ -21,10 +21,17 @@ def open_sockets(config: ServerConfig) -> list[socket.socket]:
         sockets.append(_bind(family, (config.host, config.port), f"{config.host}:{config.port}"))
     # The Unix socket comes last, since only it leaves a file behind.
     if config.socket_fd is not None:
-        sockets.append(socket.socket(fileno=config.socket_fd))
+        sockets.append(_inherited(config.socket_fd))
     elif config.socket is not None:
         sockets.append(_bind(socket.AF_UNIX, config.socket, config.socket))
     return sockets
+
+
+def _inherited(number: int) -> socket.socket:
+    """A socket that the front end bound; from now on the kernel tells clients that this process listens there."""
+    sock = socket.socket(fileno=number)
+    sock.listen(_BACKLOG)
+    return sock
 
 
 def is_loopback(host: str) -> bool:

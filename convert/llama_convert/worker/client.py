@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from llama_convert.progress import Progress
 
 _LAST: Final = 4000
 """Bytes at the end of what the child wrote to stderr."""
+_SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|_KEY|^(LLAMA_CHAT|HF|HUGGING)", re.IGNORECASE)
+"""Names of variables that llama.cpp, which reads weights of strangers, has no need of."""
 
 
 def run_worker(stage: str, progress: Progress, request: dict[str, Any]) -> dict[str, Any]:
@@ -43,6 +46,7 @@ def _run(stage: str, progress: Progress, request: dict[str, Any]) -> dict[str, A
             stderr=log,
             text=True,
             start_new_session=True,
+            env={name: value for name, value in os.environ.items() if not _SECRET.search(name)},
         )
         try:
             return _follow(child, stage, progress, request, log)

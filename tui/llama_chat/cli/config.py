@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from msgspec import structs
 
 from llama_chat.cli import options, output
 from llama_chat.config import Config
+from llama_chat.targets import without_login
 
 
 @click.command("config")
@@ -28,4 +30,7 @@ def command(json: bool, **params: Any) -> None:
 
 
 def _values(found: Config) -> dict[str, Any]:
-    return {name: getattr(found.settings, name) for name in sorted(found.sources)}
+    values = {name: getattr(found.settings, name) for name in sorted(found.sources)}
+    shown = {name: without_login(values[name]) for name in ("target", "url") if values.get(name)}
+    named = {name: structs.replace(target, url=without_login(target.url)) for name, target in values["targets"].items()}
+    return values | shown | {"targets": named}

@@ -102,7 +102,7 @@ def _fault(error: Exception) -> int:
     if os.environ.get("LLAMA_CHAT_DEBUG"):
         import traceback
 
-        traceback.print_exc()
+        output.note(traceback.format_exc())
     detail = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     output.complain(f"something went wrong inside ({detail}); LLAMA_CHAT_DEBUG=1 shows where")
     return ExitCode.FAILURE

@@ -12,6 +12,7 @@ import click
 from llama_chat.cli import options, output
 from llama_chat.cli.units import time_text
 from llama_chat.errors import ExitCode, UsageError
+from llama_chat.plain_text import cell, one_line
 
 if TYPE_CHECKING:
     from llama_chat.history import Conversation, History, StoredMessage
@@ -91,7 +92,7 @@ def _confirmed(found: list[Conversation]) -> bool:
     if not sys.stdin.isatty():
         raise UsageError("--yes is needed where nobody can be asked")
     for conversation in found:
-        output.note(f"{conversation.id}  {conversation.title}")
+        output.note(f"{cell(conversation.id)}  {cell(conversation.title)}")
     return click.confirm("Delete this for good?", err=True)
 
 
@@ -106,11 +107,11 @@ def _row(conversation: Conversation) -> tuple[str, ...]:
 
 def _markdown(conversation: Conversation, messages: list[StoredMessage]) -> str:
     facts = [conversation.id, time_text(conversation.created), *filter(None, [conversation.model])]
-    parts = [f"# {conversation.title or conversation.id}", " · ".join(facts)]
+    parts = [f"# {one_line(conversation.title or conversation.id)}", one_line(" · ".join(facts))]
     if conversation.system:
         parts += ["## system", conversation.system]
     for message in messages:
-        parts += [f"## {message.role}", *filter(None, [message.text.strip("\n"), _ending(message)])]
+        parts += [f"## {one_line(message.role)}", *filter(None, [message.text.strip("\n"), _ending(message)])]
     return "\n\n".join(parts)
 
 
@@ -118,4 +119,4 @@ def _ending(message: StoredMessage) -> str:
     """How an answer ended, where it did not come to its own end."""
     if message.role != "assistant" or message.finish_reason == "stop":
         return ""
-    return f"*({message.error or message.finish_reason or 'unfinished'})*"
+    return f"*({one_line(message.error or message.finish_reason or 'unfinished')})*"

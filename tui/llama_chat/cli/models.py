@@ -15,6 +15,7 @@ from llama_chat.cli import options, output
 from llama_chat.cli.options import Setup
 from llama_chat.cli.units import size_text
 from llama_chat.errors import ExitCode, UsageError
+from llama_chat.plain_text import cell, one_line
 from llama_convert.record import files_of, read_record
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _confirmed(files: list[Path]) -> bool:
     if not sys.stdin.isatty():
         raise UsageError("--yes is needed where nobody can be asked")
     for path in files:
-        output.note(f"{path.name}  {size_text(path.stat().st_size)}")
+        output.note(f"{cell(path.name)}  {size_text(path.stat().st_size)}")
     return click.confirm("Delete this for good?", err=True)
 
 
@@ -126,7 +127,7 @@ def _details(facts: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
+    text = one_line(str(value))
     return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}…"
 
 

@@ -9,9 +9,7 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 from llama_chat.errors import ChatError
-
-_HIDDEN = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
-"""C0 and C1 control characters, with which a text could steer a terminal."""
+from llama_chat.plain_text import PlainText, cell, one_line, plain_text
 
 
 def prepare_streams() -> None:
@@ -35,12 +33,12 @@ def abandon_stdout() -> None:
 
 def complain(message: str) -> None:
     """One line about what went wrong."""
-    note(f"llama-chat: {' '.join(message.split())}")
+    note(one_line(f"llama-chat: {message}"))
 
 
 def note(line: str) -> None:
-    """A line on standard error."""
-    put(shown(line, sys.stderr) + "\n")
+    """A line on standard error, which is for persons wherever it leads."""
+    put(plain_text(line) + "\n")
 
 
 def put(text: str) -> None:
@@ -57,8 +55,11 @@ def hint(line: str) -> None:
 
 
 def shown(text: str, stream: TextIO) -> str:
-    """The text as it may go to `stream`: a terminal gets no control characters, a pipe gets every one."""
-    return text.translate(_HIDDEN) if stream.isatty() else text
+    """The text as it may go to `stream`: plain to a terminal, and to a file or a pipe with every byte as it came.
+
+    A program that reads an answer is to get what the model wrote, be it a script with colours in it.
+    """
+    return plain_text(text) if stream.isatty() else text
 
 
 def write(text: str) -> None:
@@ -86,7 +87,8 @@ def write_json(value: Any) -> None:
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Rows with their columns aligned."""
+    """Rows with their columns aligned; whatever is in a cell, a row is a line."""
+    rows = [tuple(map(cell, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -96,12 +98,13 @@ class AnswerWriter:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._plain = PlainText() if stream.isatty() else None
         self._newlines = ""
         self._begun = False
 
     def write(self, text: str) -> None:
         """Newlines at the end are held back until more text comes."""
-        whole = self._newlines + shown(text, self._stream)
+        whole = self._newlines + (self._plain.feed(text) if self._plain else text)
         body = whole.rstrip("\n")
         self._newlines = whole[len(body) :]
         if body:

@@ -11,6 +11,7 @@ from typing import Any
 
 from llama_chat.cli import output
 from llama_chat.cli.units import duration_text, size_text
+from llama_chat.plain_text import one_line
 
 _INTERVAL = 0.1
 """Seconds between two looks of a bar, so that a terminal far away keeps up."""
@@ -68,7 +69,7 @@ class BarStages:
         self._open = False
 
     def start(self, stage: str, total: int) -> None:
-        self._clock.start(stage, total)
+        self._clock.start(one_line(stage), total)
         self._open = True
         self._draw()
 
@@ -153,4 +154,4 @@ def _is_size(clock: Clock) -> bool:
 
 
 def _send(**event: Any) -> None:
-    output.put(json.dumps(event, ensure_ascii=False) + "\n")
+    output.put(output.shown(json.dumps(event, ensure_ascii=False), sys.stderr) + "\n")

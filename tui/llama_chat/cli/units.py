@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from llama_chat.local_time import local_time
 
 
 def size_text(size: float) -> str:
@@ -24,4 +24,4 @@ def duration_text(seconds: float) -> str:
 
 def time_text(moment: float) -> str:
     """Unix seconds in the local time zone, to the minute."""
-    return datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M")
+    return f"{local_time(moment):%Y-%m-%d %H:%M}"

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content, Span
 
+from llama_chat.plain_text import plain_text
+
 if TYPE_CHECKING:
     from markdown_it.tree import SyntaxTreeNode
 
@@ -52,13 +54,17 @@ class _Writer:
         if node.type in ("softbreak", "hardbreak"):
             self.text += "\n"
         elif node.type == "image":
-            self.text += f"[image: {node.content or node.attrs.get('src', '')}]"
+            self._add(f"[image: {node.content or node.attrs.get('src', '')}]")
         elif not node.children:
-            self.text += node.content.replace("\n", " ") if node.type == "code_inline" else node.content
+            self._add(node.content)
+
+    def _add(self, text: str) -> None:
+        """Only here text is as it is shown: `&#x202e;` in the source has been harmless, and is a character now."""
+        self.text += plain_text(text).replace("\n", " ")
 
     def _write_target(self, target: str, text: str) -> None:
         if target.removeprefix("mailto:") in ("", text):
             return
         start = len(self.text)
-        self.text += f" ({target})"
+        self._add(f" ({target})")
         self.spans.append(Span(start, len(self.text), ".markdown--target"))

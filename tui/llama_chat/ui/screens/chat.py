@@ -160,12 +160,14 @@ class ChatScreen(Screen[None]):
         self._session.settle(exchange.turn)
         self._show(is_answering=False)
         if isinstance(exchange.error, PromptTooLong):
+            self._session.take_back()
             self._put_back(exchange.question, exchange.error.message)
+        elif isinstance(exchange.error, HistoryError) and exchange.turn.answer is None:
+            self._put_back(exchange.question, str(exchange.error))
         self._measure()
 
     def _put_back(self, question: str, reason: str) -> None:
-        """Makes a question that was refused the draft again."""
-        self._session.take_back()
+        """Makes a question that was refused, or could not be kept, the draft again."""
         self.call_later(self.view.take_back)
         draft = self.prompt.text
         self.prompt.put(f"{question}\n{draft}" if draft.strip() else question)

@@ -17,7 +17,8 @@ from textual.widgets.option_list import Option
 
 from llama_chat.errors import HistoryError
 from llama_chat.history import Conversation, History
-from llama_chat.ui.plain_text import one_line
+from llama_chat.local_time import local_time
+from llama_chat.plain_text import one_line
 from llama_chat.ui.screens.confirm import ConfirmScreen
 
 _MOST = 500
@@ -101,7 +102,7 @@ class HistoryScreen(ModalScreen[Conversation | None]):
 
 
 def _entry(conversation: Conversation, now: datetime) -> Content:
-    when = age(datetime.fromtimestamp(conversation.updated), now)
+    when = age(local_time(conversation.updated), now)
     title = one_line(conversation.title) or "(no title)"
     return Content.styled(f"{when:>6}  ", "$foreground 60%") + Content(title).truncate(200, ellipsis=True)
 

@@ -7,7 +7,7 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widgets import Static
 
-from llama_chat.ui.plain_text import one_line
+from llama_chat.plain_text import one_line
 from llama_chat.ui.widgets.markdown_view import MarkdownView
 from llama_chat.ui.widgets.message import Message
 
@@ -48,7 +48,7 @@ class Answer(Message):
 
     def wait(self, reason: str) -> None:
         """Says what the answer waits for; an empty reason is none."""
-        self.note = Content.styled(reason, "$foreground 60%")
+        self.note = Content.styled(one_line(reason), "$foreground 60%")
 
     def finish(self, finish_reason: str | None, error: str | None = None) -> None:
         """Says how the answer ended, where that needs a word."""

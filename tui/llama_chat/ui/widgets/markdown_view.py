@@ -12,9 +12,9 @@ from textual.style import Style
 from textual.visual import Visual
 from textual.widget import Widget
 
+from llama_chat.plain_text import PlainText
 from llama_chat.ui.markdown.document import MarkdownDocument
 from llama_chat.ui.markdown.rows import Row, selected_text
-from llama_chat.ui.plain_text import plain_text
 
 
 class MarkdownView(Widget):
@@ -45,7 +45,8 @@ class MarkdownView(Widget):
 
     def __init__(self, source: str = "") -> None:
         super().__init__()
-        self._document = MarkdownDocument(plain_text(source))
+        self._plain = PlainText()
+        self._document = MarkdownDocument(self._plain.feed(source))
 
     @property
     def source(self) -> str:
@@ -54,7 +55,7 @@ class MarkdownView(Widget):
     def append(self, text: str) -> None:
         """Adds to the end of the source."""
         height = len(self._rows)
-        self._document.append(plain_text(text))
+        self._document.append(self._plain.feed(text))
         self.refresh(layout=len(self._rows) != height)
 
     @property

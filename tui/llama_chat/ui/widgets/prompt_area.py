@@ -11,8 +11,8 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import TextArea
 
+from llama_chat.plain_text import plain_text
 from llama_chat.ui.paste_guard import SETTLE_SECONDS, PasteGuard
-from llama_chat.ui.plain_text import plain_text
 from llama_chat.ui.prompt_recall import PromptRecall
 
 
@@ -54,7 +54,7 @@ class PromptArea(TextArea):
 
     def put(self, text: str) -> None:
         """Replaces what the box holds, so that undo brings it back; the cursor goes to the end."""
-        self.replace(text, *self._whole)
+        self.replace(plain_text(text), *self._whole)
         self.move_cursor(self.document.end)
 
     def take(self) -> str:

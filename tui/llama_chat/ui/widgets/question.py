@@ -6,7 +6,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.widgets import Static
 
-from llama_chat.ui.plain_text import plain_text
+from llama_chat.plain_text import plain_text
 from llama_chat.ui.widgets.message import Message
 
 

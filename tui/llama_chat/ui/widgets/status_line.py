@@ -11,9 +11,9 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
+from llama_chat.plain_text import one_line
 from llama_chat.ui.context_meter import Reading
 from llama_chat.ui.joined import joined
-from llama_chat.ui.plain_text import one_line
 from llama_chat.ui.watched_backend import BackendState
 
 _BAR_CELLS = 8

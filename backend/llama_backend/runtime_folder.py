@@ -1,0 +1,61 @@
+"""The folder of the backend's socket: whoever can write there can stand in for the backend and read every prompt."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from llama_backend.errors import UntrustedSocket
+from llama_backend.peer import owner_name
+
+_ELSEWHERE = "set LLAMA_CHAT_RUNTIME_DIR to one that is yours"
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder for this user alone, as far as it is missing; raises OSError and UntrustedSocket."""
+    for missing in [folder, *folder.parents][::-1]:
+        if not missing.exists():
+            missing.mkdir(mode=0o700, exist_ok=True)
+    check_folder(folder)
+
+
+def check_folder(folder: Path) -> bool:
+    """Whether the folder is there; raises UntrustedSocket where anybody but this user can enter or replace it."""
+    try:
+        found = folder.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UntrustedSocket(f"{folder}: {error.strerror}; {_ELSEWHERE}") from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise UntrustedSocket(f"{folder} is not a folder of this user but a link or file; {_ELSEWHERE}")
+    if found.st_uid != os.geteuid():
+        whose = owner_name(found.st_uid)
+        raise UntrustedSocket(f"{folder} is not a folder of this user: it belongs to {whose}; {_ELSEWHERE}")
+    if found.st_mode & 0o077:
+        raise UntrustedSocket(f"other users may enter {folder}, where the backend's socket is; `chmod 700` it")
+    for parent in _above(folder):
+        _check_parent(parent)
+    return True
+
+
+def _above(folder: Path) -> Iterator[Path]:
+    """Everything on the way to the folder, as it is written and as its links lead there."""
+    yield from folder.parents
+    yield from folder.resolve().parents
+
+
+def _check_parent(path: Path) -> None:
+    """A link that somebody else made could lead elsewhere tomorrow; in a folder to which others write, so could ours.
+
+    What root made so is meant so: the temporary folder of a pod is open to all and has no sticky bit.
+    """
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        if found.st_uid not in (os.geteuid(), 0):
+            raise UntrustedSocket(f"{path} is a link of {owner_name(found.st_uid)}; {_ELSEWHERE}")
+    elif found.st_uid and found.st_mode & _OTHERS_MAY_WRITE and not found.st_mode & stat.S_ISVTX:
+        raise UntrustedSocket(f"other users may write to {path}, above the backend's socket; {_ELSEWHERE}")
