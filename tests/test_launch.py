@@ -27,7 +27,7 @@ from llama_backend.status import BackendStatus
 from tests.server.fake_engine import FakeModel
 from tests.server.harness import fake_config, python_path, runs, until
 
-LIMIT = 64 * 1024
+LIMIT = 256 * 1024
 """Bytes that no file may go beyond."""
 
 RACER = """

@@ -16,6 +16,7 @@ from llama_convert.hub.client import Hub
 from llama_convert.hub.download import Downloader, part_path
 from llama_convert.hub.listing import RemoteFile
 from tests.convert.local_hub import COMMIT, Fault, LocalHub
+from tests.server.harness import until
 
 REPOSITORY, NAME = "someone/model", "model.safetensors"
 CONTENT = random.Random(1).randbytes(5_000_000)
@@ -60,6 +61,7 @@ def test_cut_connections_go_on_where_they_stopped(hub: LocalHub, fetcher: Fetche
     hub.faults[NAME] = [Fault(cut=1_000_000), Fault(cut=0), Fault(cut=2_000_000)]
     fetcher.fetch()
     assert (tmp_path / NAME).read_bytes() == CONTENT
+    until(lambda: hub.sent[NAME] >= len(CONTENT), what="that the hub's thread counts all that it sent")
     assert hub.sent[NAME] == len(CONTENT), "no byte is sent twice"
 
 

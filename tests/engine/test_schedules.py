@@ -25,7 +25,7 @@ def run_many(count: int) -> None:
 
 
 @settings(max_examples=SCHEDULES)
-@given(st.binary(min_size=100, max_size=300))
+@given(st.binary(min_size=60, max_size=200))
 def test_every_sequence_has_cells_of_its_own_tokens(raw: bytes) -> None:
     run_schedule(raw)
 

@@ -75,7 +75,7 @@ def test_a_second_signal_ends_at_once(serve: Serve) -> None:
     ids=["waiting, at the end of draining", "waiting, at once", "not complete, at once"],
 )
 def test_a_request_that_cannot_be_answered_any_more_is_told(serve: Serve, body: bytes, signals: int) -> None:
-    server = serve(FakeModel(load=60), ready=False)
+    server = serve(FakeModel(load=60), ready=False, drain=1.0)
     with server.raw() as sock:
         head = b"POST /v1/tokenize HTTP/1.1\r\nHost: x\r\nPrefer: wait=60\r\nContent-Length: 16\r\n\r\n"
         sock.sendall(head + body)
