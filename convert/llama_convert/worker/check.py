@@ -10,6 +10,7 @@ import numpy as np
 from llama_convert.errors import CheckFailed
 from llama_convert.worker import llama
 from llama_convert.worker.channel import Channel
+from llama_convert.worker.limits import limit_to_file
 
 _TOKENS = 8
 _CONTEXT = 64
@@ -20,6 +21,7 @@ def run_check(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     lines: list[str] = []
     keep = llama.listen(lines.append)
     path = Path(request["path"])
+    limit_to_file(path)
     try:
         with llama.Model(path, context=_CONTEXT, threads=request["threads"], check_tensors=request["full"]) as model:
             tokens = _greedy(model, path)

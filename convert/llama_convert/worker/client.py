@@ -96,6 +96,8 @@ def _error(event: dict[str, Any]) -> ConvertError:
 def _death(code: int) -> str:
     if code >= 0:
         return f"llama.cpp's process ended with code {code}"
+    if code == -signal.SIGXCPU:
+        return "llama.cpp was ended: it took far more processor time than a model of this size needs"
     return f"llama.cpp's process was killed by {signal.Signals(-code).name}"
 
 
