@@ -49,11 +49,20 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
             yield part
             sync(part)
-            part.replace(path)
+            install(part, path)
     except BaseException:
         with explained(path):
             part.unlink(missing_ok=True)
         raise
+
+
+def install(part: Path, path: Path) -> None:
+    """Move a finished file to its place, where whoever may read the folder may read it too.
+
+    A folder of models may be shared with servers of other users; one that is private keeps what is in it private.
+    """
+    part.chmod(part.stat().st_mode | path.parent.stat().st_mode & 0o044)
+    part.replace(path)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any, Final
 from llama_convert.check import check_model
 from llama_convert.convert import ConvertOptions, Outcome, Product, convert
 from llama_convert.errors import CorruptSource, DiskFull, DownloadFailed, UnsupportedModel
-from llama_convert.files import check_free, explained, free_bytes, read_json, temporary_folder, write_json
+from llama_convert.files import check_free, explained, free_bytes, install, read_json, temporary_folder, write_json
 from llama_convert.foreign import MOST_TOKENIZER, excerpt, is_plain_name, read_regular
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.hub.catalogue import Target
@@ -154,7 +154,7 @@ class _Pull:
             self._keep_licenses(targets[0].stem)
             write_record(targets[0], self._record(choice, staged[0], hashes, tokens, seconds))
             for source, path in zip(reversed(staged), reversed(targets), strict=True):
-                source.replace(path)
+                install(source, path)
             self._clean()
         return Product(targets[0], choice.quantization, choice.nbytes)
 
