@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_backend.api import ChatMessage, ChatRequest, Delta
+from llama_backend.wire.api import ChatMessage, ChatRequest, Delta
 from llama_chat.config import Settings
 from llama_chat.remote import RemoteConnection
 from llama_chat.road import Stage, UrlRoad, make_road

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from llama_backend import launch
-from llama_backend.api import ChatMessage, ChatRequest
-from llama_backend.client import Address
-from llama_backend.config import ServerConfig
+from llama_backend.client import launch
+from llama_backend.client.http_client import Address
+from llama_backend.client.launch import Place
 from llama_backend.errors import ModelNotFound, Unauthorized, Unavailable, Unreachable
-from llama_backend.launch import Place
-from llama_backend.models import InstalledModel
+from llama_backend.models.installed import InstalledModel
+from llama_backend.server_config import ServerConfig
+from llama_backend.wire.api import ChatMessage, ChatRequest
 from llama_chat.config import Settings
 from llama_chat.connection import LocalConnection
 from llama_chat.errors import ChatError, ConfigError

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from llama_backend.errors import ModelUnreadable
-from llama_backend.gguf import check_magic, read_metadata, tensor_bytes
+from llama_backend.models.gguf import check_magic, read_metadata, tensor_bytes
 from tests.gguf_files import Array, Typed, gguf
 
 METADATA: dict[str, Any] = {
@@ -176,7 +176,7 @@ def test_little_memory_is_told_and_not_taken_for_damage(tmp_path: Path, monkeypa
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     path = write(tmp_path, gguf(METADATA))
-    monkeypatch.setattr("llama_backend.gguf.mmap.mmap", fail)
+    monkeypatch.setattr("llama_backend.models.gguf.mmap.mmap", fail)
     with pytest.raises(ModelUnreadable, match="cannot be read: Cannot allocate memory"):
         read_metadata(path)
 
@@ -185,7 +185,7 @@ def test_a_large_model_needs_little_address_space(tmp_path: Path) -> None:
     """Only its beginning is mapped, so that a limit on address space does not matter."""
     path = sparse(tmp_path, gguf(METADATA), 1 << 40)
     script = (
-        "import resource, sys; from pathlib import Path; from llama_backend.gguf import read_metadata\n"
+        "import resource, sys; from pathlib import Path; from llama_backend.models.gguf import read_metadata\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)); print(read_metadata(Path(sys.argv[1])))"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], check=True, capture_output=True, text=True)

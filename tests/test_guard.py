@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from llama_backend.guard import Guard, GuardPage, Suspects
+from llama_backend.crash_notes import Guard, GuardPage, Suspects
 from tests.server.harness import python_path
 
 HANG = """
 import sys
-from llama_backend import guard
-guard._GRAMMAR_SECONDS = 0.2
-found = guard.Guard(int(sys.argv[1]))
+from llama_backend import crash_notes
+crash_notes._GRAMMAR_SECONDS = 0.2
+found = crash_notes.Guard(int(sys.argv[1]))
 found.batch([3, 4])
 with found.grammar(4):
     while True: pass
@@ -82,7 +82,7 @@ def test_without_a_file_the_notes_are_for_nobody() -> None:
 
 CRASH = """
 import sys, threading, os
-from llama_backend.guard import Guard
+from llama_backend.crash_notes import Guard
 guard = Guard(int(sys.argv[1]))
 guard.watch()
 guard.batch([3, 4])

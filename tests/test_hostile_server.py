@@ -11,11 +11,11 @@ from typing import cast
 
 import pytest
 
-from llama_backend import client as client_module
-from llama_backend.api import ChatMessage, ChatRequest
-from llama_backend.client import Address, Client
+from llama_backend.client import http_client as client_module
+from llama_backend.client.http_client import Address, Client
+from llama_backend.client.replies import MOST_BODY, MOST_LINE
 from llama_backend.errors import BackendError, ConnectionLost
-from llama_backend.replies import MOST_BODY, MOST_LINE
+from llama_backend.wire.api import ChatMessage, ChatRequest
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 SECRET = "sesame-open"

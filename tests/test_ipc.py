@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from llama_backend.ipc import Cancel, Command, Count, Frames, frame
+from llama_backend.wire.ipc import Cancel, Command, Count, Frames, frame
 
 COMMANDS: list[Command] = [Cancel(1), Count(id=2, prompt="x" * 300), Cancel(3)]
 STREAM = b"".join(map(frame, COMMANDS))

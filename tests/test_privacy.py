@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from llama_backend.api import ChatMessage
-from llama_backend.client import Client
-from llama_backend.launch import Place, ensure
-from llama_backend.privacy import without_secrets
-from llama_backend.status import BackendStatus
+from llama_backend.client.http_client import Client
+from llama_backend.client.launch import Place, ensure
+from llama_backend.host.privacy import without_secrets
+from llama_backend.wire.api import ChatMessage
+from llama_backend.wire.status import BackendStatus
 from llama_chat.kubectl import Kubectl
 from llama_chat.targets import KeySource, KubeTarget
 from llama_convert.errors import WorkerFailed
@@ -95,7 +95,7 @@ def test_server_and_engine_leave_no_core_dump_and_no_open_file(served: BackendSt
 
 
 def test_a_process_with_our_limits_leaves_no_core_dump(tmp_path: Path) -> None:
-    script = "import os; from llama_backend.privacy import keep_private; keep_private(); os.abort()"
+    script = "import os; from llama_backend.host.privacy import keep_private; keep_private(); os.abort()"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"PYTHONPATH": python_path()})
     assert done.returncode == -signal.SIGABRT
     assert list(tmp_path.iterdir()) == []

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from llama_backend.api import ChatMessage, ChatRequest
-from llama_backend.client import Address
+from llama_backend.client.http_client import Address
 from llama_backend.errors import ModelNotFound, PodPending, Unreachable
+from llama_backend.wire.api import ChatMessage, ChatRequest
 from llama_chat.config import Settings
 from llama_chat.errors import KubeError
 from llama_chat.remote import RemoteConnection

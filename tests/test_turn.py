@@ -10,9 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from llama_backend.api import ChatMessage, ChatRequest, Delta, ModelInfo, SamplingParams, Timings, TokenCount, Usage
 from llama_backend.errors import BackendError, EngineDied
-from llama_backend.status import BackendStatus
+from llama_backend.wire.api import (
+    ChatMessage,
+    ChatRequest,
+    Delta,
+    ModelInfo,
+    SamplingParams,
+    Timings,
+    TokenCount,
+    Usage,
+)
+from llama_backend.wire.status import BackendStatus
 from llama_chat.errors import HistoryError
 from llama_chat.history import Conversation, History, StoredMessage
 from llama_chat.turn import Turn, to_request

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from llama_backend.models import demo_model
+from llama_backend.models.installed import demo_model
 from tests.bench import commands, crowd, interleaving, servers, sharing, stall
 from tests.bench.busy import measure_busy
 from tests.bench.programs import reference_folder

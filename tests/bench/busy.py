@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llama_backend.models import demo_model
+from llama_backend.models.installed import demo_model
 from tests.bench.load import run_load
 from tests.bench.programs import Program, free_port, llama_server, ours, reference_folder, running
 

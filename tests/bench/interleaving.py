@@ -141,7 +141,7 @@ def rows(model: Path, _: Path | None) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    from llama_backend.models import demo_model
+    from llama_backend.models.installed import demo_model
 
     demo = demo_model()
     if demo is None:

@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from llama_backend.config import ServerConfig
-from llama_backend.ipc import EngineConfig
+from llama_backend.server_config import ServerConfig
+from llama_backend.wire.ipc import EngineConfig
 
 START_SECONDS = 60.0
 

@@ -80,7 +80,7 @@ def _ask(url: str, messages: list[dict[str, str]]) -> tuple[float, str, dict[str
 
 
 if __name__ == "__main__":
-    from llama_backend.models import demo_model
+    from llama_backend.models.installed import demo_model
 
     found = demo_model()
     if found is None:

@@ -116,7 +116,7 @@ def _ask(url: str, prompt: str, limit: int) -> Answer:
 
 
 if __name__ == "__main__":
-    from llama_backend.models import demo_model
+    from llama_backend.models.installed import demo_model
 
     demo = demo_model()
     if demo is None:

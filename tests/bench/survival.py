@@ -20,8 +20,8 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from llama_backend.models import demo_model
-from llama_backend.status import BackendStatus
+from llama_backend.models.installed import demo_model
+from llama_backend.wire.status import BackendStatus
 from tests.bench.load import WORDS, Answer, Messages, ask, session
 from tests.bench.programs import free_port, ours, running
 

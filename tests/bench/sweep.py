@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_backend.models import demo_model
+from llama_backend.models.installed import demo_model
 from tests.bench.load import run_load
 from tests.bench.programs import Program, free_port, llama_cpp_server, llama_server, ours, reference_folder, running
 

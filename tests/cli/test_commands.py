@@ -126,7 +126,7 @@ def test_installed_models(call: Run, isolated_home: Path, demo_model: Path) -> N
 
 
 def test_no_model_at_all(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llama_backend.models.demo_model", lambda: None)
+    monkeypatch.setattr("llama_backend.models.installed.demo_model", lambda: None)
     done = call("models")
     assert (done.code, done.out) == (0, b"")
     assert "no model is installed in" in done.err

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llama_backend.config import ServerConfig
+from llama_backend.server_config import ServerConfig
 from llama_chat.cli import group
 from llama_chat.cli.main import COMMANDS
 from tests.scripted import ScriptedBackend

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from llama_backend.status import GPUShare, TuningStatus
+from llama_backend.wire.status import GPUShare, TuningStatus
 from llama_chat.cli.tuning import tuning_rows
 
 CHOSEN = TuningStatus(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from random import Random
 
 from llama_backend.account import LOCAL, Account
-from llama_backend.api import SamplingParams
 from llama_backend.engine.draft_model import DraftModel
 from llama_backend.engine.drafter import Drafter
 from llama_backend.engine.engine import LLMEngine
@@ -23,7 +22,8 @@ from llama_backend.engine.sampler import SamplerChain
 from llama_backend.engine.scheduler import Batch, BatchItem
 from llama_backend.engine.step_cost import StepCost
 from llama_backend.engine.vocab import Vocab
-from llama_backend.ipc import Piece
+from llama_backend.wire.api import SamplingParams
+from llama_backend.wire.ipc import Piece
 from tests.engine.fake_memory import FakeMemory as FakeMemory
 
 N_VOCAB = 1000

@@ -14,7 +14,7 @@ from llama_backend.engine.embedder import BESIDE_ANSWERS, Embedder, Part, Vector
 from llama_backend.engine.kv_plan import embedding_room
 from llama_backend.engine.model import Pooling
 from llama_backend.errors import InternalError
-from llama_backend.ipc import Embedded
+from llama_backend.wire.ipc import Embedded
 
 
 class FakeContext:

@@ -14,7 +14,7 @@ import pytest
 from llama_backend.engine.binding import lib
 from llama_backend.engine.grammar_check import check
 from llama_backend.engine.model import Model
-from llama_backend.grammar import MOST_CHARACTERS, Question, Verdict
+from llama_backend.wire.grammar_verdict import MOST_CHARACTERS, Question, Verdict
 from tests.server.harness import python_path
 
 

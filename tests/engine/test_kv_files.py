@@ -14,7 +14,7 @@ from random import Random
 import pytest
 
 from llama_backend.engine.kv_files import DamagedState, StateFolder, StoredAnswer
-from llama_backend.kv_folder import clear_states
+from llama_backend.host.kv_state_folder import clear_states
 
 STAMP, OTHER = "0" * 32, "1" * 32
 TOKENS = bytes(range(40))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llama_backend.engine.kv_plan import KVPlan, plan_kv
-from llama_backend.ipc import EngineConfig
+from llama_backend.wire.ipc import EngineConfig
 
 GIB = 1024**3
 PER_TOKEN = 512 * 1024

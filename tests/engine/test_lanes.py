@@ -9,10 +9,10 @@ from time import monotonic, sleep
 import pytest
 
 from llama_backend.account import Account
-from llama_backend.api import ChatMessage, SamplingParams
+from llama_backend.crash_notes import Guard
 from llama_backend.engine.lanes import LONG, Lanes, Reply, Request, size_of
-from llama_backend.guard import Guard
-from llama_backend.ipc import Accepted, Count, Embed, Event, Submit
+from llama_backend.wire.api import ChatMessage, SamplingParams
+from llama_backend.wire.ipc import Accepted, Count, Embed, Event, Submit
 
 ALICE, BOB = Account("alice"), Account("bob")
 

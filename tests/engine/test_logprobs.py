@@ -7,10 +7,10 @@ from math import exp, log
 import numpy as np
 import pytest
 
-from llama_backend.api import SamplingParams
 from llama_backend.engine.log_softmax import LEAST, log_softmax_of
 from llama_backend.engine.logprobs import LogprobTrail
-from llama_backend.ipc import TokenLogprob
+from llama_backend.wire.api import SamplingParams
+from llama_backend.wire.ipc import TokenLogprob
 from tests.engine.fakes import Bench, lone_answer
 
 LONG = next([n] * 5 for n in range(1, 900) if len(lone_answer([n] * 5, None, 400)[0].split()) > 50)

@@ -12,8 +12,8 @@ import pytest
 from llama_backend.engine.model import Model
 from llama_backend.engine.model_file import ModelFile
 from llama_backend.errors import ModelUnreadable
-from llama_backend.gguf import tensor_bytes
-from llama_backend.ipc import KVType
+from llama_backend.models.gguf import tensor_bytes
+from llama_backend.wire.ipc import KVType
 from tests.gguf_files import gguf, text
 
 METADATA: dict[str, Any] = {

@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from llama_backend.api import ChatMessage, SamplingParams
 from llama_backend.engine.binding import lib
 from llama_backend.engine.reader import Channel
-from llama_backend.ipc import (
+from llama_backend.wire.api import ChatMessage, SamplingParams
+from llama_backend.wire.ipc import (
     HEADER,
     Accepted,
     Cancel,

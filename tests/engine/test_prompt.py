@@ -7,10 +7,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from llama_backend.api import ChatMessage
 from llama_backend.engine.prompt import AnswerMemory
 from llama_backend.engine.vocab import Vocab
 from llama_backend.errors import InvalidRequest, PromptTooLong
+from llama_backend.wire.api import ChatMessage
 from tests.engine.builders import prompts_of
 from tests.engine.llama2_reference import Dialog, reference_ids
 from tests.engine.test_template import CHATML, talk

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llama_backend.api import ChatMessage, SamplingParams, Usage
 from llama_backend.engine.binding import lib
 from llama_backend.engine.detokenizer import Detokenizer
 from llama_backend.engine.engine import LLMEngine
@@ -26,6 +25,7 @@ from llama_backend.engine.sampler import chain_of
 from llama_backend.engine.scheduler import Batch, BatchItem
 from llama_backend.engine.sequence import Sequence
 from llama_backend.errors import InvalidRequest
+from llama_backend.wire.api import ChatMessage, SamplingParams, Usage
 from tests.engine.builders import prompts_of
 
 COUNT = "Count from 1 to 100, with a comma between the numbers."

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import pytest
 
-from llama_backend.api import SamplingParams
 from llama_backend.engine.binding import lib
 from llama_backend.engine.draft_model import DraftModel
 from llama_backend.engine.draft_runner import DraftRunner, check_draft_model
@@ -20,6 +19,7 @@ from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.model import Model
 from llama_backend.engine.speculation import MOST_DRAFTED
 from llama_backend.errors import ModelUnreadable
+from llama_backend.wire.api import SamplingParams
 from tests.engine.builders import prompts_of
 from tests.engine.fakes import FixedCost, speculate_with
 from tests.engine.test_real_model import SERIES, RealBench, runner_of

@@ -10,7 +10,6 @@ from random import Random
 
 import pytest
 
-from llama_backend.api import ChatMessage, SamplingParams
 from llama_backend.engine.binding import LIBRARY
 from llama_backend.engine.engine import LLMEngine
 from llama_backend.engine.kv_cache import KVCache
@@ -19,7 +18,8 @@ from llama_backend.engine.kv_plan import KVPlan
 from llama_backend.engine.kv_stamp import stamp_of
 from llama_backend.engine.kv_store import KVStore
 from llama_backend.engine.model import Model
-from llama_backend.ipc import EngineConfig, Forget, Ready, StoreChanged, Submit
+from llama_backend.wire.api import ChatMessage, SamplingParams
+from llama_backend.wire.ipc import EngineConfig, Forget, Ready, StoreChanged, Submit
 from tests.engine.builders import prompts_of
 from tests.engine.test_process import EngineProcess
 from tests.engine.test_real_model import RealBench, runner_of

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from llama_backend.api import SamplingParams
 from llama_backend.engine.sampler import SamplerSpec, chain_of, seed_of
 from llama_backend.errors import InvalidRequest
+from llama_backend.wire.api import SamplingParams
 
 N_VOCAB = 100
 DEFAULT = ["top_k 40", "top_p 0.95 1", "min_p 0.05 1", "temp 0.8", "dist 0"]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_backend.api import SamplingParams
 from llama_backend.engine.sampler import SamplerChain
-from llama_backend.ipc import Piece
+from llama_backend.wire.api import SamplingParams
+from llama_backend.wire.ipc import Piece
 from tests.engine.fakes import (
     EOG,
     Bench,

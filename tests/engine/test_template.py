@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from llama_backend.api import ChatMessage, Role
 from llama_backend.engine.rendering import Fragment
 from llama_backend.engine.template import LLAMA2, ChatTemplate
 from llama_backend.errors import InvalidRequest
+from llama_backend.wire.api import ChatMessage, Role
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -121,7 +121,7 @@ def test_the_marks_are_harmless_in_what_people_type(mark: str) -> None:
 
 
 def test_parts_of_a_message_are_joined() -> None:
-    from llama_backend.api import TextPart
+    from llama_backend.wire.api import TextPart
 
     message = ChatMessage("user", [TextPart("a"), TextPart("b")])
     assert loop("{{ message.content }}").render([message]) == [typed("ab"), own("|")]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from llama_backend.api import ChatMessage
 from llama_backend.engine.binding import LlamaLog, lib
 from llama_backend.engine.model import Model
 from llama_backend.engine.vocab import Vocab
+from llama_backend.wire.api import ChatMessage
 from tests.engine.builders import prompts_of
 from tests.engine.conftest import load_vocab
 from tests.engine.llama2_reference import reference_ids

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from llama_backend.api import SamplingParams
 from llama_backend.engine.binding import LlamaLog, lib
 from llama_backend.engine.devices import gpu_devices
 from llama_backend.engine.kv_plan import KVPlan
@@ -20,7 +19,8 @@ from llama_backend.engine.model import Model
 from llama_backend.engine.model_file import ModelFile
 from llama_backend.engine.offload import ContextSize, plan_offload
 from llama_backend.engine.runner import ModelRunner
-from llama_backend.ipc import EngineConfig, Failed, Ready, Submit
+from llama_backend.wire.api import SamplingParams
+from llama_backend.wire.ipc import EngineConfig, Failed, Ready, Submit
 from tests.engine.test_process import EngineProcess
 
 pytestmark = [

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_backend.api import Timings, Usage
+from llama_backend.wire.api import Timings, Usage
 from llama_chat.errors import ConversationNotFound, HistoryError
 from llama_chat.history import Conversation, History
 

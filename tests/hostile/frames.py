@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from hypothesis import strategies as st
 
-from llama_backend.ipc import MAX_FRAME, Accepted, Counted, Frames, Loading, Piece, StepDone, decode_event, frame
+from llama_backend.wire.ipc import MAX_FRAME, Accepted, Counted, Frames, Loading, Piece, StepDone, decode_event, frame
 from tests.hostile.trial import Check, Trial
 
 _PIECE = 64 * 1024

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from llama_backend.errors import BackendError
-from llama_backend.gguf import check_magic, read_metadata, tensor_bytes
+from llama_backend.models.gguf import check_magic, read_metadata, tensor_bytes
 from llama_convert.errors import ConvertError
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.quant.imatrix import read_imatrix

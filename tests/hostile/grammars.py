@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from llama_backend.grammar import Question, Verdict
+from llama_backend.wire.grammar_verdict import Question, Verdict
 from tests.engine.test_vocab import sentencepiece_without_a_space
 from tests.hostile.trial import Check, Trial
 from tests.hostile.words import one_of

@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from llama_backend.api import ChatRequest, CompletionRequest, EmbeddingRequest, TokenizeRequest
+from llama_backend.wire.api import ChatRequest, CompletionRequest, EmbeddingRequest, TokenizeRequest
 from tests.hostile.served import REFUSALS, Served, check_error, served
 from tests.hostile.trial import Check, Trial
 

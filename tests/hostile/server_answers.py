@@ -13,10 +13,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from llama_backend.api import ChatMessage
-from llama_backend.client import Address, Client
+from llama_backend.client.http_client import Address, Client
+from llama_backend.client.stream_position import Position
 from llama_backend.errors import BackendError
-from llama_backend.position import Position
+from llama_backend.wire.api import ChatMessage
 from llama_chat.cli.models import _row
 from llama_chat.cli.output import table
 from llama_chat.cli.status import _rows
@@ -179,7 +179,7 @@ async def _call(client: Client, call: str, history: History) -> None:
 
 
 def _request() -> Any:
-    from llama_backend.api import ChatRequest
+    from llama_backend.wire.api import ChatRequest
 
     return ChatRequest(messages=[ChatMessage("user", "hi")])
 

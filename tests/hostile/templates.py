@@ -11,9 +11,9 @@ from unittest.mock import patch
 
 from hypothesis import strategies as st
 
-from llama_backend.api import ChatMessage
 from llama_backend.engine.renderer import Renderer
 from llama_backend.errors import InvalidRequest
+from llama_backend.wire.api import ChatMessage
 from tests.engine.test_template import CHATML
 from tests.hostile.trial import Check, Trial
 from tests.hostile.words import one_of

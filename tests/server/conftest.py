@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llama_backend.config import ServerConfig
-from llama_backend.ipc import EngineConfig
+from llama_backend.server_config import ServerConfig
+from llama_backend.wire.ipc import EngineConfig
 from tests.server.fake_engine import FakeModel
 from tests.server.harness import ServerProcess, fake_config, free_port, serving
 

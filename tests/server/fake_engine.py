@@ -24,9 +24,9 @@ from time import monotonic, sleep
 
 import msgspec
 
-from llama_backend.api import FinishReason, Timings, Usage
-from llama_backend.guard import Guard
-from llama_backend.ipc import (
+from llama_backend.crash_notes import Guard
+from llama_backend.wire.api import FinishReason, Timings, Usage
+from llama_backend.wire.ipc import (
     HEADER,
     Accepted,
     Cancel,
@@ -52,7 +52,7 @@ from llama_backend.ipc import (
     decode_command,
     frame,
 )
-from llama_backend.status import KVStoreStatus, StepTimes
+from llama_backend.wire.status import KVStoreStatus, StepTimes
 
 MODULE = "tests.server.fake_engine"
 CONTEXT = 256

@@ -19,9 +19,9 @@ import httpx2
 import msgspec
 from openai import DefaultHttpxClient, OpenAI
 
-from llama_backend.config import ServerConfig
-from llama_backend.ipc import EngineConfig
-from llama_backend.status import BackendStatus
+from llama_backend.server_config import ServerConfig
+from llama_backend.wire.ipc import EngineConfig
+from llama_backend.wire.status import BackendStatus
 from tests.server.fake_engine import MODULE, FakeModel
 
 ROOT = Path(__file__).parents[2]

@@ -10,9 +10,9 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.completion_choice import Logprobs
 
-from llama_backend.api import Timings, Usage
-from llama_backend.ipc import Piece, TokenLogprob
 from llama_backend.server.answers import DONE, Shape
+from llama_backend.wire.api import Timings, Usage
+from llama_backend.wire.ipc import Piece, TokenLogprob
 
 LAST = Piece(1, "", "stop", Usage(3, 2, 5, {"cached_tokens": 1}), Timings(predicted_n=2))
 

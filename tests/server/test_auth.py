@@ -11,11 +11,11 @@ import msgspec
 import openai
 import pytest
 
-from llama_backend.config import ServerConfig
 from llama_backend.errors import InvalidRequest
-from llama_backend.ipc import EngineConfig
 from llama_backend.server.keys import KeyFile
 from llama_backend.server.sockets import is_loopback
+from llama_backend.server_config import ServerConfig
+from llama_backend.wire.ipc import EngineConfig
 from tests.server.conftest import Serve
 from tests.server.harness import CHAT, MODEL, ServerProcess, chat, fake_config, free_port, python_path
 

@@ -10,12 +10,12 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from llama_backend.api import Timings
-from llama_backend.ipc import Piece
 from llama_backend.server.meter import Meter, Stopwatch
 from llama_backend.server.metrics import _write_tuning
 from llama_backend.server.prometheus import Page
-from llama_backend.status import GPUShare, TuningStatus
+from llama_backend.wire.api import Timings
+from llama_backend.wire.ipc import Piece
+from llama_backend.wire.status import GPUShare, TuningStatus
 from tests.server.conftest import Serve
 from tests.server.fake_engine import FakeModel
 from tests.server.harness import CHAT, MODEL, ServerProcess, chat, free_port, until

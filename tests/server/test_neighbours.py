@@ -11,8 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from llama_backend.config import ServerConfig
-from llama_backend.ipc import EngineConfig
+from llama_backend.server_config import ServerConfig
+from llama_backend.wire.ipc import EngineConfig
 from tests.server.harness import CHAT, ServerProcess, chat, free_port, serving, until
 
 SPACES = " " * 4_000_000

@@ -14,14 +14,14 @@ import msgspec
 import openai
 import pytest
 
-from llama_backend.config import ServerConfig
 from llama_backend.errors import DeadlineExceeded, InvalidRequest, ModelNotFound
-from llama_backend.ipc import EngineConfig
 from llama_backend.server.deadline import Deadline
 from llama_backend.server.hosted import HostedModel
 from llama_backend.server.main import _installed, run
 from llama_backend.server.pool import ModelPool
 from llama_backend.server.supervisor import Supervisor
+from llama_backend.server_config import ServerConfig
+from llama_backend.wire.ipc import EngineConfig
 from tests.server.conftest import Serve
 from tests.server.fake_engine import FakeModel
 from tests.server.harness import CHAT, MODEL, Reader, ServerProcess, chat, fake_config, until, write_model

@@ -13,7 +13,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from llama_backend.api import ChatMessage, ChatRequest
+from llama_backend.wire.api import ChatMessage, ChatRequest
 from llama_chat.config import Settings
 from llama_chat.remote import RemoteConnection
 from llama_chat.road import UrlRoad

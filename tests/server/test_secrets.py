@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from llama_backend.config import LogFormat
+from llama_backend.server_config import LogFormat
 from tests.server.fake_engine import FakeModel
 from tests.server.harness import CHAT, ServerProcess, chat, fake_config, free_port, serving, until
 from tests.server.test_metrics import read

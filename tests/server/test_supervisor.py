@@ -10,14 +10,14 @@ from time import monotonic
 
 import pytest
 
-from llama_backend.api import SamplingParams
 from llama_backend.errors import EngineDied, ModelUnreadable, Unavailable
-from llama_backend.ipc import Counted, EngineConfig
 from llama_backend.server import restarts
 from llama_backend.server import supervisor as module
 from llama_backend.server.child import EngineChild, resident_bytes
 from llama_backend.server.engine_process import EngineProcess
 from llama_backend.server.supervisor import Supervisor
+from llama_backend.wire.api import SamplingParams
+from llama_backend.wire.ipc import Counted, EngineConfig
 from tests.server.fake_engine import MODULE, FakeModel
 from tests.server.harness import python_path, runs, write_model
 

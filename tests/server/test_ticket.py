@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from llama_backend.api import Timings, Usage
 from llama_backend.errors import EngineDied, InternalError, PromptTooLong
-from llama_backend.ipc import Piece, TokenLogprob
 from llama_backend.server.ticket import Ticket, merged
+from llama_backend.wire.api import Timings, Usage
+from llama_backend.wire.ipc import Piece, TokenLogprob
 
 USAGE = Usage(1, 2, 3)
 

@@ -13,11 +13,11 @@ from time import monotonic, sleep
 import msgspec
 import pytest
 
-from llama_backend.api import SamplingParams
-from llama_backend.ipc import Accepted, EngineConfig, Ready, StepDone
 from llama_backend.server.pulse import Pulse
 from llama_backend.server.supervisor import Supervisor
 from llama_backend.server.vitals import hang, trouble
+from llama_backend.wire.api import SamplingParams
+from llama_backend.wire.ipc import Accepted, EngineConfig, Ready, StepDone
 from tests.server.conftest import Serve
 from tests.server.fake_engine import FakeModel
 from tests.server.harness import CHAT, ServerProcess, chat, until, write_model

@@ -10,8 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from llama_backend.config import ServerConfig
-from llama_backend.ipc import EngineConfig, KVSharing
+from llama_backend.server_config import ServerConfig
+from llama_backend.wire.ipc import EngineConfig, KVSharing
 from tests.bench.interleaving import interleave
 from tests.server.harness import free_port, serving
 

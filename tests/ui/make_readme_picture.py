@@ -6,7 +6,7 @@ import asyncio
 import re
 from pathlib import Path
 
-from llama_backend.status import BackendStatus
+from llama_backend.wire.status import BackendStatus
 from llama_chat.ui.app import ChatApp
 from llama_chat.ui.options import ChatOptions
 from llama_chat.ui.widgets.prompt_area import PromptArea

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from llama_backend.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
 from llama_backend.errors import BackendError, PromptTooLong
-from llama_backend.status import BackendStatus
+from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
+from llama_backend.wire.status import BackendStatus
 from llama_chat.road import Tell
 
 CONTEXT = 2048

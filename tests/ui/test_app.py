@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_backend.models import InstalledModel
+from llama_backend.models.installed import InstalledModel
 from llama_chat.config import Settings
 from llama_chat.connection import LocalConnection
 from llama_chat.errors import ConfigError, UsageError

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_backend.api import SamplingParams
 from llama_backend.errors import EngineDied, PromptTooLong, QueueFull, Unreachable
-from llama_backend.status import BackendStatus
+from llama_backend.wire.api import SamplingParams
+from llama_backend.wire.status import BackendStatus
 from llama_chat.errors import HistoryError
 from llama_chat.history import History
 from llama_chat.ui.options import ChatOptions

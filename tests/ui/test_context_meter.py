@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from llama_backend.api import ChatMessage
 from llama_backend.errors import Unavailable
+from llama_backend.wire.api import ChatMessage
 from llama_chat.ui.context_meter import ContextMeter, Reading
 from tests.ui.scripted import ScriptedBackend
 from tests.ui.wait import until

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from llama_backend.api import SamplingParams
 from llama_backend.errors import BackendError, EngineDied
+from llama_backend.wire.api import SamplingParams
 from llama_chat.history import History
 from llama_chat.turn import Turn
 from llama_chat.ui.exchange import Exchange

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_backend.api import Delta, Timings
+from llama_backend.wire.api import Delta, Timings
 from llama_chat.ui.token_rate import TokenRate
 
 

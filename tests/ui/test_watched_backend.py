@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from llama_backend.api import ChatMessage, ChatRequest
 from llama_backend.errors import (
     BackendError,
     EngineDied,
@@ -15,7 +14,8 @@ from llama_backend.errors import (
     Unavailable,
     Unreachable,
 )
-from llama_backend.status import BackendStatus, State
+from llama_backend.wire.api import ChatMessage, ChatRequest
+from llama_backend.wire.status import BackendStatus, State
 from llama_chat.ui.watched_backend import BackendState, WatchedBackend
 from tests.ui.scripted import READY, ScriptedBackend
 from tests.ui.wait import until

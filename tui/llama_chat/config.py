@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta, Struct, field
 
-from llama_backend.api import SamplingParams
-from llama_backend.config import LogFormat
-from llama_backend.ipc import KVType
+from llama_backend.server_config import LogFormat
+from llama_backend.wire.api import SamplingParams
+from llama_backend.wire.ipc import KVType
 from llama_chat.errors import ConfigError
 
 PREFIX = "LLAMA_CHAT_"

@@ -14,16 +14,16 @@ from llama_chat.remote import as_logged
 from llama_chat.targets import LOCAL
 
 if TYPE_CHECKING:
-    from llama_backend.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
-    from llama_backend.client import Address, Client
-    from llama_backend.models import InstalledModel
-    from llama_backend.status import BackendStatus
+    from llama_backend.client.http_client import Address, Client
+    from llama_backend.models.installed import InstalledModel
+    from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
+    from llama_backend.wire.status import BackendStatus
     from llama_chat.config import Settings
     from llama_chat.road import Tell
 
 
 class LocalConnection:
-    """A Backend (see `llama_backend.client`) that finds or starts its server when it is first needed."""
+    """A Backend (see `llama_backend.client.http_client`) that finds or starts its server when it is first needed."""
 
     where = LOCAL
     is_local = True
@@ -101,7 +101,7 @@ class LocalConnection:
 
     async def _dismiss(self, found: BackendStatus) -> None:
         """Ends the backend, which serves another model; raises Unavailable where somebody is using it."""
-        from llama_backend.launch import stop
+        from llama_backend.client.launch import stop
 
         if found.active or not await asyncio.to_thread(stop, place(self._paths), found.pid):
             raise Unavailable(f"the backend is at work with {found.model}; try again later, or ask that model")
@@ -115,6 +115,6 @@ class LocalConnection:
     def _open(self) -> Client:
         """Starts before it imports, so that the backend loads its model meanwhile."""
         address = self.start()
-        from llama_backend.client import Client
+        from llama_backend.client.http_client import Client
 
         return Client(address)

@@ -22,7 +22,7 @@ from llama_chat.errors import ConversationNotFound, HistoryError
 from llama_chat.history_file import advice, checked, open_file, transaction
 
 if TYPE_CHECKING:
-    from llama_backend.api import Timings, Usage
+    from llama_backend.wire.api import Timings, Usage
 
 _TITLE_LENGTH = 60
 
@@ -84,7 +84,7 @@ class StoredMessage:
     cached_tokens: int | None = None
     seed: int | None = None
     timings: str | None = None
-    """`llama_backend.api.Timings` as JSON."""
+    """`llama_backend.wire.api.Timings` as JSON."""
 
 
 _Conversations = list[Conversation]
@@ -237,6 +237,6 @@ def _usage_facts(usage: Usage | None) -> dict[str, Any]:
 def _timing_facts(timings: Timings | None) -> dict[str, Any]:
     if timings is None:
         return {}
-    from llama_backend.api import encode
+    from llama_backend.wire.api import encode
 
     return {"timings": encode(timings).decode()}

@@ -6,16 +6,16 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_backend.config import ServerConfig
-from llama_backend.ipc import EngineConfig
-from llama_backend.kv_folder import clear_states
-from llama_backend.launch import Place, ensure, find
+from llama_backend.client.launch import Place, ensure, find
+from llama_backend.host.kv_state_folder import clear_states
+from llama_backend.server_config import ServerConfig
+from llama_backend.wire.ipc import EngineConfig
 from llama_chat.errors import ChatError, ConfigError
 from llama_chat.paths import Paths, make_runtime
 
 if TYPE_CHECKING:
-    from llama_backend.client import Address
-    from llama_backend.models import InstalledModel
+    from llama_backend.client.http_client import Address
+    from llama_backend.models.installed import InstalledModel
     from llama_chat.config import Settings
 
 IDLE_EXIT = 600.0
@@ -47,7 +47,7 @@ async def forget(settings: Settings, paths: Paths) -> None:
     """Removes the KV states of all conversations: through the backend where one runs, which has more in memory."""
     address = find(place(paths))
     if address is not None:
-        from llama_backend.client import Client
+        from llama_backend.client.http_client import Client
 
         async with Client(address, wait=0) as client:
             await client.forget()
@@ -96,6 +96,6 @@ def _check(settings: Settings) -> None:
 def _draft_model(settings: Settings, paths: Paths) -> str | None:
     if settings.draft_model is None:
         return None
-    from llama_backend.models import resolve
+    from llama_backend.models.installed import resolve
 
     return str(resolve(settings.draft_model, paths.models).path)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_backend.runtime_folder import make_folder
+from llama_backend.host.runtime_folder import make_folder
 from llama_chat.errors import ChatError
 
 _APP = "llama-chat"

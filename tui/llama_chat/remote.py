@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from llama_backend.api import OURS
+from llama_backend.client.stream_position import Position
 from llama_backend.errors import (
     BackendError,
     ConnectionLost,
@@ -19,13 +19,13 @@ from llama_backend.errors import (
     Unavailable,
     Unreachable,
 )
-from llama_backend.position import Position
+from llama_backend.wire.api import OURS
 from llama_chat.backoff import Backoff
 
 if TYPE_CHECKING:
-    from llama_backend.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
-    from llama_backend.client import Client
-    from llama_backend.status import BackendStatus
+    from llama_backend.client.http_client import Client
+    from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
+    from llama_backend.wire.status import BackendStatus
     from llama_chat.config import Settings
     from llama_chat.road import Road, Stage, Tell
 
@@ -36,7 +36,7 @@ _POD_SECONDS = 300.0
 
 
 class RemoteConnection:
-    """A Backend (see `llama_backend.client`) at the end of a road, which is opened when it is first needed.
+    """A Backend (see `llama_backend.client.http_client`) at the end of a road, which is opened when it is first needed.
 
     Where the road breaks, it is opened again.
     """
@@ -170,7 +170,7 @@ class RemoteConnection:
     async def _connected(self) -> Client:
         async with self._opening:
             if self._open_client is None:
-                from llama_backend.client import Client
+                from llama_backend.client.http_client import Client
 
                 self._tell("reconnecting" if self._was_reached else "connecting", "")
                 self._open_client = Client(*await self._road.open(self._tell))

@@ -13,7 +13,7 @@ from llama_chat.keys import find_key, first_key
 from llama_chat.targets import KubeTarget, Target
 
 if TYPE_CHECKING:
-    from llama_backend.client import Address
+    from llama_backend.client.http_client import Address
     from llama_chat.kubectl import Kubectl, PortForward
 
 Stage = Literal["connecting", "waiting for a pod", "reconnecting", "reached"]
@@ -42,7 +42,7 @@ class UrlRoad:
         self._key = key
 
     async def open(self, tell: Tell) -> tuple[Address, str | None]:
-        from llama_backend.client import Address
+        from llama_backend.client.http_client import Address
 
         return Address(url=self._url), self._key
 
@@ -63,7 +63,7 @@ class KubeRoad:
         self._forward: PortForward | None = None
 
     async def open(self, tell: Tell) -> tuple[Address, str | None]:
-        from llama_backend.client import Address
+        from llama_backend.client.http_client import Address
 
         await self.close()
         self._key = self._key or await self._find_key()

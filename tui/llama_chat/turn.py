@@ -9,11 +9,11 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from llama_backend.api import ChatMessage, ChatRequest, Delta, FinishReason, Role, SamplingParams, Timings, Usage
+from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, FinishReason, Role, SamplingParams, Timings, Usage
 from llama_chat.errors import HistoryError
 
 if TYPE_CHECKING:
-    from llama_backend.client import Backend
+    from llama_backend.client.http_client import Backend
     from llama_chat.history import Conversation, History, StoredMessage
 
 SAVE_SECONDS = 0.5

@@ -12,9 +12,9 @@ import sys
 
 import msgspec
 
-from llama_backend.engine.parent import die_with_parent
-from llama_backend.guard import Guard
-from llama_backend.ipc import EngineConfig
+from llama_backend.crash_notes import Guard
+from llama_backend.host.parent import die_with_parent
+from llama_backend.wire.ipc import EngineConfig
 
 
 def main() -> int:

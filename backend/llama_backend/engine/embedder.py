@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llama_backend.account import Account
+from llama_backend.crash_notes import Guard
 from llama_backend.engine.model import Pooling
 from llama_backend.fair_queue import FairQueue
-from llama_backend.guard import Guard
-from llama_backend.ipc import Embedded
+from llama_backend.wire.ipc import Embedded
 
 BESIDE_ANSWERS = 32
 """Tokens of a part while anybody reads a stream, which waits for it."""

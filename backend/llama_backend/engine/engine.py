@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from llama_backend.account import LOCAL, Account
-from llama_backend.api import FinishReason, SamplingParams, Timings, Usage
+from llama_backend.crash_notes import Guard
 from llama_backend.engine.budget import PrefillBudget
 from llama_backend.engine.detokenizer import Detokenizer
 from llama_backend.engine.draft_model import DraftModel
@@ -22,8 +22,8 @@ from llama_backend.engine.speculation import Speculator
 from llama_backend.engine.tally import Tally
 from llama_backend.engine.vocab import Vocab
 from llama_backend.errors import InvalidRequest
-from llama_backend.guard import Guard
-from llama_backend.ipc import Piece, Stats, StepDone, TokenLogprob
+from llama_backend.wire.api import FinishReason, SamplingParams, Timings, Usage
+from llama_backend.wire.ipc import Piece, Stats, StepDone, TokenLogprob
 
 OnAnswer = Callable[[str, list[int], bool, str], None]
 """Called with the text, the token ids, whether a leading space was left out, and the scope of a finished answer."""

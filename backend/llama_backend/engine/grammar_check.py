@@ -18,13 +18,13 @@ from typing import Any
 
 import msgspec
 
+from llama_backend.crash_notes import nameless_file
 from llama_backend.engine.binding import LlamaLog, lib
 from llama_backend.engine.grammar import Candidates, Grammar
 from llama_backend.engine.json_schema import grammar_of
-from llama_backend.engine.parent import die_with_parent
 from llama_backend.errors import InvalidRequest
-from llama_backend.grammar import MOST_CHARACTERS, Question, Verdict
-from llama_backend.guard import nameless_file
+from llama_backend.host.parent import die_with_parent
+from llama_backend.wire.grammar_verdict import MOST_CHARACTERS, Question, Verdict
 
 _LOAD_SECONDS = 30
 """Processor time until the vocabulary is there."""

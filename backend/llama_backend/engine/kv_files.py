@@ -27,7 +27,7 @@ import msgspec
 from msgspec import Struct
 
 from llama_backend.engine.kv_memory import Bytes
-from llama_backend.kv_folder import ENDING, PART, files, folders, last_used, make_private, size_of
+from llama_backend.host.kv_state_folder import ENDING, PART, files, folders, last_used, make_private, size_of
 
 _MAGIC = b"LCKV0002"
 _PREAMBLE = struct.Struct("<8sII")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llama_backend.ipc import EngineConfig, KVType
+from llama_backend.wire.ipc import EngineConfig, KVType
 
 _DEFAULT_CONTEXT = 4096
 _DEFAULT_SLOTS = 4

@@ -17,8 +17,8 @@ from time import monotonic
 
 from llama_backend.engine.kv_files import DamagedState, StateFile, StateFolder, StoredAnswer
 from llama_backend.engine.kv_memory import Bytes
-from llama_backend.kv_folder import clear_states
-from llama_backend.status import KVStoreStatus
+from llama_backend.host.kv_state_folder import clear_states
+from llama_backend.wire.status import KVStoreStatus
 
 _log = logging.getLogger("llama_backend.engine")
 _TOKEN_BYTES = 4

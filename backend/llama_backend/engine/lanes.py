@@ -13,10 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from llama_backend.api import ChatMessage
+from llama_backend.crash_notes import Guard
 from llama_backend.fair_queue import FairQueue
-from llama_backend.guard import Guard
-from llama_backend.ipc import Count, Embed, Event, Submit
+from llama_backend.wire.api import ChatMessage
+from llama_backend.wire.ipc import Count, Embed, Event, Submit
 
 LONG = 64 * 1024
 """Characters of a text from which on it is long: it takes a tenth of a second."""

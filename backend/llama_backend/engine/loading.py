@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from llama_backend.crash_notes import Guard
 from llama_backend.engine.binding import LIBRARY, LlamaLog
 from llama_backend.engine.draft_model import DraftModel
 from llama_backend.engine.engine import LLMEngine
@@ -25,8 +26,7 @@ from llama_backend.engine.renderer import Renderer
 from llama_backend.engine.speculation import MOST_DRAFTED
 from llama_backend.engine.tuning import Tuning, plan_context, plan_gpus
 from llama_backend.errors import InvalidRequest, ModelUnreadable
-from llama_backend.guard import Guard
-from llama_backend.ipc import EngineConfig, Loading, Ready
+from llama_backend.wire.ipc import EngineConfig, Loading, Ready
 
 if TYPE_CHECKING:
     from llama_backend.engine.embedder import Embedder

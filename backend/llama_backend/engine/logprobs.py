@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from llama_backend.ipc import TokenLogprob
+from llama_backend.wire.ipc import TokenLogprob
 
 
 class LogprobTrail:

@@ -10,7 +10,7 @@ import msgspec
 from llama_backend.engine.loading import Loaded
 from llama_backend.engine.reader import LEAVE_SECONDS, Channel, Inbox, Job, Prompt, Texts, refusal
 from llama_backend.errors import BackendError, InvalidRequest
-from llama_backend.ipc import Cancel, Forget, Stop, StoreChanged, Submit, Tuned
+from llama_backend.wire.ipc import Cancel, Forget, Stop, StoreChanged, Submit, Tuned
 
 _KEEP_AFTER_SECONDS = 15.0
 """An engine that is idle for as long puts the states of its slots on disk, one after another."""

@@ -12,8 +12,8 @@ from llama_backend.engine.binding import LlamaLog, lib, quick
 from llama_backend.engine.kv_plan import KV_BYTES
 from llama_backend.engine.vocab import Vocab
 from llama_backend.errors import ModelUnreadable
-from llama_backend.gguf import read_metadata
-from llama_backend.ipc import KVType
+from llama_backend.models.gguf import read_metadata
+from llama_backend.wire.ipc import KVType
 
 if TYPE_CHECKING:
     from llama_backend.engine.offload import Offload

@@ -8,8 +8,8 @@ from pathlib import Path
 from llama_backend.engine.kv_plan import KV_BYTES
 from llama_backend.engine.offload import ModelShape
 from llama_backend.errors import ModelUnreadable
-from llama_backend.gguf import read_metadata, tensor_bytes
-from llama_backend.ipc import KVType
+from llama_backend.models.gguf import read_metadata, tensor_bytes
+from llama_backend.wire.ipc import KVType
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _INPUT = "token_embd.weight"

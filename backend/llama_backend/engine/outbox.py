@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llama_backend.ipc import StepDone
+from llama_backend.wire.ipc import StepDone
 
 
 class Outbox:

@@ -6,13 +6,13 @@ import gc
 import socket
 import sys
 
+from llama_backend.crash_notes import Guard
 from llama_backend.engine.binding import LlamaLog
 from llama_backend.engine.loading import load
 from llama_backend.engine.loop import EngineLoop
 from llama_backend.engine.reader import Channel, Inbox
 from llama_backend.errors import BackendError
-from llama_backend.guard import Guard
-from llama_backend.ipc import EngineConfig, Failed
+from llama_backend.wire.ipc import EngineConfig, Failed
 
 _SWITCH_SECONDS = 2e-4
 """The reader's prompts and the engine's steps share Python's lock; the default of 5 ms would stall steps."""

@@ -8,11 +8,11 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Protocol
 
-from llama_backend.api import ChatMessage
 from llama_backend.engine.kv_files import StoredAnswer
 from llama_backend.engine.rendering import Fragment
 from llama_backend.engine.vocab import Vocab
 from llama_backend.errors import InvalidRequest, PromptTooLong
+from llama_backend.wire.api import ChatMessage
 
 _REMEMBERED_TOKENS = 1_000_000
 _TOKEN_BYTES = 4

@@ -18,11 +18,11 @@ from typing import BinaryIO
 
 import msgspec
 
-from llama_backend.engine.parent import die_with_parent
 from llama_backend.engine.rendering import MEMORY, MOST_TEXT, SECONDS, Conversation, Fragment, Rendered, Source
 from llama_backend.engine.template import LLAMA2, ChatTemplate
 from llama_backend.errors import InvalidRequest
-from llama_backend.ipc import HEADER
+from llama_backend.host.parent import die_with_parent
+from llama_backend.wire.ipc import HEADER
 
 _MOST_REASON = 500
 

@@ -11,10 +11,10 @@ import threading
 
 import msgspec
 
-from llama_backend.api import ChatMessage
 from llama_backend.engine.rendering import MEMORY, SECONDS, Fragment, Rendered, Source
 from llama_backend.errors import InvalidRequest
-from llama_backend.ipc import HEADER
+from llama_backend.wire.api import ChatMessage
+from llama_backend.wire.ipc import HEADER
 
 MODULE = "llama_backend.engine.render_process"
 _WALL_SECONDS = 15.0

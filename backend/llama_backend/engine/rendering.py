@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from llama_backend.api import ChatMessage
+from llama_backend.wire.api import ChatMessage
 
 SECONDS = 1.0
 """Processor time of a template to be compiled, and then for each conversation."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llama_backend.sampling import SamplingParams
+from llama_backend.wire.sampling import SamplingParams
 
 _TEMPERATURE, _TOP_K, _TOP_P, _MIN_P = 0.8, 40, 0.95, 0.05
 _LAST_N, _DRY_BASE, _DRY_ALLOWED, _DRY_BREAKERS = 64, 1.75, 2, ("\n", ":", '"', "*")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llama_backend.engine.sequence import Sequence
-from llama_backend.status import StepTimes
+from llama_backend.wire.status import StepTimes
 
 
 @dataclass(slots=True)

@@ -16,9 +16,9 @@ from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from llama_backend.api import ChatMessage
 from llama_backend.engine.rendering import Fragment
 from llama_backend.errors import InvalidRequest
+from llama_backend.wire.api import ChatMessage
 
 # Meta's reference: https://github.com/meta-llama/llama, llama/generation.py, chat_completion.
 LLAMA2 = """\

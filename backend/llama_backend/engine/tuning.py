@@ -11,8 +11,8 @@ from llama_backend.engine.hardware import IdleProcessors, available_memory, defa
 from llama_backend.engine.kv_plan import KVPlan, plan_kv
 from llama_backend.engine.model import Model
 from llama_backend.engine.thread_tuner import ThreadTuner
-from llama_backend.ipc import EngineConfig
-from llama_backend.status import GPUShare, TuningStatus
+from llama_backend.wire.ipc import EngineConfig
+from llama_backend.wire.status import GPUShare, TuningStatus
 
 if TYPE_CHECKING:
     from llama_backend.engine.offload import Offload, Share

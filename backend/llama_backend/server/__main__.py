@@ -6,10 +6,10 @@ import sys
 
 import msgspec
 
-from llama_backend.config import ServerConfig
 from llama_backend.errors import BackendError
-from llama_backend.privacy import keep_private
+from llama_backend.host.privacy import keep_private
 from llama_backend.server.main import run
+from llama_backend.server_config import ServerConfig
 
 
 def main() -> int:

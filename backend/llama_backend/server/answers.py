@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
-from llama_backend.api import Usage, encode
-from llama_backend.ipc import Piece, TokenLogprob
 from llama_backend.server.logprobs import TextLogprobs, chat_logprobs
+from llama_backend.wire.api import Usage, encode
+from llama_backend.wire.ipc import Piece, TokenLogprob
 
 DONE = b"data: [DONE]\n\n"
 HEARTBEAT = b": heartbeat\n\n"

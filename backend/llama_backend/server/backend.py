@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from time import monotonic
 
-from llama_backend.config import ServerConfig
 from llama_backend.errors import Unavailable
 from llama_backend.server.admission import Admission
 from llama_backend.server.auth import Gate
@@ -18,7 +17,8 @@ from llama_backend.server.child import resident_bytes
 from llama_backend.server.pool import ModelPool
 from llama_backend.server.rate_limit import RateLimits
 from llama_backend.server.streams import Streams
-from llama_backend.status import BackendStatus, State
+from llama_backend.server_config import ServerConfig
+from llama_backend.wire.status import BackendStatus, State
 
 
 @dataclass

@@ -9,8 +9,8 @@ from typing import TypeVar
 import msgspec
 from starlette.requests import Request
 
-from llama_backend.api import SamplingParams
 from llama_backend.errors import BodyTooLarge, BodyTooSlow, InvalidRequest
+from llama_backend.wire.api import SamplingParams
 
 _MAX_BODY = 4 * 1024 * 1024
 BODY_SECONDS = 60.0

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from llama_backend.api import ChatRequest, CompletionRequest, SamplingParams
 from llama_backend.server.answers import Shape
 from llama_backend.server.backend import Server, new_seed
 from llama_backend.server.call import Call
@@ -20,6 +19,7 @@ from llama_backend.server.meter import Stopwatch
 from llama_backend.server.streams import key_of, last_event, wanted
 from llama_backend.server.supervisor import Supervisor
 from llama_backend.server.ticket import Ticket
+from llama_backend.wire.api import ChatRequest, CompletionRequest, SamplingParams
 
 _OPENING_SECONDS = 10.0
 """After this long without a decision a stream is opened, and errors come in it."""

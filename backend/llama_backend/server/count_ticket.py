@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llama_backend.ipc import Counted
 from llama_backend.server.ticket import Ticket
+from llama_backend.wire.ipc import Counted
 
 
 class CountTicket(Ticket):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llama_backend.ipc import Embedded
 from llama_backend.server.ticket import Ticket
+from llama_backend.wire.ipc import Embedded
 
 
 class EmbeddingTicket(Ticket):

@@ -9,9 +9,9 @@ import sys
 
 import msgspec
 
-from llama_backend.guard import GuardPage, Suspects
-from llama_backend.ipc import EngineConfig
-from llama_backend.privacy import without_secrets
+from llama_backend.crash_notes import GuardPage, Suspects
+from llama_backend.host.privacy import without_secrets
+from llama_backend.wire.ipc import EngineConfig
 
 
 class EngineProcess:

@@ -14,8 +14,8 @@ import msgspec
 from llama_backend.account import Account
 from llama_backend.errors import BackendError, InternalError, QueueFull, Unavailable
 from llama_backend.fair_queue import FairQueue
-from llama_backend.grammar import Verdict
-from llama_backend.privacy import without_secrets
+from llama_backend.host.privacy import without_secrets
+from llama_backend.wire.grammar_verdict import Verdict
 
 MODULE = "llama_backend.engine.grammar_check"
 _AT_ONCE = 4

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from time import monotonic
 
-from llama_backend.api import ModelInfo, ModelMeta, ModelState
-from llama_backend.ipc import EngineConfig
 from llama_backend.server.child import EngineChild
 from llama_backend.server.grammars import Grammars
 from llama_backend.server.meter import Meter
 from llama_backend.server.supervisor import Supervisor
 from llama_backend.server.totals import Totals
+from llama_backend.wire.api import ModelInfo, ModelMeta, ModelState
+from llama_backend.wire.ipc import EngineConfig
 
 _UNKNOWN_SLOTS = 4
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from time import monotonic
 
+from llama_backend.crash_notes import Suspects
 from llama_backend.errors import BackendError, EngineDied, InvalidRequest, RequestEndsEngine, from_wire
-from llama_backend.guard import Suspects
-from llama_backend.ipc import Accepted, Cancel, Count, Counted, Embed, Embedded, Refused, StepDone, Submit
 from llama_backend.server.count_ticket import CountTicket
 from llama_backend.server.embedding_ticket import EmbeddingTicket
 from llama_backend.server.ticket import Ticket
+from llama_backend.wire.ipc import Accepted, Cancel, Count, Counted, Embed, Embedded, Refused, StepDone, Submit
 
 _MOST_DEATHS = 2
 """A request that was at work when so many engines died is not given to another."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from llama_backend.config import LogFormat
+from llama_backend.server_config import LogFormat
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 

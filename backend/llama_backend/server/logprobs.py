@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from typing import Any
 
-from llama_backend.ipc import TokenLogprob
+from llama_backend.wire.ipc import TokenLogprob
 
 
 def chat_logprobs(entries: list[TokenLogprob] | None) -> dict[str, Any] | None:

@@ -16,11 +16,11 @@ from unicodedata import category
 
 import msgspec
 
-from llama_backend.config import ServerConfig
 from llama_backend.errors import InvalidRequest
-from llama_backend.ipc import EngineConfig
 from llama_backend.server.engine_process import EngineProcess
 from llama_backend.server.sockets import inode_of, is_loopback, open_sockets, remove_socket
+from llama_backend.server_config import ServerConfig
+from llama_backend.wire.ipc import EngineConfig
 
 if TYPE_CHECKING:
     from llama_backend.server.backend import Server
@@ -131,7 +131,7 @@ def _installed(config: ServerConfig) -> dict[str, EngineConfig]:
 
     Those whose names no request could bring, since they are no text, are left out.
     """
-    from llama_backend.models import installed
+    from llama_backend.models.installed import installed
 
     if config.models_folder is None:
         return {}

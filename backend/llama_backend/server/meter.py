@@ -9,8 +9,8 @@ from typing import Self
 
 from llama_backend.account import LOCAL, Account
 from llama_backend.errors import BackendError
-from llama_backend.ipc import Piece
 from llama_backend.server.prometheus import Histogram
+from llama_backend.wire.ipc import Piece
 
 _WAITS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _GAPS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)

@@ -7,13 +7,13 @@ import os
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llama_backend.ipc import Stats
 from llama_backend.server.backend import Server
 from llama_backend.server.child import resident_bytes
 from llama_backend.server.hosted import HostedModel
 from llama_backend.server.prometheus import CONTENT_TYPE, Labels, Page
 from llama_backend.server.routes import server_of
-from llama_backend.status import KVStoreStatus, StepTimes, TuningStatus
+from llama_backend.wire.ipc import Stats
+from llama_backend.wire.status import KVStoreStatus, StepTimes, TuningStatus
 
 _STATES = ("unloaded", "loading", "ready", "restarting", "failed")
 _PARTS = ("schedule", "draft", "decode", "sample", "deliver")

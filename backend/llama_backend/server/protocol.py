@@ -12,8 +12,8 @@ from typing import Any
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from llama_backend.api import encode
 from llama_backend.errors import BackendError, HeadTooLarge, InvalidRequest
+from llama_backend.wire.api import encode
 
 HEAD_SECONDS = 15.0
 """From the connection, or a request's first byte on it, to the end of its headers."""

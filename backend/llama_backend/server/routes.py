@@ -6,7 +6,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from llama_backend.api import ChatRequest, CompletionRequest, ModelList, TokenizeRequest, encode
 from llama_backend.errors import Forbidden, InvalidRequest, ModelNotFound
 from llama_backend.server.auth import is_unix
 from llama_backend.server.backend import Server
@@ -14,6 +13,7 @@ from llama_backend.server.body import parse
 from llama_backend.server.call import Call
 from llama_backend.server.completion import complete, resumed, unless_gone
 from llama_backend.server.streams import key_of
+from llama_backend.wire.api import ChatRequest, CompletionRequest, ModelList, TokenizeRequest, encode
 
 
 async def chat_completions(request: Request) -> ASGIApp:

@@ -7,8 +7,8 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from llama_backend.config import ServerConfig
 from llama_backend.errors import InvalidRequest
+from llama_backend.server_config import ServerConfig
 
 _BACKLOG = 1024
 

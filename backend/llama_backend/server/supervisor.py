@@ -8,9 +8,18 @@ from contextlib import suppress
 from time import monotonic
 
 from llama_backend.account import LOCAL, Account, scope_of
-from llama_backend.api import ChatMessage, SamplingParams, TokenCount
 from llama_backend.errors import EngineDied, Unavailable, from_wire
-from llama_backend.ipc import (
+from llama_backend.server.child import EngineChild
+from llama_backend.server.count_ticket import CountTicket
+from llama_backend.server.embedding_ticket import EmbeddingTicket
+from llama_backend.server.engine_process import EngineProcess
+from llama_backend.server.ledger import Ledger
+from llama_backend.server.pulse import Pulse
+from llama_backend.server.restarts import Restarts
+from llama_backend.server.ticket import Observer, Ticket
+from llama_backend.server.totals import Totals
+from llama_backend.wire.api import ChatMessage, SamplingParams, TokenCount
+from llama_backend.wire.ipc import (
     Count,
     Embed,
     EngineConfig,
@@ -25,16 +34,7 @@ from llama_backend.ipc import (
     Submit,
     Tuned,
 )
-from llama_backend.server.child import EngineChild
-from llama_backend.server.count_ticket import CountTicket
-from llama_backend.server.embedding_ticket import EmbeddingTicket
-from llama_backend.server.engine_process import EngineProcess
-from llama_backend.server.ledger import Ledger
-from llama_backend.server.pulse import Pulse
-from llama_backend.server.restarts import Restarts
-from llama_backend.server.ticket import Observer, Ticket
-from llama_backend.server.totals import Totals
-from llama_backend.status import KVStoreStatus, State, TuningStatus
+from llama_backend.wire.status import KVStoreStatus, State, TuningStatus
 
 _log = logging.getLogger("llama_backend.server")
 _RELOAD_SECONDS = 1.0

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 
 from llama_backend.errors import BackendError, InternalError, from_wire
-from llama_backend.ipc import Piece
+from llama_backend.wire.ipc import Piece
 
 Observer = Callable[[Piece, float], None]
 """Called with each piece and the moment at which it came, in seconds of `time.monotonic`."""

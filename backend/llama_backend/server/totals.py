@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from llama_backend.ipc import Stats
+from llama_backend.wire.ipc import Stats
 
 
 class Totals:

@@ -24,7 +24,7 @@ def command() -> None:
 @options.as_json
 def show(json: bool, **params: Any) -> None:
     """Show where the states are and how much they take."""
-    from llama_backend.kv_folder import states_in
+    from llama_backend.host.kv_state_folder import states_in
     from llama_chat.local import kv_folder
 
     setup = options.load(params)

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from llama_backend.errors import ModelNotFound
-from llama_backend.models import InstalledModel, resolve
+from llama_backend.models.installed import InstalledModel, resolve
 from llama_chat.cli import options, output
 from llama_chat.cli.options import Setup
 from llama_chat.errors import ConversationNotFound, UsageError

@@ -35,7 +35,7 @@ def main() -> NoReturn:
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from llama_backend.privacy import keep_private
+    from llama_backend.host.privacy import keep_private
     from llama_chat.cli import group
 
     keep_private()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_backend.errors import ModelUnreadable
-from llama_backend.models import InstalledModel, installed, resolve
+from llama_backend.models.installed import InstalledModel, installed, resolve
 from llama_chat.cli import options, output
 from llama_chat.cli.options import Setup
 from llama_chat.cli.units import size_text
@@ -19,7 +19,7 @@ from llama_chat.plain_text import cell, one_line
 from llama_convert.record import files_of, read_record
 
 if TYPE_CHECKING:
-    from llama_backend.api import ModelInfo
+    from llama_backend.wire.api import ModelInfo
     from llama_chat.remote import RemoteConnection
 
 _HEAD = ("NAME", "SIZE", "TYPE", "CONTEXT", "ARCHITECTURE", "LICENSE", "SOURCE")

@@ -14,8 +14,8 @@ from llama_chat.errors import ChatError
 from llama_chat.paths import Paths, make_runtime
 
 if TYPE_CHECKING:
-    from llama_backend.config import ServerConfig
-    from llama_backend.models import InstalledModel
+    from llama_backend.models.installed import InstalledModel
+    from llama_backend.server_config import ServerConfig
 
 
 @click.command("serve")
@@ -66,7 +66,7 @@ def command(**params: Any) -> int:
 
     The OpenAI-compatible API is served on TCP, and on the Unix socket where chats on this machine find it.
     """
-    from llama_backend.models import resolve
+    from llama_backend.models.installed import resolve
     from llama_backend.server.main import run
 
     setup = options.load(params)
@@ -107,7 +107,7 @@ def _host(setup: Setup) -> str | None:
 
 def _usual_socket(paths: Paths) -> str:
     """Where front ends on this machine look; raises ChatError where a backend listens there already."""
-    from llama_backend.launch import find
+    from llama_backend.client.launch import find
     from llama_chat.local import place
 
     make_runtime(paths.runtime)

@@ -16,8 +16,8 @@ from llama_chat.errors import ChatError
 from llama_chat.targets import find_target
 
 if TYPE_CHECKING:
-    from llama_backend.client import Address, Backend
-    from llama_backend.status import BackendStatus, KVStoreStatus
+    from llama_backend.client.http_client import Address, Backend
+    from llama_backend.wire.status import BackendStatus, KVStoreStatus
 
 
 @click.command("status")
@@ -39,7 +39,7 @@ def command(json: bool, **params: Any) -> None:
 
 def _local(setup: Setup) -> Address:
     """Where the backend of this machine listens; raises Unreachable where none runs."""
-    from llama_backend.launch import find
+    from llama_backend.client.launch import find
     from llama_chat.local import place
 
     found = find(place(setup.paths))
@@ -50,7 +50,7 @@ def _local(setup: Setup) -> Address:
 
 def local_status(setup: Setup) -> BackendStatus:
     """What the backend of this machine says of itself."""
-    from llama_backend.client import Client
+    from llama_backend.client.http_client import Client
 
     address = _local(setup)
     return ask_status(Client(address, wait=0), str(address))

@@ -13,7 +13,7 @@ from llama_chat.errors import ChatError
 @click.command("stop")
 def command(**params: Any) -> None:
     """End the background backend; answers that it is writing may still come to their end."""
-    from llama_backend.launch import find, stop
+    from llama_backend.client.launch import find, stop
     from llama_chat.cli.status import local_status
     from llama_chat.local import place
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llama_chat.cli.units import size_text
 
 if TYPE_CHECKING:
-    from llama_backend.status import GPUShare, TuningStatus
+    from llama_backend.wire.status import GPUShare, TuningStatus
 
 
 def tuning_rows(tuning: TuningStatus) -> dict[str, object]:

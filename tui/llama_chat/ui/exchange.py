@@ -12,8 +12,8 @@ from llama_chat.ui.stream_pump import StreamPump
 from llama_chat.ui.token_rate import TokenRate
 
 if TYPE_CHECKING:
-    from llama_backend.api import SamplingParams
-    from llama_backend.client import Backend
+    from llama_backend.client.http_client import Backend
+    from llama_backend.wire.api import SamplingParams
     from llama_chat.turn import Turn
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from llama_backend.api import SamplingParams
+from llama_backend.wire.api import SamplingParams
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llama_backend.api import ChatMessage
+from llama_backend.wire.api import ChatMessage
 from llama_chat.errors import ConversationNotFound
 from llama_chat.history import Conversation, History, StoredMessage
 from llama_chat.turn import Turn, to_request

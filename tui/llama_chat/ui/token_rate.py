@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llama_backend.api import Delta
+    from llama_backend.wire.api import Delta
 
 _LEAST_PIECES = 5
 """Fewer say nothing of the rate."""

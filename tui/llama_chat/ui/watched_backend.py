@@ -20,8 +20,8 @@ from llama_backend.errors import (
 )
 
 if TYPE_CHECKING:
-    from llama_backend.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
-    from llama_backend.status import BackendStatus
+    from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
+    from llama_backend.wire.status import BackendStatus
     from llama_chat.road import Stage
     from llama_chat.road_backend import RoadBackend
 

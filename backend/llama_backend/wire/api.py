@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from llama_backend.errors import InvalidRequest
-from llama_backend.sampling import SamplingParams as SamplingParams
-from llama_backend.status import Natural, State, Whole
+from llama_backend.wire.sampling import SamplingParams as SamplingParams
+from llama_backend.wire.status import Natural, State, Whole
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "cancelled", "error"]

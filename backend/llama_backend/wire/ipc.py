@@ -14,8 +14,8 @@ import msgspec
 from msgspec import Struct
 
 from llama_backend.account import LOCAL, Account
-from llama_backend.api import ChatMessage, FinishReason, SamplingParams, Timings, Usage
-from llama_backend.status import KVStoreStatus, StepTimes, TuningStatus
+from llama_backend.wire.api import ChatMessage, FinishReason, SamplingParams, Timings, Usage
+from llama_backend.wire.status import KVStoreStatus, StepTimes, TuningStatus
 
 KVType = Literal["f16", "q8_0", "q4_0"]
 KVSharing = Literal["account", "all"]

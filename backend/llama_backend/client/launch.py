@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from llama_backend.config import ServerConfig
 from llama_backend.errors import Unreachable, UntrustedSocket
-from llama_backend.peer import Peer, end_process, listener
-from llama_backend.privacy import without_secrets
-from llama_backend.runtime_folder import check_folder
+from llama_backend.host.peer import Peer, end_process, listener
+from llama_backend.host.privacy import without_secrets
+from llama_backend.host.runtime_folder import check_folder
+from llama_backend.server_config import ServerConfig
 
 if TYPE_CHECKING:
-    from llama_backend.client import Address
+    from llama_backend.client.http_client import Address
 
 _BACKLOG = 128
 _MAX_SOCKET_PATH = 107
@@ -90,7 +90,7 @@ def stop(place: Place, pid: int, seconds: float = 10.0) -> bool:
 
 def _address(place: Place) -> Address:
     """Imports the HTTP client only now, while a backend that was just started is loading its model."""
-    from llama_backend.client import Address
+    from llama_backend.client.http_client import Address
 
     return Address(socket=place.socket)
 

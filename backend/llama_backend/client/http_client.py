@@ -14,7 +14,10 @@ from typing import Any, Protocol, Self, TypeVar
 import httpx2
 import msgspec
 
-from llama_backend.api import (
+from llama_backend.client.replies import MOST_ANSWER, body_of, lines_of, number_of, parsed, refusal
+from llama_backend.client.stream_position import Position
+from llama_backend.errors import BackendError, ConnectionLost, Unauthorized, Unreachable, from_wire
+from llama_backend.wire.api import (
     ChatMessage,
     ChatRequest,
     Delta,
@@ -25,10 +28,7 @@ from llama_backend.api import (
     decode_chunk,
     encode,
 )
-from llama_backend.errors import BackendError, ConnectionLost, Unauthorized, Unreachable, from_wire
-from llama_backend.position import Position
-from llama_backend.replies import MOST_ANSWER, body_of, lines_of, number_of, parsed, refusal
-from llama_backend.status import BackendStatus
+from llama_backend.wire.status import BackendStatus
 
 T = TypeVar("T")
 

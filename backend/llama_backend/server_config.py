@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from llama_backend.ipc import EngineConfig
+from llama_backend.wire.ipc import EngineConfig
 
 LogFormat = Literal["text", "json"]
 

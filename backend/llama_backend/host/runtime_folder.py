@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llama_backend.errors import UntrustedSocket
-from llama_backend.peer import owner_name
+from llama_backend.host.peer import owner_name
 
 _ELSEWHERE = "set LLAMA_CHAT_RUNTIME_DIR to one that is yours"
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH

