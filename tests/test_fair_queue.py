@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_backend.account import Account
-from llama_backend.engine.detokenizer import Detokenizer
+from llama_backend.engine.prompt.detokenizer import Detokenizer
 from llama_backend.engine.sequence import Sequence
 from llama_backend.fair_queue import FairQueue
 from tests.engine.fakes import Bench, piece

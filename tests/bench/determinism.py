@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, product
 
-from llama_backend.engine.binding import LlamaLog
 from llama_backend.engine.engine import LLMEngine
-from llama_backend.engine.kv_cache import KVCache
-from llama_backend.engine.kv_plan import KVPlan
-from llama_backend.engine.model import Model
-from llama_backend.engine.runner import ModelRunner
+from llama_backend.engine.kv.cache import KVCache
+from llama_backend.engine.llama.binding import LlamaLog
+from llama_backend.engine.llama.model import Model
+from llama_backend.engine.llama.runner import ModelRunner
+from llama_backend.engine.placement.kv_plan import KVPlan
 from llama_backend.wire.api import ChatMessage, SamplingParams
 from tests.bench.load import WORDS
 from tests.engine.builders import prompts_of

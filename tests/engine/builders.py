@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from llama_backend.engine.prompt import PromptBuilder
-from llama_backend.engine.template import LLAMA2, ChatTemplate
-from llama_backend.engine.vocab import Vocab
+from llama_backend.engine.prompt.builder import PromptBuilder
+from llama_backend.engine.prompt.template import LLAMA2, ChatTemplate
+from llama_backend.engine.prompt.vocab import Vocab
 
 CONTEXT = 100_000
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_backend.engine.binding import LlamaLog, lib
-from llama_backend.engine.model import Model, VocabReader
-from llama_backend.engine.vocab import Vocab
+from llama_backend.engine.llama.binding import LlamaLog, lib
+from llama_backend.engine.llama.model import Model, VocabReader
+from llama_backend.engine.prompt.vocab import Vocab
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from llama_backend.engine.kv_memory import Bytes
+from llama_backend.engine.kv.memory import Bytes
 
 
 class Cell(NamedTuple):

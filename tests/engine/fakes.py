@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from random import Random
 
 from llama_backend.account import LOCAL, Account
-from llama_backend.engine.draft_model import DraftModel
-from llama_backend.engine.drafter import Drafter
 from llama_backend.engine.engine import LLMEngine
-from llama_backend.engine.kv_cache import LEAST_KEPT, KVCache
-from llama_backend.engine.kv_memory import NoRoom
-from llama_backend.engine.kv_store import KVStore
-from llama_backend.engine.sampler import SamplerChain
+from llama_backend.engine.kv.cache import LEAST_KEPT, KVCache
+from llama_backend.engine.kv.memory import NoRoom
+from llama_backend.engine.kv.state_store import KVStore
+from llama_backend.engine.prompt.vocab import Vocab
+from llama_backend.engine.sampling.chain import SamplerChain
 from llama_backend.engine.scheduler import Batch, BatchItem
-from llama_backend.engine.step_cost import StepCost
-from llama_backend.engine.vocab import Vocab
+from llama_backend.engine.speculation.draft_model import DraftModel
+from llama_backend.engine.speculation.drafter import Drafter
+from llama_backend.engine.speculation.step_cost import StepCost
 from llama_backend.wire.api import SamplingParams
 from llama_backend.wire.ipc import Piece
 from tests.engine.fake_memory import FakeMemory as FakeMemory

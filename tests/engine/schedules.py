@@ -8,8 +8,8 @@ from random import Random
 
 import msgspec
 
-from llama_backend.engine.draft_model import DraftModel
-from llama_backend.engine.kv_store import KVStore
+from llama_backend.engine.kv.state_store import KVStore
+from llama_backend.engine.speculation.draft_model import DraftModel
 from tests.engine.fake_memory import Cell, cells_for
 from tests.engine.fakes import Bench, copying_token, lone_answer, next_token, speculate_with
 from tests.engine.test_draft_model import FakeGuesser

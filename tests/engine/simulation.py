@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from llama_backend.engine.draft_model import DraftModel, Guesser
-from llama_backend.engine.kv_store import KVStore
+from llama_backend.engine.kv.state_store import KVStore
+from llama_backend.engine.speculation.draft_model import DraftModel, Guesser
 from tests.engine.fakes import Bench, FakeModel, lone_answer, next_token, speculate_with
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_backend.engine.acceptance import Acceptance, DraftTrust, OwnAcceptance
+from llama_backend.engine.speculation.acceptance import Acceptance, DraftTrust, OwnAcceptance
 
 tries = st.lists(st.tuples(st.integers(0, 100), st.booleans()), max_size=400)
 

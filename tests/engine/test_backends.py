@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llama_backend.engine.binding import lib, load_backends
+from llama_backend.engine.llama.binding import lib, load_backends
 
 
 class FakeLibrary:

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from llama_backend.engine.detokenizer import Detokenizer
+from llama_backend.engine.prompt.detokenizer import Detokenizer
 
 TEXTS = [
     "plain ASCII, and a tail",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from llama_backend.engine.binding import lib
-from llama_backend.engine.devices import DeviceType, Registry, gpu_devices
+from llama_backend.engine.llama.binding import lib
+from llama_backend.engine.llama.devices import DeviceType, Registry, gpu_devices
 
 
 def test_the_processor_is_a_device_with_memory() -> None:

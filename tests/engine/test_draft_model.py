@@ -6,11 +6,11 @@ from random import Random
 
 import pytest
 
-from llama_backend.engine.detokenizer import Detokenizer
-from llama_backend.engine.draft_model import CATCH_UP, Chunk, DraftModel
-from llama_backend.engine.kv_cache import Slot
-from llama_backend.engine.kv_memory import NoRoom
+from llama_backend.engine.kv.cache import Slot
+from llama_backend.engine.kv.memory import NoRoom
+from llama_backend.engine.prompt.detokenizer import Detokenizer
 from llama_backend.engine.sequence import Sequence
+from llama_backend.engine.speculation.draft_model import CATCH_UP, Chunk, DraftModel
 from tests.engine.fakes import Bench, FakeMemory, lone_answer, next_token, piece, speculate_with
 from tests.engine.simulation import simulate
 

@@ -9,8 +9,8 @@ from random import Random
 import msgspec
 import pytest
 
-from llama_backend.engine.kv_files import StateFolder
-from llama_backend.engine.kv_store import KVStore
+from llama_backend.engine.kv.state_files import StateFolder
+from llama_backend.engine.kv.state_store import KVStore
 from tests.engine.fakes import Bench, fake_vocab, lone_answer, next_token
 from tests.engine.simulation import simulate
 

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from llama_backend.engine.binding import lib
-from llama_backend.engine.grammar_check import check
-from llama_backend.engine.model import Model
+from llama_backend.engine.llama.binding import lib
+from llama_backend.engine.llama.grammar_check import check
+from llama_backend.engine.llama.model import Model
 from llama_backend.wire.grammar_verdict import MOST_CHARACTERS, Question, Verdict
 from tests.server.harness import python_path
 
@@ -28,7 +28,7 @@ def nested(depth: int) -> dict[str, Any]:
 def run(question: Question, model: Path) -> tuple[int, bytes]:
     """The exit code and what was written."""
     done = subprocess.run(
-        [sys.executable, "-m", "llama_backend.engine.grammar_check", str(model)],
+        [sys.executable, "-m", "llama_backend.engine.llama.grammar_check", str(model)],
         input=msgspec.json.encode(question),
         env={"PYTHONPATH": python_path()},
         capture_output=True,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_backend.engine import cgroup, hardware
-from llama_backend.engine.cgroup import cpu_limit
-from llama_backend.engine.hardware import IdleProcessors, available_memory, default_threads
+from llama_backend.engine.placement import cgroup, hardware
+from llama_backend.engine.placement.cgroup import cpu_limit
+from llama_backend.engine.placement.hardware import IdleProcessors, available_memory, default_threads
 
 GIB = 1 << 30
 Write = Callable[[str, str], None]

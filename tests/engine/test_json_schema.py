@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from llama_backend.engine.binding import lib
-from llama_backend.engine.grammar import Candidates, Grammar
-from llama_backend.engine.json_schema import MOST_RULES, grammar_of
-from llama_backend.engine.model import Model
+from llama_backend.engine.llama.binding import lib
+from llama_backend.engine.llama.grammar import Candidates, Grammar
+from llama_backend.engine.llama.model import Model
+from llama_backend.engine.sampling.json_schema import MOST_RULES, grammar_of
 from llama_backend.errors import InvalidRequest
 
 PERSON = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_backend.engine.kv_cache import LEAST_SHARED, KVCache, Slot, common_prefix
+from llama_backend.engine.kv.cache import LEAST_SHARED, KVCache, Slot, common_prefix
 from tests.engine.fakes import FakeMemory
 
 

@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 
-from llama_backend.engine.kv_files import DamagedState, StateFolder, StoredAnswer
+from llama_backend.engine.kv.state_files import DamagedState, StateFolder, StoredAnswer
 from llama_backend.host.kv_state_folder import clear_states
 
 STAMP, OTHER = "0" * 32, "1" * 32
@@ -150,7 +150,7 @@ def test_tokens_that_the_model_does_not_have_are_damage(tmp_path: Path, tokens: 
 def test_a_limit_on_the_size_of_files_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:
     script = (
         "import pathlib, resource, sys\n"
-        "from llama_backend.engine.kv_files import StateFolder\n"
+        "from llama_backend.engine.kv.state_files import StateFolder\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
         "try: StateFolder(pathlib.Path(sys.argv[1]), '0' * 32, 1 << 20).write(bytes(8), '', [], bytes(5000))\n"
         "except OSError as error: print(error.errno)\n"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llama_backend.engine.kv_plan import KVPlan, plan_kv
+from llama_backend.engine.placement.kv_plan import KVPlan, plan_kv
 from llama_backend.wire.ipc import EngineConfig
 
 GIB = 1024**3

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_backend.engine.kv_files import StateFolder, StoredAnswer
-from llama_backend.engine.kv_store import KVStore, Match
+from llama_backend.engine.kv.state_files import StateFolder, StoredAnswer
+from llama_backend.engine.kv.state_store import KVStore, Match
 
 STAMP = "0" * 32
 A, B = list(range(100)), list(range(1000, 1100))

@@ -10,7 +10,7 @@ import pytest
 
 from llama_backend.account import Account
 from llama_backend.crash_notes import Guard
-from llama_backend.engine.lanes import LONG, Lanes, Reply, Request, size_of
+from llama_backend.engine.messages.lanes import LONG, Lanes, Reply, Request, size_of
 from llama_backend.wire.api import ChatMessage, SamplingParams
 from llama_backend.wire.ipc import Accepted, Count, Embed, Event, Submit
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from llama_backend.engine.binding import LlamaLog, lib
+from llama_backend.engine.llama.binding import LlamaLog, lib
 
 INFO, WARN, ERROR, CONTINUED = 2, 3, 4, 5
 

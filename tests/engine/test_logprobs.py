@@ -7,8 +7,8 @@ from math import exp, log
 import numpy as np
 import pytest
 
-from llama_backend.engine.log_softmax import LEAST, log_softmax_of
-from llama_backend.engine.logprobs import LogprobTrail
+from llama_backend.engine.llama.log_softmax import LEAST, log_softmax_of
+from llama_backend.engine.sampling.logprobs import LogprobTrail
 from llama_backend.wire.api import SamplingParams
 from llama_backend.wire.ipc import TokenLogprob
 from tests.engine.fakes import Bench, lone_answer

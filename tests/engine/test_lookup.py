@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_backend.engine.lookup import PromptLookup
+from llama_backend.engine.speculation.lookup import PromptLookup
 
 few_tokens = st.lists(st.integers(1, 3), min_size=1, max_size=60)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llama_backend.engine.model import Model
-from llama_backend.engine.model_file import ModelFile
+from llama_backend.engine.llama.model import Model
+from llama_backend.engine.placement.model_file import ModelFile
 from llama_backend.errors import ModelUnreadable
 from llama_backend.models.gguf import tensor_bytes
 from llama_backend.wire.ipc import KVType

@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_backend.engine.devices import Device, usable
-from llama_backend.engine.offload import ContextSize, ModelShape, Offload, compute_bytes, plan_offload, with_draft
+from llama_backend.engine.llama.devices import Device, usable
+from llama_backend.engine.placement.offload import (
+    ContextSize,
+    ModelShape,
+    Offload,
+    compute_bytes,
+    plan_offload,
+    with_draft,
+)
 from llama_backend.errors import DeviceUnavailable
 
 MIB, GIB = 1 << 20, 1 << 30

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_backend.engine.outbox import Outbox
+from llama_backend.engine.messages.outbox import Outbox
 from llama_backend.wire.ipc import StepDone
 
 STEPS = [StepDone(pieces=[], running=number, waiting=0) for number in range(4)]

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from llama_backend.engine.binding import lib
-from llama_backend.engine.reader import Channel
+from llama_backend.engine.llama.binding import lib
+from llama_backend.engine.messages.intake import Channel
 from llama_backend.wire.api import ChatMessage, SamplingParams
 from llama_backend.wire.ipc import (
     HEADER,

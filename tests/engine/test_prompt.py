@@ -7,8 +7,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from llama_backend.engine.prompt import AnswerMemory
-from llama_backend.engine.vocab import Vocab
+from llama_backend.engine.prompt.builder import AnswerMemory
+from llama_backend.engine.prompt.vocab import Vocab
 from llama_backend.errors import InvalidRequest, PromptTooLong
 from llama_backend.wire.api import ChatMessage
 from tests.engine.builders import prompts_of

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llama_backend.engine.binding import lib
-from llama_backend.engine.detokenizer import Detokenizer
 from llama_backend.engine.engine import LLMEngine
-from llama_backend.engine.json_schema import grammar_of
-from llama_backend.engine.kv_cache import KVCache
-from llama_backend.engine.kv_plan import KVPlan
-from llama_backend.engine.model import Model
-from llama_backend.engine.prompt import PromptBuilder
-from llama_backend.engine.runner import ModelRunner
-from llama_backend.engine.sampler import chain_of
+from llama_backend.engine.kv.cache import KVCache
+from llama_backend.engine.llama.binding import lib
+from llama_backend.engine.llama.model import Model
+from llama_backend.engine.llama.runner import ModelRunner
+from llama_backend.engine.placement.kv_plan import KVPlan
+from llama_backend.engine.prompt.builder import PromptBuilder
+from llama_backend.engine.prompt.detokenizer import Detokenizer
+from llama_backend.engine.sampling.chain import chain_of
+from llama_backend.engine.sampling.json_schema import grammar_of
 from llama_backend.engine.scheduler import Batch, BatchItem
 from llama_backend.engine.sequence import Sequence
 from llama_backend.errors import InvalidRequest

@@ -10,14 +10,14 @@ from typing import Any, cast
 
 import pytest
 
-from llama_backend.engine.binding import lib
-from llama_backend.engine.draft_model import DraftModel
-from llama_backend.engine.draft_runner import DraftRunner, check_draft_model
 from llama_backend.engine.engine import LLMEngine
-from llama_backend.engine.kv_cache import KVCache
-from llama_backend.engine.kv_plan import KVPlan
-from llama_backend.engine.model import Model
-from llama_backend.engine.speculation import MOST_DRAFTED
+from llama_backend.engine.kv.cache import KVCache
+from llama_backend.engine.llama.binding import lib
+from llama_backend.engine.llama.draft_runner import DraftRunner, check_draft_model
+from llama_backend.engine.llama.model import Model
+from llama_backend.engine.placement.kv_plan import KVPlan
+from llama_backend.engine.speculation.draft_model import DraftModel
+from llama_backend.engine.speculation.speculator import MOST_DRAFTED
 from llama_backend.errors import ModelUnreadable
 from llama_backend.wire.api import SamplingParams
 from tests.engine.builders import prompts_of

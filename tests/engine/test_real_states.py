@@ -10,14 +10,14 @@ from random import Random
 
 import pytest
 
-from llama_backend.engine.binding import LIBRARY
 from llama_backend.engine.engine import LLMEngine
-from llama_backend.engine.kv_cache import KVCache
-from llama_backend.engine.kv_files import StateFolder
-from llama_backend.engine.kv_plan import KVPlan
-from llama_backend.engine.kv_stamp import stamp_of
-from llama_backend.engine.kv_store import KVStore
-from llama_backend.engine.model import Model
+from llama_backend.engine.kv.cache import KVCache
+from llama_backend.engine.kv.stamp import stamp_of
+from llama_backend.engine.kv.state_files import StateFolder
+from llama_backend.engine.kv.state_store import KVStore
+from llama_backend.engine.llama.binding import LIBRARY
+from llama_backend.engine.llama.model import Model
+from llama_backend.engine.placement.kv_plan import KVPlan
 from llama_backend.wire.api import ChatMessage, SamplingParams
 from llama_backend.wire.ipc import EngineConfig, Forget, Ready, StoreChanged, Submit
 from tests.engine.builders import prompts_of

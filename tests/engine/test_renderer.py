@@ -10,9 +10,9 @@ from time import monotonic
 
 import pytest
 
-from llama_backend.engine import renderer as module
-from llama_backend.engine.renderer import Renderer
-from llama_backend.engine.template import LLAMA2, ChatTemplate
+from llama_backend.engine.prompt import renderer as module
+from llama_backend.engine.prompt.renderer import Renderer
+from llama_backend.engine.prompt.template import LLAMA2, ChatTemplate
 from llama_backend.errors import InvalidRequest
 from tests.engine.test_template import CHATML, talk
 from tests.server.harness import python_path, runs

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llama_backend.engine.sampler import SamplerSpec, chain_of, seed_of
+from llama_backend.engine.sampling.chain import SamplerSpec, chain_of, seed_of
 from llama_backend.errors import InvalidRequest
 from llama_backend.wire.api import SamplingParams
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from llama_backend.engine.budget import PrefillBudget
-from llama_backend.engine.detokenizer import Detokenizer
-from llama_backend.engine.kv_cache import KVCache
+from llama_backend.engine.kv.cache import KVCache
+from llama_backend.engine.prompt.detokenizer import Detokenizer
 from llama_backend.engine.scheduler import Batch, Scheduler
 from llama_backend.engine.sequence import Sequence, SequenceStatus
 from tests.engine.fakes import FakeMemory, piece

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_backend.engine.kv_cache import KVCache, Slot, common_prefix
+from llama_backend.engine.kv.cache import KVCache, Slot, common_prefix
 from tests.engine.schedules import run_schedule
 
 SCHEDULES = 2000

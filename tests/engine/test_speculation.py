@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_backend.engine.sampler import SamplerChain
+from llama_backend.engine.sampling.chain import SamplerChain
 from llama_backend.wire.api import SamplingParams
 from llama_backend.wire.ipc import Piece
 from tests.engine.fakes import (

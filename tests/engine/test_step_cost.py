@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_backend.engine.step_cost import StepCost
+from llama_backend.engine.speculation.step_cost import StepCost
 
 
 def seen(*steps: tuple[int, float], times: int = 60) -> StepCost:

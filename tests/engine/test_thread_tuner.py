@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_backend.engine.thread_tuner import ThreadTuner
+from llama_backend.engine.placement.thread_tuner import ThreadTuner
 
 Busy = Callable[[float], int]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from llama_backend.engine.binding import LlamaLog, lib
-from llama_backend.engine.model import Model
-from llama_backend.engine.vocab import Vocab
+from llama_backend.engine.llama.binding import LlamaLog, lib
+from llama_backend.engine.llama.model import Model
+from llama_backend.engine.prompt.vocab import Vocab
 from llama_backend.wire.api import ChatMessage
 from tests.engine.builders import prompts_of
 from tests.engine.conftest import load_vocab

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from llama_backend.engine.binding import LlamaLog, lib
-from llama_backend.engine.devices import gpu_devices
-from llama_backend.engine.kv_plan import KVPlan
-from llama_backend.engine.model import Model
-from llama_backend.engine.model_file import ModelFile
-from llama_backend.engine.offload import ContextSize, plan_offload
-from llama_backend.engine.runner import ModelRunner
+from llama_backend.engine.llama.binding import LlamaLog, lib
+from llama_backend.engine.llama.devices import gpu_devices
+from llama_backend.engine.llama.model import Model
+from llama_backend.engine.llama.runner import ModelRunner
+from llama_backend.engine.placement.kv_plan import KVPlan
+from llama_backend.engine.placement.model_file import ModelFile
+from llama_backend.engine.placement.offload import ContextSize, plan_offload
 from llama_backend.wire.api import SamplingParams
 from llama_backend.wire.ipc import EngineConfig, Failed, Ready, Submit
 from tests.engine.test_process import EngineProcess

@@ -125,7 +125,7 @@ def _opened(work: Path) -> Iterator[Check]:
 def _check(case: bytes, model: Path) -> None:
     begin = monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "llama_backend.engine.grammar_check", str(model)],
+        [sys.executable, "-m", "llama_backend.engine.llama.grammar_check", str(model)],
         input=case,
         env=os.environ | {"PYTHONPATH": python_path()},
         capture_output=True,

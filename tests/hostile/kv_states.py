@@ -12,8 +12,8 @@ from zlib import crc32
 import msgspec
 from hypothesis import strategies as st
 
-from llama_backend.engine.kv_files import DamagedState, StateFolder
-from llama_backend.engine.kv_store import KVStore
+from llama_backend.engine.kv.state_files import DamagedState, StateFolder
+from llama_backend.engine.kv.state_store import KVStore
 from tests.engine.builders import prompts_of
 from tests.engine.fakes import N_VOCAB, fake_vocab
 from tests.hostile.mutation import mutated

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from hypothesis import strategies as st
 
-from llama_backend.engine.renderer import Renderer
+from llama_backend.engine.prompt.renderer import Renderer
 from llama_backend.errors import InvalidRequest
 from llama_backend.wire.api import ChatMessage
 from tests.engine.test_template import CHATML

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from llama_backend.account import Account
 from llama_backend.crash_notes import Guard
-from llama_backend.engine.model import Pooling
+from llama_backend.engine.llama.model import Pooling
 from llama_backend.fair_queue import FairQueue
 from llama_backend.wire.ipc import Embedded
 

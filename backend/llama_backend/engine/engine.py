@@ -10,17 +10,17 @@ from typing import Any, Protocol
 from llama_backend.account import LOCAL, Account
 from llama_backend.crash_notes import Guard
 from llama_backend.engine.budget import PrefillBudget
-from llama_backend.engine.detokenizer import Detokenizer
-from llama_backend.engine.draft_model import DraftModel
-from llama_backend.engine.kv_cache import KVCache
-from llama_backend.engine.kv_memory import NoRoom
-from llama_backend.engine.logprobs import LogprobTrail
-from llama_backend.engine.sampler import SamplerChain, chain_of
+from llama_backend.engine.counters import Tally
+from llama_backend.engine.kv.cache import KVCache
+from llama_backend.engine.kv.memory import NoRoom
+from llama_backend.engine.prompt.detokenizer import Detokenizer
+from llama_backend.engine.prompt.vocab import Vocab
+from llama_backend.engine.sampling.chain import SamplerChain, chain_of
+from llama_backend.engine.sampling.logprobs import LogprobTrail
 from llama_backend.engine.scheduler import Batch, BatchItem, Scheduler
 from llama_backend.engine.sequence import Sequence, SequenceStatus
-from llama_backend.engine.speculation import Speculator
-from llama_backend.engine.tally import Tally
-from llama_backend.engine.vocab import Vocab
+from llama_backend.engine.speculation.draft_model import DraftModel
+from llama_backend.engine.speculation.speculator import Speculator
 from llama_backend.errors import InvalidRequest
 from llama_backend.wire.api import FinishReason, SamplingParams, Timings, Usage
 from llama_backend.wire.ipc import Piece, Stats, StepDone, TokenLogprob

@@ -10,27 +10,27 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from llama_backend.crash_notes import Guard
-from llama_backend.engine.binding import LIBRARY, LlamaLog
-from llama_backend.engine.draft_model import DraftModel
 from llama_backend.engine.engine import LLMEngine
-from llama_backend.engine.kv_cache import KVCache
-from llama_backend.engine.kv_files import StateFolder
-from llama_backend.engine.kv_plan import KVPlan, embedding_room
-from llama_backend.engine.kv_stamp import stamp_of
-from llama_backend.engine.kv_store import KVStore
-from llama_backend.engine.model import Model
-from llama_backend.engine.outbox import Outbox
-from llama_backend.engine.prompt import PromptBuilder
-from llama_backend.engine.reader import Channel, Inbox, Limits, Reader
-from llama_backend.engine.renderer import Renderer
-from llama_backend.engine.speculation import MOST_DRAFTED
+from llama_backend.engine.kv.cache import KVCache
+from llama_backend.engine.kv.stamp import stamp_of
+from llama_backend.engine.kv.state_files import StateFolder
+from llama_backend.engine.kv.state_store import KVStore
+from llama_backend.engine.llama.binding import LIBRARY, LlamaLog
+from llama_backend.engine.llama.model import Model
+from llama_backend.engine.messages.intake import Channel, Inbox, Limits, Reader
+from llama_backend.engine.messages.outbox import Outbox
+from llama_backend.engine.placement.kv_plan import KVPlan, embedding_room
+from llama_backend.engine.prompt.builder import PromptBuilder
+from llama_backend.engine.prompt.renderer import Renderer
+from llama_backend.engine.speculation.draft_model import DraftModel
+from llama_backend.engine.speculation.speculator import MOST_DRAFTED
 from llama_backend.engine.tuning import Tuning, plan_context, plan_gpus
 from llama_backend.errors import InvalidRequest, ModelUnreadable
 from llama_backend.wire.ipc import EngineConfig, Loading, Ready
 
 if TYPE_CHECKING:
     from llama_backend.engine.embedder import Embedder
-    from llama_backend.engine.offload import Offload
+    from llama_backend.engine.placement.offload import Offload
 
 _PROGRESS_SECONDS = 0.05
 
@@ -53,7 +53,7 @@ def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, gu
     Raises ModelUnreadable, and DeviceUnavailable for GPUs that were asked for and are not there.
     """
     # The engine's numpy takes as long to import as a small model to load: both at once.
-    importer = threading.Thread(target=lambda: __import__("llama_backend.engine.runner"))
+    importer = threading.Thread(target=lambda: __import__("llama_backend.engine.llama.runner"))
     importer.start()
     templates = Renderer()
     offload = plan_gpus(config)
@@ -62,8 +62,8 @@ def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, gu
     model = Model(config.path, offload, log, _Progress(channel))
     importer.join()
     from llama_backend.engine.embedder import Embedder
-    from llama_backend.engine.embedding_context import EmbeddingContext
-    from llama_backend.engine.runner import ModelRunner
+    from llama_backend.engine.llama.embedding_context import EmbeddingContext
+    from llama_backend.engine.llama.runner import ModelRunner
 
     small = _load_draft_model(config, model, offload, log)
     plan = plan_context(config, model, offload, small)
@@ -101,7 +101,7 @@ def _load_draft_model(config: EngineConfig, model: Model, offload: Offload | Non
     """The model that guesses for another. Raises ModelUnreadable where it cannot."""
     if config.draft_model is None or not config.speculation:
         return None
-    from llama_backend.engine.draft_runner import check_draft_model
+    from llama_backend.engine.llama.draft_runner import check_draft_model
 
     draft = Model(config.draft_model, offload.for_draft if offload is not None else None, log)
     check_draft_model(model, draft, config.draft_model)
@@ -109,7 +109,7 @@ def _load_draft_model(config: EngineConfig, model: Model, offload: Offload | Non
 
 
 def _draft_model(model: Model, plan: KVPlan, tuning: Tuning, n_vocab: int) -> DraftModel:
-    from llama_backend.engine.draft_runner import DraftRunner
+    from llama_backend.engine.llama.draft_runner import DraftRunner
 
     token = model.vocab.bos or 0
     runner = DraftRunner(model, plan, lambda: tuning.threads_now, n_vocab)

@@ -8,7 +8,7 @@ from time import monotonic
 import msgspec
 
 from llama_backend.engine.loading import Loaded
-from llama_backend.engine.reader import LEAVE_SECONDS, Channel, Inbox, Job, Prompt, Texts, refusal
+from llama_backend.engine.messages.intake import LEAVE_SECONDS, Channel, Inbox, Job, Prompt, Texts, refusal
 from llama_backend.errors import BackendError, InvalidRequest
 from llama_backend.wire.ipc import Cancel, Forget, Stop, StoreChanged, Submit, Tuned
 

@@ -7,10 +7,10 @@ import socket
 import sys
 
 from llama_backend.crash_notes import Guard
-from llama_backend.engine.binding import LlamaLog
+from llama_backend.engine.llama.binding import LlamaLog
 from llama_backend.engine.loading import load
 from llama_backend.engine.loop import EngineLoop
-from llama_backend.engine.reader import Channel, Inbox
+from llama_backend.engine.messages.intake import Channel, Inbox
 from llama_backend.errors import BackendError
 from llama_backend.wire.ipc import EngineConfig, Failed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from llama_backend.engine.budget import PrefillBudget
-from llama_backend.engine.kv_cache import KVCache, common_prefix
+from llama_backend.engine.kv.cache import KVCache, common_prefix
 from llama_backend.engine.sequence import Sequence, SequenceStatus
 from llama_backend.fair_queue import ANSWER_COST, FairQueue
 

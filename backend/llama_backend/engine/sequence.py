@@ -7,10 +7,10 @@ from enum import Enum
 from typing import Any
 
 from llama_backend.account import LOCAL, Account
-from llama_backend.engine.detokenizer import Detokenizer
-from llama_backend.engine.drafting import Drafting
-from llama_backend.engine.kv_cache import Slot
-from llama_backend.engine.logprobs import LogprobTrail
+from llama_backend.engine.kv.cache import Slot
+from llama_backend.engine.prompt.detokenizer import Detokenizer
+from llama_backend.engine.sampling.logprobs import LogprobTrail
+from llama_backend.engine.speculation.draft_history import Drafting
 
 
 class SequenceStatus(Enum):

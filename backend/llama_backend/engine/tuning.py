@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_backend.engine.binding import LlamaLog
-from llama_backend.engine.devices import gpu_devices, usable
-from llama_backend.engine.hardware import IdleProcessors, available_memory, default_threads
-from llama_backend.engine.kv_plan import KVPlan, plan_kv
-from llama_backend.engine.model import Model
-from llama_backend.engine.thread_tuner import ThreadTuner
+from llama_backend.engine.llama.binding import LlamaLog
+from llama_backend.engine.llama.devices import gpu_devices, usable
+from llama_backend.engine.llama.model import Model
+from llama_backend.engine.placement.hardware import IdleProcessors, available_memory, default_threads
+from llama_backend.engine.placement.kv_plan import KVPlan, plan_kv
+from llama_backend.engine.placement.thread_tuner import ThreadTuner
 from llama_backend.wire.ipc import EngineConfig
 from llama_backend.wire.status import GPUShare, TuningStatus
 
 if TYPE_CHECKING:
-    from llama_backend.engine.offload import Offload, Share
+    from llama_backend.engine.placement.offload import Offload, Share
 
 
 def plan_gpus(config: EngineConfig) -> Offload | None:
@@ -27,8 +27,8 @@ def plan_gpus(config: EngineConfig) -> Offload | None:
     if not usable(devices, config.gpu_layers, config.tensor_split, config.main_gpu):
         return None
     # Only where there is a GPU, since an answer waits for all that is imported.
-    from llama_backend.engine.model_file import ModelFile
-    from llama_backend.engine.offload import ContextSize, plan_offload, with_draft
+    from llama_backend.engine.placement.model_file import ModelFile
+    from llama_backend.engine.placement.offload import ContextSize, plan_offload, with_draft
 
     file, kv_type = ModelFile(Path(config.path)), config.kv_type
     free = sum(device.free for device in devices)

@@ -17,7 +17,7 @@ from llama_backend.fair_queue import FairQueue
 from llama_backend.host.privacy import without_secrets
 from llama_backend.wire.grammar_verdict import Verdict
 
-MODULE = "llama_backend.engine.grammar_check"
+MODULE = "llama_backend.engine.llama.grammar_check"
 _AT_ONCE = 4
 _AT_ONCE_OF_ONE = 2
 """Of one account, so that it cannot take all places."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from pathlib import Path
 
-from llama_backend.engine.kv_plan import KVPlan
+from llama_backend.engine.placement.kv_plan import KVPlan
 
 _FORMAT = "3"
 _SAMPLE = 1 << 20

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from llama_backend.engine.binding import LIBRARY, lib
+from llama_backend.engine.llama.binding import LIBRARY, lib
 from llama_backend.errors import DeviceUnavailable
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from llama_backend.engine.cgroup import cpu_limit, memory_left
+from llama_backend.engine.placement.cgroup import cpu_limit, memory_left
 
 _CPUS = Path("/sys/devices/system/cpu")
 _MEMORY = Path("/proc/meminfo")

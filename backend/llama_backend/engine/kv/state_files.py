@@ -26,7 +26,7 @@ from zlib import crc32
 import msgspec
 from msgspec import Struct
 
-from llama_backend.engine.kv_memory import Bytes
+from llama_backend.engine.kv.memory import Bytes
 from llama_backend.host.kv_state_folder import ENDING, PART, files, folders, last_used, make_private, size_of
 
 _MAGIC = b"LCKV0002"

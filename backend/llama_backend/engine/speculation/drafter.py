@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from time import perf_counter
 
-from llama_backend.engine.draft_model import DraftModel
-from llama_backend.engine.drafting import Guess
 from llama_backend.engine.sequence import Sequence
-from llama_backend.engine.step_price import LEAST_GAIN, StepPrice, bear
+from llama_backend.engine.speculation.draft_history import Guess
+from llama_backend.engine.speculation.draft_model import DraftModel
+from llama_backend.engine.speculation.step_price import LEAST_GAIN, StepPrice, bear
 
 _DEPTHS = (1, 2, 3, 4, 6, 8, 12, 16)
 """Tokens of a draft that are considered."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol
 
-from llama_backend.engine.kv_cache import common_prefix
-from llama_backend.engine.kv_memory import NoRoom
+from llama_backend.engine.kv.cache import common_prefix
+from llama_backend.engine.kv.memory import NoRoom
 from llama_backend.engine.sequence import Sequence
-from llama_backend.engine.step_cost import StepCost
+from llama_backend.engine.speculation.step_cost import StepCost
 
 CATCH_UP = 128
 """Tokens that are read before a step, so that the small model knows what the large one does."""

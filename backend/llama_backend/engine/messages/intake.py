@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from time import sleep
 
 from llama_backend.crash_notes import Guard
-from llama_backend.engine.kv_cache import LEAST_KEPT
-from llama_backend.engine.kv_store import KVStore
-from llama_backend.engine.lanes import Lanes, Reply, Request
-from llama_backend.engine.prompt import PromptBuilder
+from llama_backend.engine.kv.cache import LEAST_KEPT
+from llama_backend.engine.kv.state_store import KVStore
+from llama_backend.engine.messages.lanes import Lanes, Reply, Request
+from llama_backend.engine.prompt.builder import PromptBuilder
 from llama_backend.errors import BackendError, InternalError, InvalidRequest, PromptTooLong
 from llama_backend.wire.ipc import (
     HEADER,

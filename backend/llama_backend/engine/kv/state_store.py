@@ -15,8 +15,8 @@ from itertools import count
 from pathlib import Path
 from time import monotonic
 
-from llama_backend.engine.kv_files import DamagedState, StateFile, StateFolder, StoredAnswer
-from llama_backend.engine.kv_memory import Bytes
+from llama_backend.engine.kv.memory import Bytes
+from llama_backend.engine.kv.state_files import DamagedState, StateFile, StateFolder, StoredAnswer
 from llama_backend.host.kv_state_folder import clear_states
 from llama_backend.wire.status import KVStoreStatus
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import takewhile
 
-from llama_backend.engine.acceptance import Acceptance, DraftTrust
 from llama_backend.engine.budget import PrefillBudget
-from llama_backend.engine.draft_model import DraftModel
-from llama_backend.engine.drafter import Drafter
-from llama_backend.engine.drafting import Drafting, Guess
-from llama_backend.engine.kv_cache import KVCache
+from llama_backend.engine.kv.cache import KVCache
 from llama_backend.engine.scheduler import Batch
 from llama_backend.engine.sequence import Sequence
-from llama_backend.engine.step_price import LEAST_GAIN, StepPrice, bear
+from llama_backend.engine.speculation.acceptance import Acceptance, DraftTrust
+from llama_backend.engine.speculation.draft_history import Drafting, Guess
+from llama_backend.engine.speculation.draft_model import DraftModel
+from llama_backend.engine.speculation.drafter import Drafter
+from llama_backend.engine.speculation.step_price import LEAST_GAIN, StepPrice, bear
 
 MOST_DRAFTED = 64
 """Tokens of all drafts of a step."""

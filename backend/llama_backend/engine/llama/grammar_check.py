@@ -1,4 +1,4 @@
-"""`python -m llama_backend.engine.grammar_check MODEL`: whether llama.cpp can work with a grammar.
+"""`python -m llama_backend.engine.llama.grammar_check MODEL`: whether llama.cpp can work with a grammar.
 
 It reads a Question as JSON from standard input and writes a Verdict to standard output. It is run in a process of its
 own for each grammar, since llama.cpp may crash, hang or take all memory on one; that this process dies is an answer.
@@ -19,9 +19,9 @@ from typing import Any
 import msgspec
 
 from llama_backend.crash_notes import nameless_file
-from llama_backend.engine.binding import LlamaLog, lib
-from llama_backend.engine.grammar import Candidates, Grammar
-from llama_backend.engine.json_schema import grammar_of
+from llama_backend.engine.llama.binding import LlamaLog, lib
+from llama_backend.engine.llama.grammar import Candidates, Grammar
+from llama_backend.engine.sampling.json_schema import grammar_of
 from llama_backend.errors import InvalidRequest
 from llama_backend.host.parent import die_with_parent
 from llama_backend.wire.grammar_verdict import MOST_CHARACTERS, Question, Verdict

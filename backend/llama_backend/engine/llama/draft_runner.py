@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from llama_backend.engine.draft_model import Chunk
-from llama_backend.engine.kv_plan import KVPlan
-from llama_backend.engine.model import Model
-from llama_backend.engine.runner import ModelRunner
+from llama_backend.engine.llama.model import Model
+from llama_backend.engine.llama.runner import ModelRunner
+from llama_backend.engine.placement.kv_plan import KVPlan
+from llama_backend.engine.speculation.draft_model import Chunk
 from llama_backend.errors import ModelUnreadable
 
 _UNUSED = 128

@@ -1,4 +1,4 @@
-"""`python -m llama_backend.engine.render_process`: compiles a chat template and renders conversations with it.
+"""`python -m llama_backend.engine.prompt.render_process`: compiles a chat template and renders conversations with it.
 
 A template is a program that comes with a model's file, and Python can neither interrupt one nor limit its memory. So
 it runs in a process of its own, which the system ends when it takes too long; that it dies is an answer.
@@ -18,8 +18,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from llama_backend.engine.rendering import MEMORY, MOST_TEXT, SECONDS, Conversation, Fragment, Rendered, Source
-from llama_backend.engine.template import LLAMA2, ChatTemplate
+from llama_backend.engine.prompt.rendering import MEMORY, MOST_TEXT, SECONDS, Conversation, Fragment, Rendered, Source
+from llama_backend.engine.prompt.template import LLAMA2, ChatTemplate
 from llama_backend.errors import InvalidRequest
 from llama_backend.host.parent import die_with_parent
 from llama_backend.wire.ipc import HEADER

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from operator import mul
 
-from llama_backend.engine.acceptance import Acceptance, DraftTrust, OwnAcceptance, follow
-from llama_backend.engine.lookup import PromptLookup
+from llama_backend.engine.speculation.acceptance import Acceptance, DraftTrust, OwnAcceptance, follow
+from llama_backend.engine.speculation.lookup import PromptLookup
 
 _LEAST_CHANCE = 0.1
 """A token that is less likely than this to be accepted is not drafted."""

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llama_backend.engine.binding import lib, quick
 from llama_backend.engine.engine import DeadEnd
-from llama_backend.engine.grammar import Candidates, Grammar
-from llama_backend.engine.sampler import SamplerChain, SamplerSpec
+from llama_backend.engine.llama.binding import lib, quick
+from llama_backend.engine.llama.grammar import Candidates, Grammar
+from llama_backend.engine.sampling.chain import SamplerChain, SamplerSpec
 
 _accept = quick("llama_sampler_accept")
 

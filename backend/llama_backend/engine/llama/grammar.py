@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from llama_backend.engine.binding import lib
+from llama_backend.engine.llama.binding import lib
 from llama_backend.errors import InvalidRequest
 
 

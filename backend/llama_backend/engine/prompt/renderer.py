@@ -11,12 +11,12 @@ import threading
 
 import msgspec
 
-from llama_backend.engine.rendering import MEMORY, SECONDS, Fragment, Rendered, Source
+from llama_backend.engine.prompt.rendering import MEMORY, SECONDS, Fragment, Rendered, Source
 from llama_backend.errors import InvalidRequest
 from llama_backend.wire.api import ChatMessage
 from llama_backend.wire.ipc import HEADER
 
-MODULE = "llama_backend.engine.render_process"
+MODULE = "llama_backend.engine.prompt.render_process"
 _WALL_SECONDS = 15.0
 """How long an answer may take; the limit that counts is the one of the processor time."""
 _KEPT = frozenset({"PATH", "PYTHONPATH", "HOME", "TZ", "LANG", "LC_ALL", "LD_LIBRARY_PATH"})

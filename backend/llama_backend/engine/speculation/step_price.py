@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llama_backend.engine.budget import PrefillBudget
 from llama_backend.engine.sequence import Sequence
-from llama_backend.engine.step_cost import StepCost
+from llama_backend.engine.speculation.step_cost import StepCost
 
 LEAST_GAIN = 1.05
 """How many times as many tokens a second a step with drafts must promise."""

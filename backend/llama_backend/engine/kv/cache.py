@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from time import perf_counter
 
-from llama_backend.engine.kv_memory import Bytes, KVMemory
-from llama_backend.engine.kv_store import KVStore, Match
+from llama_backend.engine.kv.memory import Bytes, KVMemory
+from llama_backend.engine.kv.state_store import KVStore, Match
 
 LEAST_SHARED = 12
 """Tokens that taking over a part of a prompt must save: fewer are computed as quickly as a stream is copied."""

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llama_backend.engine.binding import lib, quick
-from llama_backend.engine.grammar import Candidates
-from llama_backend.engine.kv_memory import Bytes, NoRoom
-from llama_backend.engine.kv_plan import KVPlan
-from llama_backend.engine.llama_sampler import LlamaSampler
-from llama_backend.engine.log_softmax import log_softmax_of
-from llama_backend.engine.model import Model
-from llama_backend.engine.sampler import SamplerChain
+from llama_backend.engine.kv.memory import Bytes, NoRoom
+from llama_backend.engine.llama.binding import lib, quick
+from llama_backend.engine.llama.grammar import Candidates
+from llama_backend.engine.llama.log_softmax import log_softmax_of
+from llama_backend.engine.llama.model import Model
+from llama_backend.engine.llama.sampler import LlamaSampler
+from llama_backend.engine.placement.kv_plan import KVPlan
+from llama_backend.engine.placement.thread_tuner import ThreadTuner
+from llama_backend.engine.sampling.chain import SamplerChain
 from llama_backend.engine.scheduler import Batch
-from llama_backend.engine.thread_tuner import ThreadTuner
 from llama_backend.errors import ModelUnreadable
 
 _NO_ROOM = 1

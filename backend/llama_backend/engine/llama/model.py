@@ -8,15 +8,15 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_backend.engine.binding import LlamaLog, lib, quick
-from llama_backend.engine.kv_plan import KV_BYTES
-from llama_backend.engine.vocab import Vocab
+from llama_backend.engine.llama.binding import LlamaLog, lib, quick
+from llama_backend.engine.placement.kv_plan import KV_BYTES
+from llama_backend.engine.prompt.vocab import Vocab
 from llama_backend.errors import ModelUnreadable
 from llama_backend.models.gguf import read_metadata
 from llama_backend.wire.ipc import KVType
 
 if TYPE_CHECKING:
-    from llama_backend.engine.offload import Offload
+    from llama_backend.engine.placement.offload import Offload
 
 _TEXT_SIZE = 256
 _CPU_ONLY = 0

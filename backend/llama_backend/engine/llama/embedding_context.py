@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from llama_backend.engine.binding import lib
 from llama_backend.engine.embedder import Part, Vectors
-from llama_backend.engine.model import Model
-from llama_backend.engine.runner import BatchArrays
+from llama_backend.engine.llama.binding import lib
+from llama_backend.engine.llama.model import Model
+from llama_backend.engine.llama.runner import BatchArrays
 from llama_backend.errors import InternalError
 
 _TEXTS = 16

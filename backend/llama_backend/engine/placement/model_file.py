@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from llama_backend.engine.kv_plan import KV_BYTES
-from llama_backend.engine.offload import ModelShape
+from llama_backend.engine.placement.kv_plan import KV_BYTES
+from llama_backend.engine.placement.offload import ModelShape
 from llama_backend.errors import ModelUnreadable
 from llama_backend.models.gguf import read_metadata, tensor_bytes
 from llama_backend.wire.ipc import KVType

@@ -1,0 +1,1 @@
+"""Where a model is put: memory, GPUs, threads."""
