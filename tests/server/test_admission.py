@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from llama_backend.errors import QueueFull
-from llama_backend.server.admission import Admission
+from llama_backend.server.access.admission import Admission
 
 
 @pytest.mark.parametrize(("max_queue", "slots", "admitted"), [(0, 1, 1), (0, 4, 4), (3, 1, 4), (2, 2, 4)])

@@ -9,10 +9,10 @@ from contextlib import aclosing
 import pytest
 
 from llama_backend.errors import InvalidRequest, NotFound
-from llama_backend.server import streams
-from llama_backend.server.answer_stream import AnswerStream
-from llama_backend.server.events import Events
-from llama_backend.server.streams import Streams
+from llama_backend.server.streaming import streams
+from llama_backend.server.streaming.answer_stream import AnswerStream
+from llama_backend.server.streaming.events import Events
+from llama_backend.server.streaming.streams import Streams
 
 EVENT = b"data: " + b"x" * 92 + b"\n\n"
 

@@ -12,8 +12,8 @@ import openai
 import pytest
 
 from llama_backend.errors import InvalidRequest
-from llama_backend.server.keys import KeyFile
-from llama_backend.server.sockets import is_loopback
+from llama_backend.server.access.api_keys import KeyFile
+from llama_backend.server.listen.sockets import is_loopback
 from llama_backend.server_config import ServerConfig
 from llama_backend.wire.ipc import EngineConfig
 from tests.server.conftest import Serve

@@ -9,7 +9,7 @@ from time import monotonic, sleep
 import openai
 import pytest
 
-from llama_backend.server.answers import HEARTBEAT
+from llama_backend.server.http.responses import HEARTBEAT
 from tests.gguf_files import gguf
 from tests.server.conftest import Serve
 from tests.server.fake_engine import FakeModel

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from llama_backend.account import Account
 from llama_backend.errors import BodiesFull
-from llama_backend.server.bodies import MOST_BYTES, SMALL_BYTES, Bodies, Body
-from llama_backend.server.child import resident_bytes
+from llama_backend.server.access.body_budget import MOST_BYTES, SMALL_BYTES, Bodies, Body
+from llama_backend.server.engines.link import resident_bytes
 from tests.server.conftest import Serve
 from tests.server.harness import CHAT, ServerProcess, chat, free_port
 from tests.server.test_security import status

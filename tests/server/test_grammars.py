@@ -10,8 +10,8 @@ import pytest
 
 from llama_backend.account import Account
 from llama_backend.errors import InternalError, InvalidRequest, QueueFull
-from llama_backend.server.grammar_queue import GrammarQueue
-from llama_backend.server.grammars import Grammars
+from llama_backend.server.engines.grammar_queue import GrammarQueue
+from llama_backend.server.engines.grammars import Grammars
 from llama_backend.wire.grammar_verdict import Question, Verdict
 from llama_backend.wire.sampling import SamplingParams
 

@@ -8,8 +8,8 @@ from time import monotonic
 
 import pytest
 
-from llama_backend.server.child import resident_bytes
-from llama_backend.server.protocol import HEAD_FIELDS
+from llama_backend.server.engines.link import resident_bytes
+from llama_backend.server.listen.http_protocol import HEAD_FIELDS
 from tests.server.harness import CHAT, ServerProcess, until
 from tests.server.test_security import impatient as impatient
 from tests.server.test_security import send, status

@@ -9,9 +9,9 @@ import pytest
 
 from llama_backend.account import Account, scope_of
 from llama_backend.errors import InvalidRequest, QueueFull, RateLimited
-from llama_backend.server.admission import Admission
-from llama_backend.server.keys import KeyFile, parse_keys
-from llama_backend.server.rate_limit import RateLimits
+from llama_backend.server.access.admission import Admission
+from llama_backend.server.access.api_keys import KeyFile, parse_keys
+from llama_backend.server.access.rate_limit import RateLimits
 from llama_backend.server.secret_file import LARGEST
 from tests.server.conftest import Serve
 from tests.server.harness import CHAT, chat, free_port, until

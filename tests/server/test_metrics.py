@@ -10,9 +10,9 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from llama_backend.server.meter import Meter, Stopwatch
-from llama_backend.server.metrics import _write_tuning
+from llama_backend.server.http.metrics_page import _write_tuning
 from llama_backend.server.prometheus import Page
+from llama_backend.server.request_metrics import Meter, Stopwatch
 from llama_backend.wire.api import Timings
 from llama_backend.wire.ipc import Piece
 from llama_backend.wire.status import GPUShare, TuningStatus

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from llama_backend.errors import InvalidRequest
-from llama_backend.server.auth import Gate
+from llama_backend.server.access.auth import Gate
 from tests.server.harness import CHAT, ServerProcess, chat, fake_config, free_port, serving
 
 APP = "https://chat.example"

@@ -15,11 +15,11 @@ import openai
 import pytest
 
 from llama_backend.errors import DeadlineExceeded, InvalidRequest, ModelNotFound
-from llama_backend.server.deadline import Deadline
-from llama_backend.server.hosted import HostedModel
+from llama_backend.server.engines.deadline import Deadline
+from llama_backend.server.engines.pool import ModelPool
+from llama_backend.server.engines.served_model import HostedModel
+from llama_backend.server.engines.supervisor import Supervisor
 from llama_backend.server.main import _installed, run
-from llama_backend.server.pool import ModelPool
-from llama_backend.server.supervisor import Supervisor
 from llama_backend.server_config import ServerConfig
 from llama_backend.wire.ipc import EngineConfig
 from tests.server.conftest import Serve

@@ -9,7 +9,8 @@ from time import monotonic
 
 import pytest
 
-from llama_backend.server import body, protocol
+from llama_backend.server.http import body
+from llama_backend.server.listen import http_protocol
 from tests.server.harness import CHAT, ServerProcess, chat, fake_config, free_port, serving
 
 KEY = "sk-correct-horse-battery-staple"
@@ -125,8 +126,8 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProces
     """A server that waits half a second for heads and bodies."""
     folder = tmp_path_factory.mktemp("impatient")
     (folder / "sitecustomize.py").write_text(
-        f"import {protocol.__name__} as protocol, {body.__name__} as body\n"
-        "protocol.HEAD_SECONDS = body.BODY_SECONDS = 0.5\n"
+        f"import {http_protocol.__name__} as protocol, {body.__name__} as body\n"
+        "http_protocol.HEAD_SECONDS = body.BODY_SECONDS = 0.5\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder), prepend=":")

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from llama_backend.errors import NotFound
-from llama_backend.server.streams import MOST_LEFT, Streams
+from llama_backend.server.streaming.streams import MOST_LEFT, Streams
 from tests.server.conftest import Serve
 from tests.server.harness import CHAT, ServerProcess, chat, free_port, until
 

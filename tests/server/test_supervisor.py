@@ -11,11 +11,11 @@ from time import monotonic
 import pytest
 
 from llama_backend.errors import EngineDied, ModelUnreadable, Unavailable
-from llama_backend.server import restarts
-from llama_backend.server import supervisor as module
-from llama_backend.server.child import EngineChild, resident_bytes
-from llama_backend.server.engine_process import EngineProcess
-from llama_backend.server.supervisor import Supervisor
+from llama_backend.server.engines import restarts
+from llama_backend.server.engines import supervisor as module
+from llama_backend.server.engines.link import EngineChild, resident_bytes
+from llama_backend.server.engines.spawn import EngineProcess
+from llama_backend.server.engines.supervisor import Supervisor
 from llama_backend.wire.api import SamplingParams
 from llama_backend.wire.ipc import Counted, EngineConfig
 from tests.server.fake_engine import MODULE, FakeModel

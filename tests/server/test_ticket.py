@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from llama_backend.errors import EngineDied, InternalError, PromptTooLong
-from llama_backend.server.ticket import Ticket, merged
+from llama_backend.server.engines.pending import Ticket, merged
 from llama_backend.wire.api import Timings, Usage
 from llama_backend.wire.ipc import Piece, TokenLogprob
 

@@ -16,9 +16,9 @@ import pytest
 
 from llama_backend.client.http_client import Address, Client
 from llama_backend.errors import InvalidRequest, Unreachable
+from llama_backend.server.listen.tls import Certificate
 from llama_backend.server.main import run
 from llama_backend.server.secret_file import LARGEST
-from llama_backend.server.tls import Certificate
 from llama_backend.wire.api import ChatMessage, ChatRequest
 from tests.server.conftest import Serve
 from tests.server.harness import fake_config, free_port

@@ -13,9 +13,9 @@ from time import monotonic, sleep
 import msgspec
 import pytest
 
-from llama_backend.server.pulse import Pulse
-from llama_backend.server.supervisor import Supervisor
-from llama_backend.server.vitals import hang, trouble
+from llama_backend.server.engines.heartbeat import Pulse
+from llama_backend.server.engines.liveness import hang, trouble
+from llama_backend.server.engines.supervisor import Supervisor
 from llama_backend.wire.api import SamplingParams
 from llama_backend.wire.ipc import Accepted, EngineConfig, Ready, StepDone
 from tests.server.conftest import Serve

@@ -14,10 +14,10 @@ from time import monotonic
 
 import uvicorn
 
-from llama_backend.server.backend import Server
-from llama_backend.server.protocol import HEAD_SECONDS, BoundedProtocol
-from llama_backend.server.sockets import inode_of, remove_socket
-from llama_backend.server.tls import Certificate
+from llama_backend.server.listen.http_protocol import HEAD_SECONDS, BoundedProtocol
+from llama_backend.server.listen.sockets import inode_of, remove_socket
+from llama_backend.server.listen.tls import Certificate
+from llama_backend.server.state import Server
 
 _log = logging.getLogger("llama_backend.server")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -17,13 +17,13 @@ from unicodedata import category
 import msgspec
 
 from llama_backend.errors import InvalidRequest
-from llama_backend.server.engine_process import EngineProcess
-from llama_backend.server.sockets import inode_of, is_loopback, open_sockets, remove_socket
+from llama_backend.server.engines.spawn import EngineProcess
+from llama_backend.server.listen.sockets import inode_of, is_loopback, open_sockets, remove_socket
 from llama_backend.server_config import ServerConfig
 from llama_backend.wire.ipc import EngineConfig
 
 if TYPE_CHECKING:
-    from llama_backend.server.backend import Server
+    from llama_backend.server.state import Server
 
 _CLOSE_SECONDS = 5
 """Answers are complete before uvicorn shuts down; only their last bytes are on their way."""
@@ -72,9 +72,9 @@ async def _serve(config: ServerConfig, sockets: list[socket.socket], process: En
 
     import uvicorn
 
-    from llama_backend.server.app import make_app
+    from llama_backend.server.http.app import make_app
     from llama_backend.server.lifecycle import Lifecycle
-    from llama_backend.server.protocol import BoundedProtocol
+    from llama_backend.server.listen.http_protocol import BoundedProtocol
     from llama_backend.server.watchdog import watch
 
     server = _make_server(config, process)
@@ -106,14 +106,14 @@ async def _serve(config: ServerConfig, sockets: list[socket.socket], process: En
 
 
 def _make_server(config: ServerConfig, process: EngineProcess) -> Server:
-    from llama_backend.server.admission import Admission
-    from llama_backend.server.auth import Gate
-    from llama_backend.server.backend import Server
-    from llama_backend.server.child import EngineChild
-    from llama_backend.server.hosted import HostedModel
-    from llama_backend.server.keys import KeyFile
-    from llama_backend.server.pool import ModelPool
-    from llama_backend.server.streams import Streams
+    from llama_backend.server.access.admission import Admission
+    from llama_backend.server.access.api_keys import KeyFile
+    from llama_backend.server.access.auth import Gate
+    from llama_backend.server.engines.link import EngineChild
+    from llama_backend.server.engines.pool import ModelPool
+    from llama_backend.server.engines.served_model import HostedModel
+    from llama_backend.server.state import Server
+    from llama_backend.server.streaming.streams import Streams
 
     keys = KeyFile(Path(config.api_key_file)) if config.api_key_file else None
     first = HostedModel(config.model, config.engine, EngineChild(process))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from llama_backend.server.pool import ModelPool
-from llama_backend.server.vitals import hang
+from llama_backend.server.engines.liveness import hang
+from llama_backend.server.engines.pool import ModelPool
 
 _PATIENCE = 1.5
 """How many times longer than until `/livez` says so: whoever watches that is first to act."""

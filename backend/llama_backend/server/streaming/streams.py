@@ -17,9 +17,9 @@ from contextlib import aclosing
 from starlette.requests import Request
 
 from llama_backend.errors import InvalidRequest, NotFound
-from llama_backend.server.answer_stream import AnswerStream
-from llama_backend.server.auth import bearer, is_unix
-from llama_backend.server.events import Events
+from llama_backend.server.access.auth import bearer, is_unix
+from llama_backend.server.streaming.answer_stream import AnswerStream
+from llama_backend.server.streaming.events import Events
 
 HEADER = "X-Resumable"
 MOST_LEFT = 64

@@ -8,11 +8,11 @@ import struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llama_backend.server.body import parse
-from llama_backend.server.call import Call
-from llama_backend.server.completion import unless_gone
-from llama_backend.server.meter import Stopwatch
-from llama_backend.server.routes import server_of
+from llama_backend.server.http.body import parse
+from llama_backend.server.http.completion import unless_gone
+from llama_backend.server.http.context import Call
+from llama_backend.server.http.routes import server_of
+from llama_backend.server.request_metrics import Stopwatch
 from llama_backend.wire.api import EmbeddingRequest, encode
 from llama_backend.wire.ipc import Embedded
 

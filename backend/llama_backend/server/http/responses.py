@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
-from llama_backend.server.logprobs import TextLogprobs, chat_logprobs
+from llama_backend.server.http.logprobs_json import TextLogprobs, chat_logprobs
 from llama_backend.wire.api import Usage, encode
 from llama_backend.wire.ipc import Piece, TokenLogprob
 

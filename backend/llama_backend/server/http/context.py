@@ -10,10 +10,10 @@ from time import monotonic
 from starlette.requests import Request
 
 from llama_backend.account import Account
-from llama_backend.server.backend import Server
-from llama_backend.server.deadline import Deadline, deadline_of
-from llama_backend.server.hosted import HostedModel
-from llama_backend.server.supervisor import Supervisor
+from llama_backend.server.engines.deadline import Deadline, deadline_of
+from llama_backend.server.engines.served_model import HostedModel
+from llama_backend.server.engines.supervisor import Supervisor
+from llama_backend.server.state import Server
 
 _WAIT = re.compile(r"\bwait=(\d{1,6})\b")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_backend.server.ticket import Ticket
+from llama_backend.server.engines.pending import Ticket
 from llama_backend.wire.ipc import Embedded
 
 

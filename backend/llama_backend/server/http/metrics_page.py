@@ -7,11 +7,11 @@ import os
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llama_backend.server.backend import Server
-from llama_backend.server.child import resident_bytes
-from llama_backend.server.hosted import HostedModel
+from llama_backend.server.engines.link import resident_bytes
+from llama_backend.server.engines.served_model import HostedModel
+from llama_backend.server.http.routes import server_of
 from llama_backend.server.prometheus import CONTENT_TYPE, Labels, Page
-from llama_backend.server.routes import server_of
+from llama_backend.server.state import Server
 from llama_backend.wire.ipc import Stats
 from llama_backend.wire.status import KVStoreStatus, StepTimes, TuningStatus
 

@@ -11,14 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from llama_backend.server.answers import Shape
-from llama_backend.server.backend import Server, new_seed
-from llama_backend.server.call import Call
-from llama_backend.server.events import EventStream, gone
-from llama_backend.server.meter import Stopwatch
-from llama_backend.server.streams import key_of, last_event, wanted
-from llama_backend.server.supervisor import Supervisor
-from llama_backend.server.ticket import Ticket
+from llama_backend.server.engines.pending import Ticket
+from llama_backend.server.engines.supervisor import Supervisor
+from llama_backend.server.http.context import Call
+from llama_backend.server.http.responses import Shape
+from llama_backend.server.request_metrics import Stopwatch
+from llama_backend.server.state import Server, new_seed
+from llama_backend.server.streaming.events import EventStream, gone
+from llama_backend.server.streaming.streams import key_of, last_event, wanted
 from llama_backend.wire.api import ChatRequest, CompletionRequest, SamplingParams
 
 _OPENING_SECONDS = 10.0

@@ -9,15 +9,15 @@ from time import monotonic
 
 from llama_backend.account import LOCAL, Account, scope_of
 from llama_backend.errors import EngineDied, Unavailable, from_wire
-from llama_backend.server.child import EngineChild
-from llama_backend.server.count_ticket import CountTicket
-from llama_backend.server.embedding_ticket import EmbeddingTicket
-from llama_backend.server.engine_process import EngineProcess
-from llama_backend.server.ledger import Ledger
-from llama_backend.server.pulse import Pulse
-from llama_backend.server.restarts import Restarts
-from llama_backend.server.ticket import Observer, Ticket
-from llama_backend.server.totals import Totals
+from llama_backend.server.engines.counter_sums import Totals
+from llama_backend.server.engines.heartbeat import Pulse
+from llama_backend.server.engines.link import EngineChild
+from llama_backend.server.engines.pending import Observer, Ticket
+from llama_backend.server.engines.pending_count import CountTicket
+from llama_backend.server.engines.pending_embedding import EmbeddingTicket
+from llama_backend.server.engines.request_table import Ledger
+from llama_backend.server.engines.restarts import Restarts
+from llama_backend.server.engines.spawn import EngineProcess
 from llama_backend.wire.api import ChatMessage, SamplingParams, TokenCount
 from llama_backend.wire.ipc import (
     Count,

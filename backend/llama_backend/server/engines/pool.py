@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 from llama_backend.errors import ModelNotFound
-from llama_backend.server.deadline import Deadline
-from llama_backend.server.hosted import HostedModel
-from llama_backend.server.supervisor import Supervisor
+from llama_backend.server.engines.deadline import Deadline
+from llama_backend.server.engines.served_model import HostedModel
+from llama_backend.server.engines.supervisor import Supervisor
 from llama_backend.wire.ipc import EngineConfig
 
 _log = logging.getLogger("llama_backend.server")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from time import monotonic
 
-from llama_backend.server.pulse import is_stopped
-from llama_backend.server.supervisor import Supervisor
+from llama_backend.server.engines.heartbeat import is_stopped
+from llama_backend.server.engines.supervisor import Supervisor
 
 
 def trouble(supervisor: Supervisor, stall: float) -> str | None:

@@ -10,7 +10,7 @@ from math import isfinite
 from starlette.requests import Request
 
 from llama_backend.errors import DeadlineExceeded, InvalidRequest
-from llama_backend.server.ticket import Ticket
+from llama_backend.server.engines.pending import Ticket
 
 HEADER = "X-Request-Timeout"
 

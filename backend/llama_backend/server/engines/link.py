@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from llama_backend.crash_notes import Suspects
-from llama_backend.server.engine_process import EngineProcess
+from llama_backend.server.engines.spawn import EngineProcess
 from llama_backend.wire.ipc import Command, Event, Frames, decode_event, frame
 
 _log = logging.getLogger("llama_backend.engine")

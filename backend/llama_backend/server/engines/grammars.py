@@ -9,7 +9,7 @@ import msgspec
 
 from llama_backend.account import LOCAL, Account
 from llama_backend.errors import InvalidRequest
-from llama_backend.server.grammar_queue import GrammarQueue
+from llama_backend.server.engines.grammar_queue import GrammarQueue
 from llama_backend.wire.grammar_verdict import Question, Verdict
 from llama_backend.wire.sampling import SamplingParams
 

@@ -12,9 +12,9 @@ from starlette.requests import Request
 
 from llama_backend.account import LOCAL, Account
 from llama_backend.errors import Forbidden, Unauthorized
-from llama_backend.server.keys import KeyFile
-from llama_backend.server.origins import check_origins, check_page
-from llama_backend.server.sockets import is_loopback
+from llama_backend.server.access.api_keys import KeyFile
+from llama_backend.server.access.origins import check_origins, check_page
+from llama_backend.server.listen.sockets import is_loopback
 
 _HOST = re.compile(r"\[([^\[\]]*)\](?::\d*)?|([^\[\]:]*)(?::\d*)?")
 """A Host header: an IPv6 address in brackets or a name, and a port."""

@@ -10,13 +10,13 @@ from functools import cached_property
 from time import monotonic
 
 from llama_backend.errors import Unavailable
-from llama_backend.server.admission import Admission
-from llama_backend.server.auth import Gate
-from llama_backend.server.bodies import Bodies
-from llama_backend.server.child import resident_bytes
-from llama_backend.server.pool import ModelPool
-from llama_backend.server.rate_limit import RateLimits
-from llama_backend.server.streams import Streams
+from llama_backend.server.access.admission import Admission
+from llama_backend.server.access.auth import Gate
+from llama_backend.server.access.body_budget import Bodies
+from llama_backend.server.access.rate_limit import RateLimits
+from llama_backend.server.engines.link import resident_bytes
+from llama_backend.server.engines.pool import ModelPool
+from llama_backend.server.streaming.streams import Streams
 from llama_backend.server_config import ServerConfig
 from llama_backend.wire.status import BackendStatus, State
 

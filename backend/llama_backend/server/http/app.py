@@ -24,12 +24,12 @@ from llama_backend.errors import (
     RequestEndsEngine,
     Unavailable,
 )
-from llama_backend.server import health, metrics, routes
-from llama_backend.server.backend import Server
-from llama_backend.server.completion import CLIENT_GONE
-from llama_backend.server.embeddings import embeddings
-from llama_backend.server.origins import with_cors
-from llama_backend.server.routes import as_json, server_of
+from llama_backend.server.access.origins import with_cors
+from llama_backend.server.http import health, metrics_page, routes
+from llama_backend.server.http.completion import CLIENT_GONE
+from llama_backend.server.http.embeddings import embeddings
+from llama_backend.server.http.routes import as_json, server_of
+from llama_backend.server.state import Server
 
 _SILENT = ("/v1/status", "/metrics")
 """Asking how a server is keeps it no longer from ending for want of requests."""
@@ -53,9 +53,9 @@ def make_app(server: Server) -> ASGIApp:
     ]
     probes = {"/livez": health.livez, "/startupz": health.startupz, "/readyz": health.readyz}
     if server.config.metrics_open:
-        probes["/metrics"] = metrics.metrics
+        probes["/metrics"] = metrics_page.metrics
     else:
-        handlers.append(("GET", "/metrics", metrics.metrics))
+        handlers.append(("GET", "/metrics", metrics_page.metrics))
     app = Starlette(
         routes=[Route(path, Guarded(handler), methods=[method]) for method, path, handler in handlers]
         + [Route(path, handler) for path, handler in probes.items()],

@@ -9,9 +9,9 @@ from time import monotonic
 
 from llama_backend.crash_notes import Suspects
 from llama_backend.errors import BackendError, EngineDied, InvalidRequest, RequestEndsEngine, from_wire
-from llama_backend.server.count_ticket import CountTicket
-from llama_backend.server.embedding_ticket import EmbeddingTicket
-from llama_backend.server.ticket import Ticket
+from llama_backend.server.engines.pending import Ticket
+from llama_backend.server.engines.pending_count import CountTicket
+from llama_backend.server.engines.pending_embedding import EmbeddingTicket
 from llama_backend.wire.ipc import Accepted, Cancel, Count, Counted, Embed, Embedded, Refused, StepDone, Submit
 
 _MOST_DEATHS = 2

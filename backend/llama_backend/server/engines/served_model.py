@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from time import monotonic
 
-from llama_backend.server.child import EngineChild
-from llama_backend.server.grammars import Grammars
-from llama_backend.server.meter import Meter
-from llama_backend.server.supervisor import Supervisor
-from llama_backend.server.totals import Totals
+from llama_backend.server.engines.counter_sums import Totals
+from llama_backend.server.engines.grammars import Grammars
+from llama_backend.server.engines.link import EngineChild
+from llama_backend.server.engines.supervisor import Supervisor
+from llama_backend.server.request_metrics import Meter
 from llama_backend.wire.api import ModelInfo, ModelMeta, ModelState
 from llama_backend.wire.ipc import EngineConfig
 

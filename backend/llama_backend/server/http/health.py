@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llama_backend.server.routes import as_json, server_of
-from llama_backend.server.vitals import can_answer, trouble
+from llama_backend.server.engines.liveness import can_answer, trouble
+from llama_backend.server.http.routes import as_json, server_of
 
 
 async def livez(request: Request) -> Response:

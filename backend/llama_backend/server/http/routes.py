@@ -7,12 +7,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from llama_backend.errors import Forbidden, InvalidRequest, ModelNotFound
-from llama_backend.server.auth import is_unix
-from llama_backend.server.backend import Server
-from llama_backend.server.body import parse
-from llama_backend.server.call import Call
-from llama_backend.server.completion import complete, resumed, unless_gone
-from llama_backend.server.streams import key_of
+from llama_backend.server.access.auth import is_unix
+from llama_backend.server.http.body import parse
+from llama_backend.server.http.completion import complete, resumed, unless_gone
+from llama_backend.server.http.context import Call
+from llama_backend.server.state import Server
+from llama_backend.server.streaming.streams import key_of
 from llama_backend.wire.api import ChatRequest, CompletionRequest, ModelList, TokenizeRequest, encode
 
 

@@ -1,0 +1,1 @@
+"""Engine processes under supervision: one for each loaded model."""
