@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from llama_backend.wire.api import ChatMessage, ChatRequest, Delta
+from llama_chat.backends.remote import RemoteConnection
+from llama_chat.backends.targets import find_target
+from llama_chat.backends.tunnel import Stage, UrlRoad, make_road
 from llama_chat.config import Settings
-from llama_chat.remote import RemoteConnection
-from llama_chat.road import Stage, UrlRoad, make_road
-from llama_chat.targets import find_target
 from tests import stub_kubectl
 from tests.broken_road import BrokenRoad
 from tests.server.harness import ServerProcess, fake_config, free_port, serving

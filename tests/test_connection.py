@@ -17,10 +17,10 @@ from llama_backend.errors import ModelNotFound, Unauthorized, Unavailable, Unrea
 from llama_backend.models.installed import InstalledModel
 from llama_backend.server_config import ServerConfig
 from llama_backend.wire.api import ChatMessage, ChatRequest
+from llama_chat.backends.launching import server_config
+from llama_chat.backends.local import LocalConnection
 from llama_chat.config import Settings
-from llama_chat.connection import LocalConnection
 from llama_chat.errors import ChatError, ConfigError
-from llama_chat.local import server_config
 from llama_chat.paths import user_paths
 from tests.scripted import MODEL, ScriptedBackend
 
@@ -50,7 +50,7 @@ def sockets(isolated_home: Path) -> list[Path]:
 @pytest.fixture
 def launcher(sockets: list[Path], monkeypatch: pytest.MonkeyPatch) -> Launcher:
     made = Launcher(list(sockets))
-    monkeypatch.setattr("llama_chat.local.ensure", made.ensure)
+    monkeypatch.setattr("llama_chat.backends.launching.ensure", made.ensure)
     monkeypatch.setattr(launch, "stop", made.stop)
     return made
 
@@ -163,7 +163,7 @@ async def test_a_backend_that_cannot_be_started(sockets: list[Path], monkeypatch
     def fails(_: Place, __: ServerConfig) -> Address:
         raise PermissionError(13, "Permission denied", "/log")
 
-    monkeypatch.setattr("llama_chat.local.ensure", fails)
+    monkeypatch.setattr("llama_chat.backends.launching.ensure", fails)
     with pytest.raises(ChatError, match=r"cannot be started: .*Permission denied"):
         await answer(local())
 

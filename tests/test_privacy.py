@@ -20,8 +20,8 @@ from llama_backend.client.launch import Place, ensure
 from llama_backend.host.privacy import without_secrets
 from llama_backend.wire.api import ChatMessage
 from llama_backend.wire.status import BackendStatus
-from llama_chat.kubectl import Kubectl
-from llama_chat.targets import KeySource, KubeTarget
+from llama_chat.backends.kubectl import Kubectl
+from llama_chat.backends.targets import KeySource, KubeTarget
 from llama_convert.errors import WorkerFailed
 from llama_convert.worker.client import run_worker
 from tests.convert.recorder import Recorder

@@ -15,11 +15,11 @@ import pytest
 from llama_backend.client.http_client import Address
 from llama_backend.errors import ModelNotFound, PodPending, Unreachable
 from llama_backend.wire.api import ChatMessage, ChatRequest
+from llama_chat.backends.remote import RemoteConnection
+from llama_chat.backends.targets import find_target
+from llama_chat.backends.tunnel import Stage, Tell, UrlRoad, make_road
 from llama_chat.config import Settings
 from llama_chat.errors import KubeError
-from llama_chat.remote import RemoteConnection
-from llama_chat.road import Stage, Tell, UrlRoad, make_road
-from llama_chat.targets import find_target
 from tests import stub_kubectl
 from tests.scripted import MODEL, ScriptedBackend
 from tests.server.harness import runs, until

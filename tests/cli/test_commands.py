@@ -38,7 +38,7 @@ def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_has_help(call: Run, name: str) -> None:
-    command = importlib.import_module(f"llama_chat.cli.{name}").command
+    command = importlib.import_module(f"llama_chat.cli.commands.{name}").command
     assert isinstance(command, click.Command)
     assert command.name == name
     assert call(name, "--help").code == 0

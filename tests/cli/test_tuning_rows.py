@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from llama_backend.wire.status import GPUShare, TuningStatus
-from llama_chat.cli.tuning import tuning_rows
+from llama_chat.cli.display.tuning_rows import tuning_rows
 
 CHOSEN = TuningStatus(
     threads=1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_chat.cli.units import duration_text, size_text
+from llama_chat.cli.display.units import duration_text, size_text
 
 
 @pytest.mark.parametrize(

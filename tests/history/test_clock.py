@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_chat.cli.units import time_text
+from llama_chat.cli.display.units import time_text
 from llama_chat.history import History
 from llama_chat.local_time import local_time
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from llama_chat.cli.history import _markdown, _row
-from llama_chat.cli.output import table
+from llama_chat.cli.commands.history import _markdown, _row
+from llama_chat.cli.display.output import table
 from llama_chat.errors import HistoryError
 from llama_chat.history import History
 from tests.hostile.trial import Check, Trial

@@ -17,9 +17,9 @@ from llama_backend.client.http_client import Address, Client
 from llama_backend.client.stream_position import Position
 from llama_backend.errors import BackendError
 from llama_backend.wire.api import ChatMessage
-from llama_chat.cli.models import _row
-from llama_chat.cli.output import table
-from llama_chat.cli.status import _rows
+from llama_chat.cli.commands.models import _row
+from llama_chat.cli.commands.status import _rows
+from llama_chat.cli.display.output import table
 from llama_chat.errors import exit_code
 from llama_chat.history import History
 from llama_chat.turn import Turn

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from llama_chat.cli.output import table
+from llama_chat.cli.display.output import table
 from llama_chat.plain_text import PlainText, cell, one_line, plain_text
 from llama_chat.ui.markdown.document import MarkdownDocument
 from tests.hostile.trial import Check, Trial

@@ -14,9 +14,9 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from llama_backend.wire.api import ChatMessage, ChatRequest
+from llama_chat.backends.remote import RemoteConnection
+from llama_chat.backends.tunnel import UrlRoad
 from llama_chat.config import Settings
-from llama_chat.remote import RemoteConnection
-from llama_chat.road import UrlRoad
 from tests.broken_road import BrokenRoad
 from tests.server.harness import CHAT, ServerProcess, chat, runs, serving, until
 

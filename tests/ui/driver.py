@@ -12,12 +12,12 @@ from textual.widget import Widget
 
 from llama_chat.history import Conversation, History
 from llama_chat.ui.app import ChatApp
-from llama_chat.ui.options import ChatOptions
+from llama_chat.ui.chat_options import ChatOptions
+from llama_chat.ui.prompt.area import PromptArea
 from llama_chat.ui.screens.chat import ChatScreen
 from llama_chat.ui.widgets.answer import Answer
 from llama_chat.ui.widgets.conversation import ConversationView
 from llama_chat.ui.widgets.message import Message
-from llama_chat.ui.widgets.prompt_area import PromptArea
 from llama_chat.ui.widgets.question import Question
 from llama_chat.ui.widgets.status_line import Status, StatusLine
 from tests.ui.scripted import ScriptedBackend

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from llama_backend.wire.status import BackendStatus
 from llama_chat.ui.app import ChatApp
-from llama_chat.ui.options import ChatOptions
-from llama_chat.ui.widgets.prompt_area import PromptArea
+from llama_chat.ui.chat_options import ChatOptions
+from llama_chat.ui.prompt.area import PromptArea
 from llama_chat.ui.widgets.status_line import StatusLine
 from tests.ui.sample import saved_conversation
 from tests.ui.scripted import ScriptedBackend

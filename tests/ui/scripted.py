@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from llama_backend.errors import BackendError, PromptTooLong
 from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
 from llama_backend.wire.status import BackendStatus
-from llama_chat.road import Tell
+from llama_chat.backends.tunnel import Tell
 
 CONTEXT = 2048
 READY = BackendStatus(state="ready", model="SmolLM2-135M-Instruct", context=CONTEXT)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from llama_chat.history import History
 from llama_chat.ui.app import ChatApp
-from llama_chat.ui.options import ChatOptions
+from llama_chat.ui.chat_options import ChatOptions
+from llama_chat.ui.prompt.area import PromptArea
 from llama_chat.ui.screens import chat
-from llama_chat.ui.widgets.prompt_area import PromptArea
 from tests.ui.scripted import ScriptedBackend
 
 

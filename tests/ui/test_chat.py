@@ -12,7 +12,7 @@ from llama_backend.wire.api import SamplingParams
 from llama_backend.wire.status import BackendStatus
 from llama_chat.errors import HistoryError
 from llama_chat.history import History
-from llama_chat.ui.options import ChatOptions
+from llama_chat.ui.chat_options import ChatOptions
 from tests.ui.driver import Driver, running
 from tests.ui.scripted import READY, ScriptedBackend
 

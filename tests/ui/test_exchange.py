@@ -10,7 +10,7 @@ from llama_backend.errors import BackendError, EngineDied
 from llama_backend.wire.api import SamplingParams
 from llama_chat.history import History
 from llama_chat.turn import Turn
-from llama_chat.ui.exchange import Exchange
+from llama_chat.ui.streaming.streaming_turn import Exchange
 from tests.ui.scripted import ScriptedBackend
 from tests.ui.wait import until
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from llama_chat.ui.key_ladder import AGAIN_SECONDS, KeyLadder, Rung
+from llama_chat.ui.interrupt import AGAIN_SECONDS, KeyLadder, Rung
 
 
 def step(ladder: KeyLadder, now: float, *, selection: bool = False, draft: bool = False, answer: bool = False) -> Rung:

@@ -9,8 +9,8 @@ import pytest
 from textual import events
 from textual.geometry import Offset
 
-from llama_chat.ui.keys import KEYS
-from llama_chat.ui.paste_guard import SETTLE_SECONDS
+from llama_chat.ui.key_help import KEYS
+from llama_chat.ui.prompt.paste_guard import SETTLE_SECONDS
 from llama_chat.ui.screens.help import HelpScreen
 from llama_chat.ui.widgets.markdown_view import MarkdownView
 from llama_chat.ui.widgets.question import Question

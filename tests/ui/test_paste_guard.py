@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from llama_chat.ui.paste_guard import PasteGuard
+from llama_chat.ui.prompt.paste_guard import PasteGuard
 
 
 def typed(guard: PasteGuard, *times: float) -> list[bool]:

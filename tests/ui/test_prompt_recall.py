@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from llama_chat.ui.prompt_recall import PromptRecall
+from llama_chat.ui.prompt.recall import PromptRecall
 
 
 def recall(*prompts: str) -> PromptRecall:

@@ -12,8 +12,8 @@ from textual.pilot import Pilot
 from llama_backend.errors import EngineDied
 from llama_chat.history import History
 from llama_chat.ui.app import ChatApp
-from llama_chat.ui.options import ChatOptions
-from llama_chat.ui.widgets.prompt_area import PromptArea
+from llama_chat.ui.chat_options import ChatOptions
+from llama_chat.ui.prompt.area import PromptArea
 from llama_chat.ui.widgets.status_line import StatusLine
 from tests.ui.sample import QUESTION, saved_conversation
 from tests.ui.scripted import ScriptedBackend

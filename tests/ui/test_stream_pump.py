@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from llama_chat.ui.stream_pump import LEAST_SECONDS, MOST_SECONDS, StreamPump
+from llama_chat.ui.streaming.stream_pump import LEAST_SECONDS, MOST_SECONDS, StreamPump
 
 
 class Screen:

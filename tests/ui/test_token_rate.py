@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from llama_backend.wire.api import Delta, Timings
-from llama_chat.ui.token_rate import TokenRate
+from llama_chat.ui.streaming.token_rate import TokenRate
 
 
 def test_counts_pieces_between_the_first_and_the_last() -> None:

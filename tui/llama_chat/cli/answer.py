@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from llama_chat.cli import output
 from llama_chat.cli.conversation import Choice
-from llama_chat.cli.waiting import Waiting
+from llama_chat.cli.display import output
+from llama_chat.cli.display.waiting import Waiting
 from llama_chat.errors import SchemaError
 from llama_chat.turn import Turn
 

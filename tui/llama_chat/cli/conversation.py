@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from llama_backend.errors import ModelNotFound
 from llama_backend.models.installed import InstalledModel, resolve
-from llama_chat.cli import options, output
+from llama_chat.backends.targets import find_target
+from llama_chat.cli import options
+from llama_chat.cli.display import output
 from llama_chat.cli.options import Setup
 from llama_chat.errors import ConversationNotFound, UsageError
-from llama_chat.targets import find_target
 
 if TYPE_CHECKING:
-    from llama_chat.connection import LocalConnection
+    from llama_chat.backends.local import LocalConnection
+    from llama_chat.backends.remote import RemoteConnection
     from llama_chat.history import Conversation, History
-    from llama_chat.remote import RemoteConnection
 
 
 class Choice:
@@ -61,7 +62,7 @@ class Choice:
         """Starts a local backend. Nothing that it does not need is imported before, so that its model loads while the
         rest of this process still comes up."""
         if self.model is not None:
-            from llama_chat.local import start
+            from llama_chat.backends.launching import start
 
             start(self.setup.settings, self.setup.paths, self.model)
 
@@ -70,7 +71,7 @@ class Choice:
             elsewhere = options.remote(self.setup.settings)
             assert elsewhere is not None
             return elsewhere
-        from llama_chat.connection import LocalConnection
+        from llama_chat.backends.local import LocalConnection
 
         return LocalConnection(self.setup.settings, self.setup.paths, self.model)
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_chat.cli import options, output
+from llama_chat.cli import options
+from llama_chat.cli.display import output
+from llama_chat.cli.display.stages import BarStages, JsonStages, Stages
+from llama_chat.cli.display.units import duration_text, size_text
 from llama_chat.cli.options import Decorator, flag
-from llama_chat.cli.stages import BarStages, JsonStages, Stages
-from llama_chat.cli.units import duration_text, size_text
 from llama_chat.errors import ExitCode
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from llama_backend.errors import BackendError
-from llama_chat.cli import output
+from llama_chat.cli.display import output
 from llama_chat.errors import ChatError, ExitCode, exit_code
 
 
@@ -31,7 +31,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self._lines:
             return None
-        module = importlib.import_module(f"llama_chat.cli.{cmd_name}")
+        module = importlib.import_module(f"llama_chat.cli.commands.{cmd_name}")
         command: click.Command = module.command
         return command
 

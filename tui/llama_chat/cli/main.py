@@ -22,7 +22,7 @@ COMMANDS = {
     "status": "Show how the backend is.",
     "stop": "End the background backend.",
 }
-"""Each is a module of this package; its help line stands here, so that listing the commands imports none."""
+"""Each is a module of `commands`; its help line stands here, so that listing the commands imports none."""
 
 
 def main() -> NoReturn:

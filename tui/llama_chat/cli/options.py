@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from llama_chat import config
+from llama_chat.backends.targets import find_target
 from llama_chat.config import Config, Settings
 from llama_chat.errors import UsageError
 from llama_chat.paths import Paths, user_paths
-from llama_chat.targets import find_target
 
 if TYPE_CHECKING:
-    from llama_chat.remote import RemoteConnection
+    from llama_chat.backends.remote import RemoteConnection
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Decorator = Callable[[Decorated], Decorated]
@@ -150,8 +150,8 @@ def remote(settings: Settings) -> RemoteConnection | None:
     target = find_target(settings)
     if target is None:
         return None
-    from llama_chat.remote import RemoteConnection
-    from llama_chat.road import make_road
+    from llama_chat.backends.remote import RemoteConnection
+    from llama_chat.backends.tunnel import make_road
 
     return RemoteConnection(settings, make_road(target, settings.api_key_file), target.name)
 

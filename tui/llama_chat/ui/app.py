@@ -16,15 +16,15 @@ from textual.theme import BUILTIN_THEMES
 
 from llama_chat.errors import ConfigError, UsageError
 from llama_chat.history import History
-from llama_chat.ui.options import ChatOptions
+from llama_chat.ui.chat_options import ChatOptions
 from llama_chat.ui.screens.chat import ChatScreen
 
 if TYPE_CHECKING:
+    from llama_chat.backends.attached import RoadBackend
+    from llama_chat.backends.local import LocalConnection
+    from llama_chat.backends.remote import RemoteConnection
     from llama_chat.config import Settings
-    from llama_chat.connection import LocalConnection
     from llama_chat.history import Conversation
-    from llama_chat.remote import RemoteConnection
-    from llama_chat.road_backend import RoadBackend
 
     Connection = LocalConnection | RemoteConnection
 

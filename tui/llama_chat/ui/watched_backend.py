@@ -22,8 +22,8 @@ from llama_backend.errors import (
 if TYPE_CHECKING:
     from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
     from llama_backend.wire.status import BackendStatus
-    from llama_chat.road import Stage
-    from llama_chat.road_backend import RoadBackend
+    from llama_chat.backends.attached import RoadBackend
+    from llama_chat.backends.tunnel import Stage
 
 Phase = Literal[
     "starting", "connecting", "waiting for a pod", "loading", "ready", "restarting", "reconnecting", "failed"

@@ -19,20 +19,20 @@ from llama_backend.errors import BackendError, PromptTooLong
 from llama_chat.errors import HistoryError
 from llama_chat.ui.clipboard import copy_natively, native_command
 from llama_chat.ui.context_meter import ContextMeter, Reading
-from llama_chat.ui.exchange import Exchange
-from llama_chat.ui.key_ladder import AGAIN_SECONDS, KeyLadder, Rung
+from llama_chat.ui.interrupt import AGAIN_SECONDS, KeyLadder, Rung
+from llama_chat.ui.prompt.area import PromptArea
 from llama_chat.ui.session import Session
+from llama_chat.ui.streaming.streaming_turn import Exchange
 from llama_chat.ui.watched_backend import BackendState, WatchedBackend
 from llama_chat.ui.widgets.answer import Answer
 from llama_chat.ui.widgets.conversation import ConversationView
 from llama_chat.ui.widgets.message import Message
-from llama_chat.ui.widgets.prompt_area import PromptArea
 from llama_chat.ui.widgets.status_line import StatusLine
 
 if TYPE_CHECKING:
+    from llama_chat.backends.attached import RoadBackend
     from llama_chat.history import Conversation, History
-    from llama_chat.road_backend import RoadBackend
-    from llama_chat.ui.options import ChatOptions
+    from llama_chat.ui.chat_options import ChatOptions
 
 _HINT_SECONDS = 4.0
 _ALIVE_SECONDS = 20.0

@@ -12,7 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from llama_chat.ui.joined import joined
-from llama_chat.ui.keys import KEYS
+from llama_chat.ui.key_help import KEYS
 
 
 class HelpScreen(ModalScreen[None]):

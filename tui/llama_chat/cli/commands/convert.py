@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from llama_chat.cli import options
+from llama_chat.cli.commands.pull import fetch
 from llama_chat.cli.conversion import conversion, convert_options, hub, option, show_outcome, show_plan, stages
-from llama_chat.cli.pull import fetch
 
 
 @click.command("convert")

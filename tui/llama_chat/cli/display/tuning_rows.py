@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama_chat.cli.units import size_text
+from llama_chat.cli.display.units import size_text
 
 if TYPE_CHECKING:
     from llama_backend.wire.status import GPUShare, TuningStatus

@@ -10,8 +10,8 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 
 from llama_backend.errors import PodPending, Unreachable
+from llama_chat.backends.targets import KubeTarget
 from llama_chat.errors import KubeError
-from llama_chat.targets import KubeTarget
 
 _QUESTION_SECONDS = 30.0
 _POD_SECONDS = 10

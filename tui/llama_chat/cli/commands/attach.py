@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from llama_chat.cli import options
-from llama_chat.cli.chat import open_or_answer
+from llama_chat.cli.commands.chat import open_or_answer
 
 
 @click.command("attach")

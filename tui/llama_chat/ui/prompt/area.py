@@ -12,8 +12,8 @@ from textual.timer import Timer
 from textual.widgets import TextArea
 
 from llama_chat.plain_text import plain_text
-from llama_chat.ui.paste_guard import SETTLE_SECONDS, PasteGuard
-from llama_chat.ui.prompt_recall import PromptRecall
+from llama_chat.ui.prompt.paste_guard import SETTLE_SECONDS, PasteGuard
+from llama_chat.ui.prompt.recall import PromptRecall
 
 
 class PromptArea(TextArea):

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from llama_chat.cli import options, output
+from llama_chat.cli import options
+from llama_chat.cli.display import output
 from llama_chat.paths import Paths
 
 

@@ -25,7 +25,7 @@ def open_or_answer(params: dict[str, Any]) -> None:
     """The chat, or one answer where standard input is no terminal."""
     setup = options.load(params)
     if not sys.stdin.isatty():
-        from llama_chat.cli.ask import answer_one
+        from llama_chat.cli.commands.ask import answer_one
         from llama_chat.cli.prompt import read_prompt
 
         answer_one(setup, read_prompt("", sys.stdin.buffer), {**params, "json": False})

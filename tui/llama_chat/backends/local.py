@@ -8,18 +8,18 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from llama_backend.errors import ModelNotFound, Unavailable, Unreachable
-from llama_chat.local import forget, place, start
+from llama_chat.backends.launching import forget, place, start
+from llama_chat.backends.remote import as_logged
+from llama_chat.backends.targets import LOCAL
 from llama_chat.paths import Paths
-from llama_chat.remote import as_logged
-from llama_chat.targets import LOCAL
 
 if TYPE_CHECKING:
     from llama_backend.client.http_client import Address, Client
     from llama_backend.models.installed import InstalledModel
     from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
     from llama_backend.wire.status import BackendStatus
+    from llama_chat.backends.tunnel import Tell
     from llama_chat.config import Settings
-    from llama_chat.road import Tell
 
 
 class LocalConnection:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from llama_chat.backends.targets import Target
 from llama_chat.errors import ConfigError
-from llama_chat.targets import Target
 
 VARIABLE = "LLAMA_CHAT_API_KEY"
 _SERVICE = "llama-chat"

@@ -8,8 +8,8 @@ import sys
 from types import TracebackType
 from typing import Self
 
-from llama_chat.cli import output
-from llama_chat.road import Stage
+from llama_chat.backends.tunnel import Stage
+from llama_chat.cli.display import output
 
 PATIENCE_SECONDS = 1.0
 _TEXT = "waiting for the model …"

@@ -7,9 +7,10 @@ from typing import Any
 import click
 from msgspec import structs
 
-from llama_chat.cli import options, output
+from llama_chat.backends.targets import without_login
+from llama_chat.cli import options
+from llama_chat.cli.display import output
 from llama_chat.config import Config
-from llama_chat.targets import without_login
 
 
 @click.command("config")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llama_chat.cli import options, output
-from llama_chat.cli.units import time_text
+from llama_chat.cli import options
+from llama_chat.cli.display import output
+from llama_chat.cli.display.units import time_text
 from llama_chat.errors import ExitCode, UsageError
 from llama_chat.plain_text import cell, one_line
 
@@ -75,7 +76,7 @@ def delete(ids: tuple[str, ...], sure: bool) -> None:
 def _forget() -> None:
     import asyncio
 
-    from llama_chat.local import forget
+    from llama_chat.backends.launching import forget
 
     setup = options.load({})
     asyncio.run(forget(setup.settings, setup.paths))

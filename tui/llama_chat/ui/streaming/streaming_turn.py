@@ -8,8 +8,8 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol
 
-from llama_chat.ui.stream_pump import StreamPump
-from llama_chat.ui.token_rate import TokenRate
+from llama_chat.ui.streaming.stream_pump import StreamPump
+from llama_chat.ui.streaming.token_rate import TokenRate
 
 if TYPE_CHECKING:
     from llama_backend.client.http_client import Backend

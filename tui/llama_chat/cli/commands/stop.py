@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from llama_chat.cli import options, output
+from llama_chat.cli import options
+from llama_chat.cli.display import output
 from llama_chat.errors import ChatError
 
 
@@ -14,8 +15,8 @@ from llama_chat.errors import ChatError
 def command(**params: Any) -> None:
     """End the background backend; answers that it is writing may still come to their end."""
     from llama_backend.client.launch import find, stop
-    from llama_chat.cli.status import local_status
-    from llama_chat.local import place
+    from llama_chat.backends.launching import place
+    from llama_chat.cli.commands.status import local_status
 
     setup = options.load(params)
     found = place(setup.paths)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from llama_backend.client.http_client import Backend
-from llama_chat.road import Tell
+from llama_chat.backends.tunnel import Tell
 
 
 class RoadBackend(Backend, Protocol):

@@ -20,14 +20,14 @@ from llama_backend.errors import (
     Unreachable,
 )
 from llama_backend.wire.api import OURS
-from llama_chat.backoff import Backoff
+from llama_chat.backends.retry import Backoff
 
 if TYPE_CHECKING:
     from llama_backend.client.http_client import Client
     from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
     from llama_backend.wire.status import BackendStatus
+    from llama_chat.backends.tunnel import Road, Stage, Tell
     from llama_chat.config import Settings
-    from llama_chat.road import Road, Stage, Tell
 
 _MARGIN_SECONDS = 10.0
 """How much longer than a server keeps an answer it is asked for it; its clock begins when it notices the break."""

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_backend.errors import ModelNotFound, NotFound, Unreachable
-from llama_chat.cli import options, output
+from llama_chat.backends.targets import find_target
+from llama_chat.cli import options
+from llama_chat.cli.display import output
+from llama_chat.cli.display.tuning_rows import tuning_rows
+from llama_chat.cli.display.units import duration_text, size_text
 from llama_chat.cli.options import Setup
-from llama_chat.cli.tuning import tuning_rows
-from llama_chat.cli.units import duration_text, size_text
 from llama_chat.errors import ChatError
-from llama_chat.targets import find_target
 
 if TYPE_CHECKING:
     from llama_backend.client.http_client import Address, Backend
@@ -40,7 +41,7 @@ def command(json: bool, **params: Any) -> None:
 def _local(setup: Setup) -> Address:
     """Where the backend of this machine listens; raises Unreachable where none runs."""
     from llama_backend.client.launch import find
-    from llama_chat.local import place
+    from llama_chat.backends.launching import place
 
     found = find(place(setup.paths))
     if found is None:

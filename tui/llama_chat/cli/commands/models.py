@@ -11,16 +11,17 @@ import click
 
 from llama_backend.errors import ModelUnreadable
 from llama_backend.models.installed import InstalledModel, installed, resolve
-from llama_chat.cli import options, output
+from llama_chat.cli import options
+from llama_chat.cli.display import output
+from llama_chat.cli.display.units import size_text
 from llama_chat.cli.options import Setup
-from llama_chat.cli.units import size_text
 from llama_chat.errors import ExitCode, UsageError
 from llama_chat.plain_text import cell, one_line
 from llama_convert.record import files_of, read_record
 
 if TYPE_CHECKING:
     from llama_backend.wire.api import ModelInfo
-    from llama_chat.remote import RemoteConnection
+    from llama_chat.backends.remote import RemoteConnection
 
 _HEAD = ("NAME", "SIZE", "TYPE", "CONTEXT", "ARCHITECTURE", "LICENSE", "SOURCE")
 _WIDEST = 100

@@ -8,13 +8,13 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from llama_chat.backends.key_lookup import find_key, first_key
+from llama_chat.backends.targets import KubeTarget, Target
 from llama_chat.errors import KubeError
-from llama_chat.keys import find_key, first_key
-from llama_chat.targets import KubeTarget, Target
 
 if TYPE_CHECKING:
     from llama_backend.client.http_client import Address
-    from llama_chat.kubectl import Kubectl, PortForward
+    from llama_chat.backends.kubectl import Kubectl, PortForward
 
 Stage = Literal["connecting", "waiting for a pod", "reconnecting", "reached"]
 Tell = Callable[[Stage, str], None]
@@ -53,7 +53,7 @@ class KubeRoad:
     """A Service in a cluster, for as long as a `kubectl port-forward` runs."""
 
     def __init__(self, target: KubeTarget, key_file: str | None) -> None:
-        from llama_chat.kubectl import Kubectl
+        from llama_chat.backends.kubectl import Kubectl
 
         self._target = target
         self._key_file = key_file

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from llama_chat.cli import output
-from llama_chat.cli.units import duration_text, size_text
+from llama_chat.cli.display import output
+from llama_chat.cli.display.units import duration_text, size_text
 from llama_chat.plain_text import one_line
 
 _INTERVAL = 0.1

@@ -75,7 +75,7 @@ def command(**params: Any) -> int:
 
 
 def _config(setup: Setup, model: InstalledModel) -> ServerConfig:
-    from llama_chat.local import server_config
+    from llama_chat.backends.launching import server_config
 
     settings = setup.settings
     return structs.replace(
@@ -108,7 +108,7 @@ def _host(setup: Setup) -> str | None:
 def _usual_socket(paths: Paths) -> str:
     """Where front ends on this machine look; raises ChatError where a backend listens there already."""
     from llama_backend.client.launch import find
-    from llama_chat.local import place
+    from llama_chat.backends.launching import place
 
     make_runtime(paths.runtime)
     if find(place(paths)) is not None:

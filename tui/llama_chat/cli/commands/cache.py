@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from llama_chat.cli import options, output
-from llama_chat.cli.units import size_text
+from llama_chat.cli import options
+from llama_chat.cli.display import output
+from llama_chat.cli.display.units import size_text
 
 
 @click.group("cache")
@@ -25,7 +26,7 @@ def command() -> None:
 def show(json: bool, **params: Any) -> None:
     """Show where the states are and how much they take."""
     from llama_backend.host.kv_state_folder import states_in
-    from llama_chat.local import kv_folder
+    from llama_chat.backends.launching import kv_folder
 
     setup = options.load(params)
     folder = kv_folder(setup.settings, setup.paths)
@@ -40,7 +41,7 @@ def show(json: bool, **params: Any) -> None:
 @command.command("clear")
 def clear(**params: Any) -> None:
     """Remove the states of all conversations, from the disk and from a running backend."""
-    from llama_chat.local import forget
+    from llama_chat.backends.launching import forget
 
     setup = options.load(params)
     asyncio.run(forget(setup.settings, setup.paths))

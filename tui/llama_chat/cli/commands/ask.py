@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from llama_chat.cli import options, output
+from llama_chat.cli import options
+from llama_chat.cli.display import output
 from llama_chat.cli.prompt import check_text, read_prompt
 
 

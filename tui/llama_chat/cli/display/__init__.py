@@ -1,0 +1,1 @@
+"""What commands print: answers and notes, tables, progress, waiting."""
