@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from llama_convert.machine import core_count, memory_bytes
 from llama_convert.model.config import LlamaConfig
-from llama_convert.quant.types import Quantization
-from llama_convert.sizes import QuantizedSize, quantized_sizes, unquantized_size
-from llama_convert.write_model import Layout
+from llama_convert.output.sizes import QuantizedSize, quantized_sizes, unquantized_size
+from llama_convert.output.write_model import Layout
+from llama_convert.quant.file_types import Quantization
 
 _RUN_CONTEXT: Final = 4096
 _RUN_BATCH: Final = 512

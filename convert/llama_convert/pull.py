@@ -10,21 +10,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from llama_convert.check import check_model
 from llama_convert.convert import ConvertOptions, Outcome, Product, convert
 from llama_convert.errors import CorruptSource, DiskFull, DownloadFailed, UnsupportedModel
 from llama_convert.files import check_free, explained, free_bytes, install, read_json, temporary_folder, write_json
 from llama_convert.foreign import MOST_TOKENIZER, excerpt, is_plain_name, read_regular
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.hub.catalogue import Target
-from llama_convert.hub.client import Hub
 from llama_convert.hub.download import Advance, Downloader
+from llama_convert.hub.hub import Hub
 from llama_convert.hub.listing import Listing, RemoteFile
 from llama_convert.hub.select import GGUFChoice, choose_gguf, source_files
 from llama_convert.machine import core_count
+from llama_convert.output.check import check_model
 from llama_convert.plan import Plan
 from llama_convert.progress import Progress
-from llama_convert.quant.types import DEFAULT, QUANTIZATIONS, parse_quantizations
+from llama_convert.quant.file_types import DEFAULT, QUANTIZATIONS, parse_quantizations
 from llama_convert.record import Provenance, read_record, write_record
 from llama_convert.remote_plan import plan_download, plan_remote
 from llama_convert.source import SourceOptions

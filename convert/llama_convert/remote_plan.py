@@ -10,7 +10,7 @@ from llama_convert.checkpoint.tensor import DType
 from llama_convert.convert import ConvertOptions
 from llama_convert.errors import SourceNotFound
 from llama_convert.files import read_json
-from llama_convert.gguf.types import TensorType
+from llama_convert.gguf.tensor_types import TensorType
 from llama_convert.gguf.values import Metadata
 from llama_convert.gguf.writer import TensorInfo
 from llama_convert.hub.listing import Listing, RemoteFile
@@ -19,11 +19,11 @@ from llama_convert.machine import memory_bytes
 from llama_convert.model.config import MOST_INNER, MOST_WIDTH, LlamaConfig, from_hf, from_meta
 from llama_convert.model.names import bias_of, expected_tensors
 from llama_convert.model.numbers import Numbers
+from llama_convert.output.write_model import TYPES, Layout, layout_of
 from llama_convert.plan import Plan, PlannedModel, make_plan
 from llama_convert.vocab.chat_template import chosen_template
 from llama_convert.vocab.load import load_hf_vocabulary, load_meta_vocabulary
 from llama_convert.vocab.vocabulary import Vocabulary
-from llama_convert.write_model import TYPES, Layout, layout_of
 
 _WORKING_MEMORY = 1 << 30
 _DTYPES = {"float16": DType.F16, "bfloat16": DType.BF16, "float32": DType.F32}

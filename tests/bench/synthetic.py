@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_convert.gguf.types import TensorType
+from llama_convert.gguf.tensor_types import TensorType
 from llama_convert.gguf.values import Metadata, f32, f32s, i32s, string, strings, u32
 from llama_convert.gguf.writer import GGUFWriter, TensorInfo
 from tests.bench.load import run_load

@@ -30,7 +30,7 @@ import os, sys, time
 from pathlib import Path
 from llama_convert.progress import Silent
 from llama_convert.source import open_checkpoint
-from llama_convert.write_model import write_model
+from llama_convert.output.write_model import write_model
 checkpoint = open_checkpoint(Path(sys.argv[1]))
 os.sync()
 start = time.perf_counter()

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama_convert.gguf.reader import GGUFFile
-from llama_convert.gguf.types import TensorType, TokenType
+from llama_convert.gguf.tensor_types import TensorType, TokenType
 from llama_convert.model.config import LlamaConfig
 from llama_convert.model.names import TensorSpec, expected_tensors
 from llama_convert.model.permute import unpermute_rows

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llama_convert.check import check_model, compare_tensors
 from llama_convert.convert import ConvertOptions, convert, plan_conversion
 from llama_convert.errors import (
     CheckFailed,
@@ -31,15 +30,16 @@ from llama_convert.errors import (
     WorkerFailed,
 )
 from llama_convert.gguf.reader import read_gguf
-from llama_convert.gguf.types import TensorType
+from llama_convert.gguf.tensor_types import TensorType
 from llama_convert.gguf.values import i32s, string
 from llama_convert.gguf.writer import GGUFWriter, TensorInfo
+from llama_convert.output.check import check_model, compare_tensors
+from llama_convert.output.workspace import open_workspace
 from llama_convert.progress import Silent
-from llama_convert.quant.types import QUANTIZATIONS, parse_quantizations
+from llama_convert.quant.file_types import QUANTIZATIONS, parse_quantizations
 from llama_convert.record import Provenance
 from llama_convert.source import SourceOptions
-from llama_convert.worker.client import run_worker
-from llama_convert.workspace import open_workspace
+from llama_convert.worker.worker_process import run_worker
 from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder
 from tests.convert.recorder import Recorder
 
@@ -306,10 +306,10 @@ def test_a_name_of_ones_own(folder: Path, options: ConvertOptions) -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
-from llama_convert.check import check_model, compare_tensors
+from llama_convert.output.check import check_model, compare_tensors
 from llama_convert.convert import ConvertOptions, convert
 from llama_convert.progress import Silent
-from llama_convert.quant.types import QUANTIZATIONS
+from llama_convert.quant.file_types import QUANTIZATIONS
 class Slow(Silent):
     def start(self, stage, total):
         print(stage, flush=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from llama_convert.errors import AccessDenied, ConvertError, CorruptSource, DownloadFailed, SourceNotFound
-from llama_convert.hub.client import Hub
 from llama_convert.hub.download import Downloader, part_path
+from llama_convert.hub.hub import Hub
 from llama_convert.hub.listing import RemoteFile
 from tests.convert.local_hub import COMMIT, Fault, LocalHub
 from tests.server.harness import until

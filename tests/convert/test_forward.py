@@ -14,9 +14,9 @@ import pytest
 from llama_convert.checkpoint.tensor import DType
 from llama_convert.model.permute import permute_rows
 from llama_convert.model.rope import Rope
+from llama_convert.output.write_model import write_model
 from llama_convert.progress import Silent
 from llama_convert.source import open_checkpoint
-from llama_convert.write_model import write_model
 from tests.convert import native
 from tests.convert.forward import logits, nmse
 from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder
@@ -104,7 +104,7 @@ def test_a_wrong_permutation_is_far_outside_the_bound(
         else:
             permute_rows(rows, head_dim, out)
 
-    monkeypatch.setattr("llama_convert.copier.permute_rows", permute)
+    monkeypatch.setattr("llama_convert.output.tensor_copier.permute_rows", permute)
     weights = random_weights(model)
     found = native.all_logits(convert(model, weights), TOKENS)
     assert nmse(found, logits(model, weights, TOKENS)) > 1e-2

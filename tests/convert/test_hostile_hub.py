@@ -15,9 +15,9 @@ import pytest
 from llama_convert.errors import ConvertError, CorruptSource, DownloadFailed, UnsupportedModel
 from llama_convert.foreign import MOST_CONFIG
 from llama_convert.hub.catalogue import parse_target
-from llama_convert.hub.client import Hub
 from llama_convert.hub.download import Downloader
 from llama_convert.hub.http import Pace
+from llama_convert.hub.hub import Hub
 from llama_convert.hub.listing import Listing, RemoteFile, checked
 from llama_convert.progress import Silent
 from llama_convert.pull import PullOptions, pull

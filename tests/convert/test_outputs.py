@@ -24,10 +24,10 @@ from llama_convert.hub.catalogue import parse_target
 from llama_convert.hub.download import Downloader
 from llama_convert.progress import Silent
 from llama_convert.pull import PullOptions, pull
-from llama_convert.quant.types import QUANTIZATIONS
+from llama_convert.quant.file_types import QUANTIZATIONS
 from llama_convert.record import files_of, read_record
 from llama_convert.source import SourceOptions
-from llama_convert.worker.client import run_worker
+from llama_convert.worker.worker_process import run_worker
 from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder
 from tests.convert.local_hub import LocalHub
 
@@ -158,7 +158,7 @@ from llama_convert.hub.catalogue import parse_target
 from llama_convert.hub.download import Downloader
 from llama_convert.progress import Silent
 from llama_convert.pull import PullOptions, pull
-from llama_convert.quant.types import QUANTIZATIONS
+from llama_convert.quant.file_types import QUANTIZATIONS
 what, source, out, limit = sys.argv[1:]
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 options = ConvertOptions(Path(out), [QUANTIZATIONS["Q8_0"]], threads=1)

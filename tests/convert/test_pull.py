@@ -32,7 +32,7 @@ from llama_convert.hub.listing import Listing, RemoteFile
 from llama_convert.hub.select import choose_gguf, source_files
 from llama_convert.progress import Silent
 from llama_convert.pull import PullOptions, plan_pull, pull
-from llama_convert.quant.types import parse_quantizations
+from llama_convert.quant.file_types import parse_quantizations
 from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder, write_meta_folder
 from tests.convert.local_hub import COMMIT, Fault, LocalHub
 from tests.convert.recorder import Recorder

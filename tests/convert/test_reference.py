@@ -20,10 +20,10 @@ import sentencepiece
 import tokenizers
 
 from llama_convert.gguf.reader import GGUFFile, read_gguf
+from llama_convert.output.write_model import write_model
 from llama_convert.progress import Silent
 from llama_convert.source import open_checkpoint
 from llama_convert.vocab.load import load_hf_vocabulary
-from llama_convert.write_model import write_model
 from tests.convert import demo, native, spm_json, spm_proto
 from tests.convert.corpus import strings
 from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder, write_torch_file

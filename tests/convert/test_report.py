@@ -14,7 +14,7 @@ import pytest
 from llama_convert.convert import ConvertOptions, Outcome, convert
 from llama_convert.errors import UsageError
 from llama_convert.progress import Silent
-from llama_convert.quant.types import parse_quantizations
+from llama_convert.quant.file_types import parse_quantizations
 from llama_convert.report.report import default_text
 from tests.convert import native
 from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder

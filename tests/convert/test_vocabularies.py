@@ -14,7 +14,7 @@ import tokenizers
 
 from llama_convert.errors import SourceError, UnsupportedModel
 from llama_convert.gguf.reader import read_gguf
-from llama_convert.gguf.types import TokenType
+from llama_convert.gguf.tensor_types import TokenType
 from llama_convert.gguf.values import Metadata, string, u32
 from llama_convert.gguf.writer import GGUFWriter
 from llama_convert.vocab.chat_template import LLAMA2, chosen_template

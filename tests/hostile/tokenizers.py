@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from llama_convert.errors import ConvertError
 from llama_convert.foreign import MOST_MEMORY
+from llama_convert.output.write_model import plan_layout
 from llama_convert.remote_plan import _describe
 from llama_convert.source import open_checkpoint
-from llama_convert.write_model import plan_layout
 from tests.convert.layouts import TinyLlama, random_weights, write_safetensors
 from tests.hostile.bounded import opened
 from tests.hostile.mutation import mutated

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from llama_convert.errors import CorruptSource, SourceNotFound
 from llama_convert.foreign import excerpt, open_regular
-from llama_convert.gguf.types import ALIGNMENT, MAGIC, TensorType, ValueType, aligned
+from llama_convert.gguf.tensor_types import ALIGNMENT, MAGIC, TensorType, ValueType, aligned
 from llama_convert.gguf.values import SCALARS, Metadata, Value
 from llama_convert.gguf.writer import TensorInfo
 

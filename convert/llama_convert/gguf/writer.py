@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from llama_convert.gguf.types import ALIGNMENT, MAGIC, VERSION, TensorType, aligned, tensor_nbytes
+from llama_convert.gguf.tensor_types import ALIGNMENT, MAGIC, VERSION, TensorType, aligned, tensor_nbytes
 from llama_convert.gguf.values import Metadata, encode_string
 
 

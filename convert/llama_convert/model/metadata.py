@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from llama_convert.errors import CorruptSource
 from llama_convert.files import read_json
-from llama_convert.gguf.types import QUANTIZATION_VERSION
+from llama_convert.gguf.tensor_types import QUANTIZATION_VERSION
 from llama_convert.gguf.values import Metadata, Value, f32, i32, string, strings, u32
 from llama_convert.model.card import read_card
 from llama_convert.model.config import LlamaConfig

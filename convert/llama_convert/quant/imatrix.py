@@ -14,7 +14,7 @@ import numpy.typing as npt
 from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
 from llama_convert.foreign import excerpt, open_regular, read_regular
 from llama_convert.gguf.reader import read_gguf
-from llama_convert.gguf.types import MAGIC
+from llama_convert.gguf.tensor_types import MAGIC
 
 Floats = npt.NDArray[np.float32]
 Importance = dict[str, Floats]

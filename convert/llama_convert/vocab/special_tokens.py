@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from llama_convert.gguf.types import TokenType
+from llama_convert.gguf.tensor_types import TokenType
 from llama_convert.vocab.vocabulary import ADDED_SCORE, META_SPACE, Vocabulary
 
 _NAMES = ("bos", "eos", "unk", "pad")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from llama_convert.foreign import excerpt
-from llama_convert.gguf.types import TokenType
+from llama_convert.gguf.tensor_types import TokenType
 from llama_convert.gguf.values import Metadata, boolean, f32s, i32s, string, strings, u32
 
 PAD_SCORE = -10000.0

@@ -65,7 +65,7 @@ def convert_options(params: Mapping[str, Any], out: Path) -> ConvertOptions:
     """
     from llama_convert.checkpoint.tensor import DType
     from llama_convert.convert import ConvertOptions
-    from llama_convert.quant.types import DEFAULT, split_quantizations
+    from llama_convert.quant.file_types import DEFAULT, split_quantizations
     from llama_convert.source import SourceOptions
 
     quantizations, unquantized = split_quantizations(params["quant"] or DEFAULT)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from llama_convert.files import temporary_folder
-from llama_convert.gguf.types import TensorType, aligned, tensor_nbytes
+from llama_convert.gguf.tensor_types import TensorType, aligned, tensor_nbytes
 from llama_convert.gguf.writer import data_nbytes, header, write_sparse
+from llama_convert.output.write_model import Layout
 from llama_convert.progress import Silent
-from llama_convert.quant.types import Quantization
-from llama_convert.worker.client import run_worker
-from llama_convert.write_model import Layout
+from llama_convert.quant.file_types import Quantization
+from llama_convert.worker.worker_process import run_worker
 
 _TYPES = {kind.name.upper(): kind for kind in TensorType}
 

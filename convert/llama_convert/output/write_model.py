@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from llama_convert.checkpoint.tensor import DType
-from llama_convert.copier import Copier, stored_dtype
-from llama_convert.gguf.types import TensorType
+from llama_convert.gguf.tensor_types import TensorType
 from llama_convert.gguf.values import Metadata
 from llama_convert.gguf.writer import GGUFWriter, TensorInfo
 from llama_convert.model.config import LlamaConfig
 from llama_convert.model.metadata import general_metadata, llama_metadata
+from llama_convert.output.tensor_copier import Copier, stored_dtype
 from llama_convert.progress import Progress
 from llama_convert.source import Checkpoint
 

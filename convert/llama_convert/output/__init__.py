@@ -1,0 +1,1 @@
+"""What is written: tensors, files of each quantisation, and whether they load and compute."""
