@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.scripted import ScriptedBackend
+from tests.support.scripted_server import ScriptedBackend
 
 PROBE = """
 import json, os, sys

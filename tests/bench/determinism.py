@@ -23,7 +23,7 @@ from llama_backend.engine.llama.runner import ModelRunner
 from llama_backend.engine.placement.kv_plan import KVPlan
 from llama_backend.wire.api import ChatMessage, SamplingParams
 from tests.bench.load import WORDS
-from tests.engine.builders import prompts_of
+from tests.support.engine.builders import prompts_of
 
 TOKENS = 64
 CONTEXT = 1024

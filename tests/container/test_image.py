@@ -15,7 +15,7 @@ import pytest
 
 from llama_chat.history import History
 from tests.container.podman import IMAGE, KEY, USER, Backend, needs_image, openai_client, podman, wait_for
-from tests.terminal import Terminal
+from tests.support.terminal import Terminal
 
 pytestmark = [needs_image, pytest.mark.timeout(300)]
 

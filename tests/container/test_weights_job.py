@@ -9,7 +9,7 @@ import pytest
 
 from tests.container.manifests import manifests, needs_kubectl, of_kind, one, pod_of
 from tests.container.podman import IMAGE, folder_of_user, needs_image, podman, restricted
-from tests.convert.local_hub import LocalHub
+from tests.support.convert.local_hub import LocalHub
 
 pytestmark = [needs_image, needs_kubectl, pytest.mark.timeout(300)]
 OVERLAY = "local-cpu"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
-from tests.convert.corpus import sentences
+from tests.support.convert.corpus import sentences
 
 VOCABULARY = 1000
 

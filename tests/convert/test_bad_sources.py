@@ -21,7 +21,7 @@ from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
 from llama_convert.output.write_model import write_model
 from llama_convert.progress import Silent
 from llama_convert.source import open_checkpoint
-from tests.convert.layouts import (
+from tests.support.convert.layouts import (
     TinyLlama,
     random_weights,
     write_hf_folder,

@@ -40,8 +40,8 @@ from llama_convert.quant.file_types import QUANTIZATIONS, parse_quantizations
 from llama_convert.record import Provenance
 from llama_convert.source import SourceOptions
 from llama_convert.worker.worker_process import run_worker
-from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder
-from tests.convert.recorder import Recorder
+from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder
+from tests.support.convert.recorder import Recorder
 
 MODEL = TinyLlama(layers=2, inner=512)
 Q4_K_M, Q8_0, IQ2_M = QUANTIZATIONS["Q4_K_M"], QUANTIZATIONS["Q8_0"], QUANTIZATIONS["IQ2_M"]

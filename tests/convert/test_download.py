@@ -15,8 +15,8 @@ from llama_convert.errors import AccessDenied, ConvertError, CorruptSource, Down
 from llama_convert.hub.download import Downloader, part_path
 from llama_convert.hub.hub import Hub
 from llama_convert.hub.listing import RemoteFile
-from tests.convert.local_hub import COMMIT, Fault, LocalHub
-from tests.server.harness import until
+from tests.support.convert.local_hub import COMMIT, Fault, LocalHub
+from tests.support.server.harness import until
 
 REPOSITORY, NAME = "someone/model", "model.safetensors"
 CONTENT = random.Random(1).randbytes(5_000_000)

@@ -17,9 +17,9 @@ from llama_convert.model.rope import Rope
 from llama_convert.output.write_model import write_model
 from llama_convert.progress import Silent
 from llama_convert.source import open_checkpoint
-from tests.convert import native
-from tests.convert.forward import logits, nmse
-from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder
+from tests.support.convert import native
+from tests.support.convert.forward import logits, nmse
+from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder
 
 TOKENS = [int(token) for token in np.random.default_rng(5).integers(3, 500, 64)]
 LLAMA3: dict[str, Any] = {

@@ -21,7 +21,7 @@ from llama_convert.hub.hub import Hub
 from llama_convert.hub.listing import Listing, RemoteFile, checked
 from llama_convert.progress import Silent
 from llama_convert.pull import PullOptions, pull
-from tests.convert.local_hub import COMMIT, Fault, LocalHub, sibling
+from tests.support.convert.local_hub import COMMIT, Fault, LocalHub, sibling
 
 REPOSITORY, NAME = "someone/tiny", "model.safetensors"
 
@@ -241,7 +241,7 @@ def test_senseless_headers_are_an_error_of_ours(
 def test_what_a_hostile_model_says_of_itself_is_no_part_of_its_record(
     hub: LocalHub, options: PullOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.gguf_files import Array, gguf
+    from tests.support.gguf_files import Array, gguf
 
     monkeypatch.setattr("llama_convert.pull.check_model", lambda *_, **__: [1])
     metadata = {

@@ -23,9 +23,9 @@ from llama_convert.foreign import MOST_MEMORY
 from llama_convert.output.write_model import plan_layout
 from llama_convert.source import open_checkpoint
 from llama_convert.vocab.load import load_hf_vocabulary
-from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder, write_torch_file
 from tests.hostile.bounded import Reader, reader
 from tests.hostile.pickles import BOMBS, read_archive, read_pickle
+from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder, write_torch_file
 
 MODEL = TinyLlama(layers=1)
 Spoil = Callable[[Path], object]

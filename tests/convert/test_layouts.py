@@ -19,7 +19,7 @@ from llama_convert.model.permute import permute_rows, unpermute_rows
 from llama_convert.output.write_model import write_model
 from llama_convert.progress import Silent
 from llama_convert.source import SourceOptions, open_checkpoint
-from tests.convert.layouts import (
+from tests.support.convert.layouts import (
     TinyLlama,
     interleave,
     random_weights,

@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.convert.bench import SCRIPT, tensors
-from tests.convert.layouts import TinyLlama
+from tests.bench.conversion import SCRIPT, tensors
+from tests.support.convert.layouts import TinyLlama
 
 MODEL = TinyLlama(layers=1, width=8192, heads=64, kv_heads=8, head_dim=128, inner=2048, vocab=32000, tied=True)
 """Llama 2 70B's embedding and attention, whose largest tensor alone has 524 MB, with less between them."""

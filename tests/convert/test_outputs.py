@@ -28,8 +28,8 @@ from llama_convert.quant.file_types import QUANTIZATIONS
 from llama_convert.record import files_of, read_record
 from llama_convert.source import SourceOptions
 from llama_convert.worker.worker_process import run_worker
-from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder
-from tests.convert.local_hub import LocalHub
+from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder
+from tests.support.convert.local_hub import LocalHub
 
 MODEL = TinyLlama(layers=1, inner=512)
 

@@ -33,9 +33,9 @@ from llama_convert.hub.select import choose_gguf, source_files
 from llama_convert.progress import Silent
 from llama_convert.pull import PullOptions, plan_pull, pull
 from llama_convert.quant.file_types import parse_quantizations
-from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder, write_meta_folder
-from tests.convert.local_hub import COMMIT, Fault, LocalHub
-from tests.convert.recorder import Recorder
+from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder, write_meta_folder
+from tests.support.convert.local_hub import COMMIT, Fault, LocalHub
+from tests.support.convert.recorder import Recorder
 
 MODEL = TinyLlama(layers=1, inner=512)
 
@@ -243,7 +243,7 @@ def test_a_small_file_that_is_not_the_listed_one_is_refused(
     hub: LocalHub, options: PullOptions, source: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = hub.repositories["someone/tiny"]["config.json"]
-    monkeypatch.setattr("tests.convert.local_hub.sibling", _wrong_blob)
+    monkeypatch.setattr("tests.support.convert.local_hub.sibling", _wrong_blob)
     with pytest.raises(CorruptSource, match="not the file that the hub lists"):
         pull(parse_target("someone/tiny"), options, Silent())
     assert real

@@ -16,9 +16,9 @@ from llama_convert.errors import UsageError
 from llama_convert.progress import Silent
 from llama_convert.quant.file_types import parse_quantizations
 from llama_convert.report.report import default_text
-from tests.convert import native
-from tests.convert.layouts import TinyLlama, random_weights, write_hf_folder
-from tests.convert.recorder import Recorder
+from tests.support.convert import native
+from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder
+from tests.support.convert.recorder import Recorder
 
 MODEL = TinyLlama(layers=2, inner=512)
 

@@ -21,8 +21,8 @@ from llama_convert.vocab.chat_template import LLAMA2, chosen_template
 from llama_convert.vocab.load import load_hf_vocabulary, load_meta_vocabulary
 from llama_convert.vocab.pretokenizer import pretokenizer_name
 from llama_convert.vocab.vocabulary import Vocabulary
-from tests.convert import demo, native, spm_json
-from tests.convert.corpus import strings
+from tests.support.convert import demo, native, spm_json
+from tests.support.convert.corpus import strings
 
 COUNT = 10_000
 LLAMA3_REGEX = (

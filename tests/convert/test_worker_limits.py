@@ -12,7 +12,7 @@ import pytest
 from llama_convert.errors import ConvertError
 from llama_convert.worker import limits
 from llama_convert.worker.worker_process import run_worker
-from tests.convert.recorder import Recorder
+from tests.support.convert.recorder import Recorder
 
 GIB = 1 << 30
 

@@ -21,7 +21,7 @@ from llama_backend.engine.placement.model_file import ModelFile
 from llama_backend.engine.placement.offload import ContextSize, plan_offload
 from llama_backend.wire.api import SamplingParams
 from llama_backend.wire.ipc import EngineConfig, Failed, Ready, Submit
-from tests.engine.test_process import EngineProcess
+from tests.backend.engine.test_process import EngineProcess
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,10 +12,10 @@ from llama_backend.models.gguf import check_magic, read_metadata, tensor_bytes
 from llama_convert.errors import ConvertError
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.quant.imatrix import read_imatrix
-from tests.gguf_files import text
 from tests.hostile.bounded import opened
 from tests.hostile.mutation import mutated
 from tests.hostile.trial import Trial
+from tests.support.gguf_files import text
 
 MEMORY = 64 << 20
 SECONDS = 10.0

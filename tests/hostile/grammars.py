@@ -15,10 +15,10 @@ import msgspec
 from hypothesis import strategies as st
 
 from llama_backend.wire.grammar_verdict import Question, Verdict
-from tests.engine.test_vocab import sentencepiece_without_a_space
+from tests.backend.engine.prompt.test_vocab import sentencepiece_without_a_space
 from tests.hostile.trial import Check, Trial
 from tests.hostile.words import one_of
-from tests.server.harness import python_path
+from tests.support.server.harness import python_path
 
 _SECONDS = 60.0
 """Wall-clock time of three seconds of processor time, on a machine that is busy."""

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from llama_backend.engine.kv.state_files import DamagedState, StateFolder
 from llama_backend.engine.kv.state_store import KVStore
-from tests.engine.builders import prompts_of
-from tests.engine.fakes import N_VOCAB, fake_vocab
 from tests.hostile.mutation import mutated
 from tests.hostile.trial import Check, Trial
+from tests.support.engine.builders import prompts_of
+from tests.support.engine.fakes import N_VOCAB, fake_vocab
 
 _STAMP = "0" * 32
 _token = st.integers(0, N_VOCAB - 1) | st.integers(-(2**31), 2**31 - 1)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from llama_convert.checkpoint.torch_file import read_torch_file
 from llama_convert.errors import ConvertError
-from tests.convert.layouts import write_torch_file, write_torch_zip
 from tests.hostile.bounded import opened
 from tests.hostile.mutation import mutated
 from tests.hostile.trial import Trial
+from tests.support.convert.layouts import write_torch_file, write_torch_zip
 
 MEMORY = 256 << 20
 SECONDS = 20.0

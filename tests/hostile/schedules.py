@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from tests.engine.schedules import run_schedule
 from tests.hostile.trial import Check, Trial
+from tests.support.engine.schedules import run_schedule
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 
 from llama_backend.server.engines.link import resident_bytes
-from tests.server.harness import CHAT, ServerProcess, chat, fake_config, free_port, serving
+from tests.support.server.harness import CHAT, ServerProcess, chat, fake_config, free_port, serving
 
 MOST_BYTES = 200 << 20
 """Of memory; one that has just started has about 40 MiB."""

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from llama_backend.engine.prompt.renderer import Renderer
 from llama_backend.errors import InvalidRequest
 from llama_backend.wire.api import ChatMessage
-from tests.engine.test_template import CHATML
+from tests.backend.engine.prompt.test_template import CHATML
 from tests.hostile.trial import Check, Trial
 from tests.hostile.words import one_of
-from tests.server.harness import python_path
+from tests.support.server.harness import python_path
 
 _SECONDS = 25.0
 """Four answers of at most a second of processor time each, on a machine that is busy."""

@@ -15,10 +15,10 @@ from llama_convert.foreign import MOST_MEMORY
 from llama_convert.output.write_model import plan_layout
 from llama_convert.remote_plan import _describe
 from llama_convert.source import open_checkpoint
-from tests.convert.layouts import TinyLlama, random_weights, write_safetensors
 from tests.hostile.bounded import opened
 from tests.hostile.mutation import mutated
 from tests.hostile.trial import Trial
+from tests.support.convert.layouts import TinyLlama, random_weights, write_safetensors
 
 MEMORY = MOST_MEMORY // 2
 SECONDS = 30.0

@@ -1,0 +1,1 @@
+"""Checkpoints, vocabularies and a hub that are made here."""

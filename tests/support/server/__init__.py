@@ -1,0 +1,1 @@
+"""A server to talk to, and an engine that computes nothing."""
