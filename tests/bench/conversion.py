@@ -1,4 +1,4 @@
-"""The speed of writing against `cp` on the same disk, and the memory it takes: `python -m tests.bench.conversion FOLDER`.
+"""The speed of writing against `cp` on the same disk, and its memory: `python -m tests.bench.conversion FOLDER`.
 
 The source is synthetic and has the shapes of Llama 2: 7B with a quarter of its layers, or `--size 70b` with two.
 The peak of the memory is read from /proc: what the kernel reports of a child starts with its parent's.

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from llama_backend.account import Account
 from llama_backend.crash_notes import Guard
-from llama_backend.engine.llama.model import Pooling
 from llama_backend.fair_queue import FairQueue
 from llama_backend.wire.ipc import Embedded
 
 BESIDE_ANSWERS = 32
 """Tokens of a part while anybody reads a stream, which waits for it."""
 Vectors = npt.NDArray[np.floating[Any]]
+Pooling = Literal["mean", "first", "last"]
+"""Which of a text's tokens its vector is made of."""
 
 
 @dataclass(slots=True, eq=False)

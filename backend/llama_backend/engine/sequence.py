@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_backend.account import LOCAL, Account
 from llama_backend.engine.kv.cache import Slot
 from llama_backend.engine.prompt.detokenizer import Detokenizer
 from llama_backend.engine.sampling.logprobs import LogprobTrail
-from llama_backend.engine.speculation.draft_history import Drafting
+
+if TYPE_CHECKING:
+    from llama_backend.engine.speculation.draft_history import Drafting
 
 
 class SequenceStatus(Enum):

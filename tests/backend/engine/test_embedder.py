@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_backend.account import LOCAL, Account
-from llama_backend.engine.embedder import BESIDE_ANSWERS, Embedder, Part, Vectors
-from llama_backend.engine.llama.model import Pooling
+from llama_backend.engine.embedder import BESIDE_ANSWERS, Embedder, Part, Pooling, Vectors
 from llama_backend.engine.placement.kv_plan import embedding_room
 from llama_backend.errors import InternalError
 from llama_backend.wire.ipc import Embedded

@@ -9,7 +9,7 @@ from time import monotonic, sleep
 import openai
 import pytest
 
-from llama_backend.server.http.responses import HEARTBEAT
+from llama_backend.server.streaming.sse import HEARTBEAT
 from tests.backend.server.conftest import Serve
 from tests.support.gguf_files import gguf
 from tests.support.server.fake_engine import FakeModel

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 from llama_backend.engine.llama.binding import LIBRARY, lib
+from llama_backend.engine.placement.device import Device
 from llama_backend.errors import DeviceUnavailable
 
 
@@ -18,16 +18,6 @@ class DeviceType(IntEnum):
     CPU = 0
     GPU = 1
     IGPU = 2
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device with memory of `total` bytes, of which `free` were free."""
-
-    name: str
-    description: str
-    free: int
-    total: int
 
 
 def gpu_devices() -> list[Device]:

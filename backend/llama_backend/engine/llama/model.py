@@ -6,8 +6,9 @@ import ctypes
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from llama_backend.engine.embedder import Pooling
 from llama_backend.engine.llama.binding import LlamaLog, lib, quick
 from llama_backend.engine.placement.kv_plan import KV_BYTES
 from llama_backend.engine.prompt.vocab import Vocab
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _TEXT_SIZE = 256
 _CPU_ONLY = 0
-Pooling = Literal["mean", "first", "last"]
 _POOLINGS: dict[str, Pooling] = {"2": "first", "3": "last"}
 """By llama.cpp's number of the pooling type."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from llama_backend.engine.llama.devices import Device
+from llama_backend.engine.placement.device import Device
 
 _MOST_MARGIN = 1 << 30
 _MARGIN = 8

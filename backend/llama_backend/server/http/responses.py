@@ -9,11 +9,9 @@ from time import time
 from typing import Any
 
 from llama_backend.server.http.logprobs_json import TextLogprobs, chat_logprobs
+from llama_backend.server.streaming.sse import DONE
 from llama_backend.wire.api import Usage, encode
 from llama_backend.wire.ipc import Piece, TokenLogprob
-
-DONE = b"data: [DONE]\n\n"
-HEARTBEAT = b": heartbeat\n\n"
 
 
 @dataclass
@@ -101,8 +99,3 @@ def summed(usages: dict[int, Usage | None]) -> Usage | None:
         return first
     completion = sum(usage.completion_tokens for usage in usages.values() if usage)
     return Usage(first.prompt_tokens, completion, first.prompt_tokens + completion, first.prompt_tokens_details)
-
-
-def error_event(error: dict[str, Any]) -> bytes:
-    """An error in mid-stream; nothing comes after it."""
-    return b"data: " + encode(error) + b"\n\n"

@@ -9,8 +9,8 @@ from contextlib import aclosing, suppress
 from itertools import islice
 
 from llama_backend.errors import BackendError, NotFound
-from llama_backend.server.http.responses import error_event
 from llama_backend.server.streaming.events import Events
+from llama_backend.server.streaming.sse import error_event
 
 KEPT_BYTES = 1 << 20
 """Of one answer, what was sent last. As much again may be unsent; then it waits for a reader."""

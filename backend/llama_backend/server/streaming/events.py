@@ -9,7 +9,7 @@ from typing import Any, Self
 from starlette.types import Receive, Scope, Send
 
 from llama_backend.errors import BackendError
-from llama_backend.server.http.responses import HEARTBEAT, error_event
+from llama_backend.server.streaming.sse import HEARTBEAT, error_event
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),

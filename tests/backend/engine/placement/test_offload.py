@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_backend.engine.llama.devices import Device, usable
+from llama_backend.engine.llama.devices import usable
+from llama_backend.engine.placement.device import Device
 from llama_backend.engine.placement.offload import (
     ContextSize,
     ModelShape,

@@ -10,7 +10,8 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.completion_choice import Logprobs
 
-from llama_backend.server.http.responses import DONE, Shape
+from llama_backend.server.http.responses import Shape
+from llama_backend.server.streaming.sse import DONE
 from llama_backend.wire.api import Timings, Usage
 from llama_backend.wire.ipc import Piece, TokenLogprob
 

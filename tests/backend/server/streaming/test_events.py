@@ -9,8 +9,8 @@ import pytest
 from starlette.types import Message
 
 from llama_backend.errors import EngineDied
-from llama_backend.server.http.responses import HEARTBEAT
 from llama_backend.server.streaming.events import EventStream, gone
+from llama_backend.server.streaming.sse import HEARTBEAT
 
 
 class Source:
