@@ -41,7 +41,7 @@ def nameless_file() -> IO[bytes]:
     return TemporaryFile()
 
 
-class Guard:
+class CrashNotes:
     """The engine's side. Without a file the notes are for nobody.
 
     The page's first number is of the request whose grammar is at work, or 0. Then come, for each reader, its thread's
@@ -107,7 +107,7 @@ class Suspects:
         return frozenset({self.grammar}) if self.grammar else self.batch | self.reading
 
 
-class GuardPage:
+class CrashPage:
     """The server's side. As a context it is the number of the file that is handed to the engine."""
 
     def __init__(self) -> None:

@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from llama_backend.crash_notes import Guard, GuardPage, Suspects
+from llama_backend.crash_notes import CrashNotes, CrashPage, Suspects
 from tests.support.server.harness import python_path
 
 HANG = """
 import sys
 from llama_backend import crash_notes
 crash_notes._GRAMMAR_SECONDS = 0.2
-found = crash_notes.Guard(int(sys.argv[1]))
+found = crash_notes.CrashNotes(int(sys.argv[1]))
 found.batch([3, 4])
 with found.grammar(4):
     while True: pass
@@ -24,47 +24,47 @@ with found.grammar(4):
 
 
 @pytest.fixture
-def page() -> GuardPage:
-    return GuardPage()
+def page() -> CrashPage:
+    return CrashPage()
 
 
 @pytest.fixture
-def guard(page: GuardPage) -> Guard:
+def notes(page: CrashPage) -> CrashNotes:
     with page as file:
-        return Guard(file)
+        return CrashNotes(file)
 
 
-def test_nobody_is_suspect_before_anything_was_noted(page: GuardPage) -> None:
+def test_nobody_is_suspect_before_anything_was_noted(page: CrashPage) -> None:
     with page:
         assert page.suspects() == Suspects()
 
 
-def test_the_last_batch_is_suspect(page: GuardPage, guard: Guard) -> None:
-    guard.batch([7, 2**63, 9])
+def test_the_last_batch_is_suspect(page: CrashPage, notes: CrashNotes) -> None:
+    notes.batch([7, 2**63, 9])
     assert page.suspects() == Suspects(0, frozenset({7, 2**63, 9}))
-    guard.batch([8])
+    notes.batch([8])
     assert page.suspects() == Suspects(0, frozenset({8}))
-    guard.batch([])
+    notes.batch([])
     assert page.suspects() == Suspects()
 
 
-def test_a_grammar_is_suspect_while_it_works(page: GuardPage, guard: Guard) -> None:
-    guard.batch([7, 8])
-    with guard.grammar(8):
+def test_a_grammar_is_suspect_while_it_works(page: CrashPage, notes: CrashNotes) -> None:
+    notes.batch([7, 8])
+    with notes.grammar(8):
         assert page.suspects() == Suspects(8, frozenset({7, 8}))
     assert page.suspects() == Suspects(0, frozenset({7, 8}))
-    with pytest.raises(ValueError, match="x"), guard.grammar(7):
+    with pytest.raises(ValueError, match="x"), notes.grammar(7):
         raise ValueError("x")
     assert page.suspects().grammar == 0
     assert signal.getitimer(signal.ITIMER_VIRTUAL)[0] == 0
 
 
-def test_a_batch_of_more_than_a_page_is_cut(page: GuardPage, guard: Guard) -> None:
-    guard.batch(list(range(1, 5000)))
+def test_a_batch_of_more_than_a_page_is_cut(page: CrashPage, notes: CrashNotes) -> None:
+    notes.batch(list(range(1, 5000)))
     assert page.suspects().batch == frozenset(range(1, 507))
 
 
-def test_a_grammar_that_takes_too_long_ends_the_process(page: GuardPage) -> None:
+def test_a_grammar_that_takes_too_long_ends_the_process(page: CrashPage) -> None:
     environment = os.environ | {"PYTHONPATH": python_path()}
     with page as file:
         command = [sys.executable, "-c", HANG, str(file)]
@@ -74,21 +74,21 @@ def test_a_grammar_that_takes_too_long_ends_the_process(page: GuardPage) -> None
 
 
 def test_without_a_file_the_notes_are_for_nobody() -> None:
-    guard = Guard()
-    guard.batch([1])
-    with guard.grammar(1):
+    notes = CrashNotes()
+    notes.batch([1])
+    with notes.grammar(1):
         pass
 
 
 CRASH = """
 import sys, threading, os
-from llama_backend.crash_notes import Guard
-guard = Guard(int(sys.argv[1]))
-guard.watch()
-guard.batch([3, 4])
+from llama_backend.crash_notes import CrashNotes
+notes = CrashNotes(int(sys.argv[1]))
+notes.watch()
+notes.batch([3, 4])
 noted, over = threading.Barrier(3), threading.Event()
 def read(place, number, dies):
-    with guard.reading(place, number):
+    with notes.reading(place, number):
         noted.wait()
         os.abort() if dies else over.wait()
 for place in (0, 1):
@@ -109,7 +109,7 @@ os.kill(os.getpid(), 9) if sys.argv[2] == "unknown" else over.wait()
         ("unknown", Suspects(batch=frozenset({3, 4}), reading=frozenset({7, 8}))),
     ],
 )
-def test_the_thread_in_which_a_process_ended_tells_who_it_was(page: GuardPage, where: str, expected: Suspects) -> None:
+def test_the_thread_in_which_a_process_ended_tells_who_it_was(page: CrashPage, where: str, expected: Suspects) -> None:
     environment = os.environ | {"PYTHONPATH": python_path()}
     with page as file:
         command = [sys.executable, "-c", CRASH, str(file), where]
@@ -118,7 +118,7 @@ def test_the_thread_in_which_a_process_ended_tells_who_it_was(page: GuardPage, w
     assert page.suspects() == expected
 
 
-def test_what_was_read_is_no_suspect(page: GuardPage, guard: Guard) -> None:
-    with guard.reading(1, 7):
+def test_what_was_read_is_no_suspect(page: CrashPage, notes: CrashNotes) -> None:
+    with notes.reading(1, 7):
         assert page.suspects() == Suspects(reading=frozenset({7}))
     assert page.suspects() == Suspects()

@@ -10,7 +10,17 @@ from pathlib import Path
 import msgspec
 from hypothesis import strategies as st
 
-from llama_backend.wire.ipc import MAX_FRAME, Accepted, Counted, Frames, Loading, Piece, StepDone, decode_event, frame
+from llama_backend.wire.ipc import (
+    MAX_FRAME,
+    Accepted,
+    Counted,
+    Frames,
+    Loading,
+    SequenceOutput,
+    StepDone,
+    decode_event,
+    frame,
+)
 from tests.hostile.trial import Check, Trial
 
 _PIECE = 64 * 1024
@@ -19,7 +29,7 @@ _EVENTS = st.sampled_from(
         frame(Loading(0.5)),
         frame(Accepted(1, 2)),
         frame(Counted(id=1, count=2, context=3, tokens=[1, 2])),
-        frame(StepDone(pieces=[Piece(1, "é")], running=1, waiting=0)),
+        frame(StepDone(pieces=[SequenceOutput(1, "é")], running=1, waiting=0)),
     ]
 )
 _HEADERS = st.one_of(

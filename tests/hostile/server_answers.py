@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from llama_backend.client.http_client import Address, Client
-from llama_backend.client.stream_position import Position
+from llama_backend.client.stream_position import StreamPosition
 from llama_backend.errors import BackendError
 from llama_backend.wire.api import ChatMessage
 from llama_chat.cli.commands.models import _row
@@ -30,7 +30,7 @@ from tests.hostile.trial import Check, Trial
 
 _SECONDS = 10.0
 """After this long a client hangs; a case takes a few milliseconds."""
-CALLS = ("chat", "resumable chat", "status", "models", "count", "forget")
+CALLS = ("chat", "resumable chat", "status", "models", "count", "clear_kv_states")
 
 _NUMBERS = st.sampled_from(
     ["0", "-1", "1e400", "-0.0", "1e18", "9" * 25, "9" * 400, "9" * 5000, "18446744073709551615"]
@@ -158,7 +158,7 @@ async def _call(client: Client, call: str, history: History) -> None:
         assert turn.conversation is not None
         assert history.messages(turn.conversation.id)[-1].text == turn.text
     elif call == "resumable chat":
-        async for _ in client.chat(_request(), position := Position()):
+        async for _ in client.chat(_request(), position := StreamPosition()):
             assert 0 <= position.last < 10**15
     elif call == "status":
         status = await client.status()
@@ -175,7 +175,7 @@ async def _call(client: Client, call: str, history: History) -> None:
         found = await client.count([ChatMessage("user", "hi")])
         assert len(row(Status(reading=Reading(found.count, found.context, True)), 80).plain) < 200
     else:
-        await client.forget()
+        await client.clear_kv_states()
 
 
 def _request() -> Any:

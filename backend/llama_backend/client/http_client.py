@@ -15,7 +15,7 @@ import httpx2
 import msgspec
 
 from llama_backend.client.replies import MOST_ANSWER, body_of, lines_of, number_of, parsed, refusal
-from llama_backend.client.stream_position import Position
+from llama_backend.client.stream_position import StreamPosition
 from llama_backend.errors import BackendError, ConnectionLost, Unauthorized, Unreachable, from_wire
 from llama_backend.wire.api import (
     ChatMessage,
@@ -109,9 +109,9 @@ class Client:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def chat(self, request: ChatRequest, position: Position | None = None) -> AsyncGenerator[Delta, None]:
+    async def chat(self, request: ChatRequest, position: StreamPosition | None = None) -> AsyncGenerator[Delta, None]:
         """As Backend.chat. With a position the answer can be taken up again: a call with the same one goes on there."""
-        place = position or Position()
+        place = position or StreamPosition()
         async with self._asked(0, **_question(request, position)) as answer:
             if answer.status_code != 200:
                 raise await refusal(answer, _SILENCE_SECONDS)
@@ -120,7 +120,7 @@ class Client:
             async for delta in _deltas(answer, place):
                 yield delta
 
-    async def stop(self, position: Position) -> None:
+    async def stop(self, position: StreamPosition) -> None:
         """Stops an answer that can be taken up again, so that the server does not wait for that."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_SECONDS), self._asked(0, "DELETE", f"/v1/streams/{position.name}"):
@@ -136,7 +136,7 @@ class Client:
     async def status(self) -> BackendStatus:
         return await self._call("GET", "/v1/status", BackendStatus)
 
-    async def forget(self) -> None:
+    async def clear_kv_states(self) -> None:
         """Drops all that a local backend keeps of conversations to go on with them quickly."""
         async with self._asked(0, "DELETE", "/v1/kv-states") as answer:
             if answer.status_code != 204:
@@ -215,7 +215,7 @@ def _streaming(request: ChatRequest) -> dict[str, Any]:
     return chosen | {"stream": True, "stream_options": {"include_usage": True}}
 
 
-def _question(request: ChatRequest, position: Position | None) -> dict[str, Any]:
+def _question(request: ChatRequest, position: StreamPosition | None) -> dict[str, Any]:
     """The HTTP request for an answer from its beginning, or from a position in it."""
     if position is not None and position.last:
         url, headers = f"/v1/streams/{position.name}", {"Last-Event-ID": str(position.last)}
@@ -229,7 +229,7 @@ def _question(request: ChatRequest, position: Position | None) -> dict[str, Any]
     }
 
 
-async def _deltas(answer: httpx2.Response, position: Position) -> AsyncGenerator[Delta, None]:
+async def _deltas(answer: httpx2.Response, position: StreamPosition) -> AsyncGenerator[Delta, None]:
     """Server-sent events as Deltas; raises what an error event says, and ConnectionLost where the end is missing."""
     finished, number, size = False, 0, 0
     async for line in lines_of(answer, _SILENCE_SECONDS):
@@ -254,7 +254,7 @@ async def _deltas(answer: httpx2.Response, position: Position) -> AsyncGenerator
         raise ConnectionLost("the connection to the backend broke before the answer was complete")
 
 
-def _raise_error_event(data: bytes, position: Position) -> None:
+def _raise_error_event(data: bytes, position: StreamPosition) -> None:
     body = parsed(data)
     if isinstance(body, dict) and body.get("error"):
         position.has_failed = True

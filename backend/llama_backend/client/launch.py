@@ -36,7 +36,7 @@ _LOG_SIZE = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Place:
+class RuntimeFiles:
     """Where the backend of a user is: a private folder for socket and lock, and a log file."""
 
     folder: Path
@@ -51,12 +51,12 @@ class Place:
         return self.folder / "backend.lock"
 
 
-def find(place: Place) -> Address | None:
+def find(place: RuntimeFiles) -> Address | None:
     """The running backend, or None; raises UntrustedSocket where it may be somebody else's."""
     return _address(place) if _answers(place) else None
 
 
-def ensure(place: Place, config: ServerConfig) -> Address:
+def ensure(place: RuntimeFiles, config: ServerConfig) -> Address:
     """The running backend, or else a new one that is starting; requests can be sent to either.
 
     Raises Unreachable where neither can be had.
@@ -73,7 +73,7 @@ def ensure(place: Place, config: ServerConfig) -> Address:
     return _address(place)
 
 
-def stop(place: Place, pid: int, seconds: float = 10.0) -> bool:
+def stop(place: RuntimeFiles, pid: int, seconds: float = 10.0) -> bool:
     """Asks the backend to end, which says of itself that its process id is `pid`; returns whether it did in time.
 
     The kernel says who listens on the socket, and only that process is signalled. Raises UntrustedSocket where it is
@@ -88,30 +88,30 @@ def stop(place: Place, pid: int, seconds: float = 10.0) -> bool:
     return end_process(found, place.socket, seconds)
 
 
-def _address(place: Place) -> Address:
+def _address(place: RuntimeFiles) -> Address:
     """Imports the HTTP client only now, while a backend that was just started is loading its model."""
     from llama_backend.client.http_client import Address
 
     return Address(socket=place.socket)
 
 
-def _answers(place: Place) -> bool:
+def _answers(place: RuntimeFiles) -> bool:
     return _listener(place) is not None
 
 
-def _listener(place: Place) -> Peer | None:
+def _listener(place: RuntimeFiles) -> Peer | None:
     """Who listens at a place that only this user can enter."""
     return listener(place.socket) if check_folder(place.folder) else None
 
 
 @contextmanager
-def _locked(place: Place) -> Iterator[None]:
+def _locked(place: RuntimeFiles) -> Iterator[None]:
     with place.lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _start(place: Place, config: ServerConfig) -> None:
+def _start(place: RuntimeFiles, config: ServerConfig) -> None:
     """Binds the socket in place of a stale one and starts a server on it, detached from this terminal."""
     place.socket.unlink(missing_ok=True)
     with _open_log(place.log) as log, _listen(place.socket) as listener:

@@ -11,7 +11,7 @@ def _new_name() -> str:
 
 
 @dataclass
-class Position:
+class StreamPosition:
     """A place in one answer; whoever knows its name, and has the same key, can go on there."""
 
     name: str = field(default_factory=_new_name)

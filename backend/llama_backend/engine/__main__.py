@@ -1,6 +1,6 @@
 """`python -m llama_backend.engine CONFIG SOCKET [GUARD]`: started by the server, with a JSON EngineConfig.
 
-SOCKET and GUARD are numbers of files that are open: a socket, and where Guard makes its notes.
+SOCKET and GUARD are numbers of files that are open: a socket, and where CrashNotes makes its notes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 
 import msgspec
 
-from llama_backend.crash_notes import Guard
+from llama_backend.crash_notes import CrashNotes
 from llama_backend.host.parent import die_with_parent
 from llama_backend.wire.ipc import EngineConfig
 
@@ -28,9 +28,9 @@ def main() -> int:
     config = msgspec.json.decode(sys.argv[1], type=EngineConfig)
     from llama_backend.engine.process import run
 
-    guard = Guard(int(sys.argv[3]) if len(sys.argv) > 3 else None)
-    guard.watch()
-    return run(config, socket.socket(fileno=int(sys.argv[2])), guard)
+    notes = CrashNotes(int(sys.argv[3]) if len(sys.argv) > 3 else None)
+    notes.watch()
+    return run(config, socket.socket(fileno=int(sys.argv[2])), notes)
 
 
 if __name__ == "__main__":

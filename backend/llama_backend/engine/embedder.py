@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama_backend.account import Account
-from llama_backend.crash_notes import Guard
+from llama_backend.crash_notes import CrashNotes
 from llama_backend.fair_queue import FairQueue
 from llama_backend.wire.ipc import Embedded
 
@@ -83,8 +83,8 @@ class Context(Protocol):
 class Embedder:
     """Texts that wait for their vectors; the context that computes them is opened when it is needed."""
 
-    def __init__(self, open_context: Callable[[], Context], pooling: Pooling, guard: Guard | None = None) -> None:
-        self._guard = guard or Guard()
+    def __init__(self, open_context: Callable[[], Context], pooling: Pooling, notes: CrashNotes | None = None) -> None:
+        self._notes = notes or CrashNotes()
         self._open = open_context
         self._pooling = pooling
         self._context: Context | None = None
@@ -121,7 +121,7 @@ class Embedder:
         context = self._context = self._context or self._open()
         self._admit(context)
         parts = self._plan(min(context.chunk, BESIDE_ANSWERS) if beside_answers else context.chunk)
-        self._guard.batch([part.text.request for part in parts])
+        self._notes.batch([part.text.request for part in parts])
         for part, rows in zip(parts, context.compute(parts), strict=True):
             self._pool(part.text, rows)
         complete = [part.text for part in parts if not part.text.pending]

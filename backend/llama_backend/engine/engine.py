@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from llama_backend.account import LOCAL, Account
-from llama_backend.crash_notes import Guard
+from llama_backend.crash_notes import CrashNotes
 from llama_backend.engine.budget import PrefillBudget
 from llama_backend.engine.counters import Tally
 from llama_backend.engine.kv.cache import KVCache
@@ -23,7 +23,7 @@ from llama_backend.engine.speculation.draft_model import DraftModel
 from llama_backend.engine.speculation.speculator import Speculator
 from llama_backend.errors import InvalidRequest
 from llama_backend.wire.api import FinishReason, SamplingParams, Timings, Usage
-from llama_backend.wire.ipc import Piece, Stats, StepDone, TokenLogprob
+from llama_backend.wire.ipc import EngineStats, SequenceOutput, StepDone, TokenLogprob
 
 OnAnswer = Callable[[str, list[int], bool, str], None]
 """Called with the text, the token ids, whether a leading space was left out, and the scope of a finished answer."""
@@ -74,7 +74,7 @@ class LLMEngine:
         vocab: Vocab,
         context: int,
         on_answer: OnAnswer,
-        guard: Guard | None = None,
+        notes: CrashNotes | None = None,
         speculate: bool = False,
         draft_model: DraftModel | None = None,
     ) -> None:
@@ -82,7 +82,7 @@ class LLMEngine:
         self._vocab = vocab
         self._context = context
         self._on_answer = on_answer
-        self._guard = guard or Guard()
+        self._notes = notes or CrashNotes()
         self._budget = PrefillBudget(runner.n_batch)
         self._cache = cache
         self.scheduler = Scheduler(cache, self._budget)
@@ -90,7 +90,7 @@ class LLMEngine:
             cache, self._budget, context, runner.n_batch, vocab.is_eog, speculate, draft_model
         )
         self._sequences: dict[int, Sequence] = {}
-        self._pieces: list[Piece] = []
+        self._pieces: list[SequenceOutput] = []
         self._tally = Tally()
 
     @property
@@ -115,7 +115,7 @@ class LLMEngine:
         """
         suppressed = self._vocab.eog if sampling.ignore_eos else frozenset()
         chain = chain_of(sampling, self._vocab.size, suppressed)
-        with self._guard.grammar(number) if sampling.grammar else nullcontext():
+        with self._notes.grammar(number) if sampling.grammar else nullcontext():
             sampler = self._runner.new_sampler(chain, tokens, sampling.grammar)
         sequence = Sequence(
             id=number,
@@ -149,10 +149,10 @@ class LLMEngine:
         """Puts the state of one idle slot on disk; False where there is none left that is worth it."""
         return self._cache.keep_idle()
 
-    def forget_idle(self) -> None:
+    def clear_kv_states(self) -> None:
         """Frees the cells of all idle slots."""
-        self._cache.forget_idle()
-        self._speculator.forget_idle()
+        self._cache.clear_kv_states()
+        self._speculator.clear()
 
     def step(self) -> StepDone:
         """Runs one batch and returns what it brought."""
@@ -170,10 +170,10 @@ class LLMEngine:
         running, waiting = len(self.scheduler.running), len(self.scheduler.waiting)
         return StepDone(pieces=pieces, running=running, waiting=waiting)
 
-    def stats(self) -> Stats:
+    def stats(self) -> EngineStats:
         """What was counted so far, and how the KV cells are used now."""
         tally, cache = self._tally, self._cache
-        return Stats(
+        return EngineStats(
             times=tally.times,
             prompt_tokens=tally.prompt_tokens,
             cached_tokens=tally.cached_tokens,
@@ -186,7 +186,7 @@ class LLMEngine:
         )
 
     def _run(self, batch: Batch, begin: float) -> None:
-        self._guard.batch([item.sequence.id for item in batch.items])
+        self._notes.batch([item.sequence.id for item in batch.items])
         decode_begin = perf_counter()
         try:
             rows = self._runner.decode(batch)
@@ -259,15 +259,15 @@ class LLMEngine:
             self._finish(sequence, reason, text)
             return None
         if text and sequence.logprobs is None:
-            self._pieces.append(Piece(sequence.id, text))
+            self._pieces.append(SequenceOutput(sequence.id, text))
         elif text:
-            self._pieces.append(Piece(sequence.id, text, logprobs=_taken(sequence, text)))
+            self._pieces.append(SequenceOutput(sequence.id, text, logprobs=_taken(sequence, text)))
         return token
 
     def _sample(self, sequence: Sequence, row: int) -> int:
         if not sequence.has_grammar:
             return self._runner.sample(sequence.sampler, row)
-        with self._guard.grammar(sequence.id):
+        with self._notes.grammar(sequence.id):
             return self._runner.sample(sequence.sampler, row)
 
     def _logprob(self, row: int, token: int, top: int) -> TokenLogprob:
@@ -296,7 +296,7 @@ class LLMEngine:
         self._remember(sequence)
         logprobs = _taken(sequence, text, is_end=not sequence.detokenizer.stopped)
         usage, timings = _usage(sequence), _timings(sequence)
-        self._pieces.append(Piece(sequence.id, text, reason, usage, timings, message, logprobs, code))
+        self._pieces.append(SequenceOutput(sequence.id, text, reason, usage, timings, message, logprobs, code))
 
     def _remember(self, sequence: Sequence) -> None:
         tokens = sequence.tokens[sequence.n_prompt :]

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from llama_backend.crash_notes import Guard
+from llama_backend.crash_notes import CrashNotes
 from llama_backend.engine.engine import LLMEngine
 from llama_backend.engine.kv.cache import KVCache
 from llama_backend.engine.kv.stamp import stamp_of
@@ -47,7 +47,7 @@ class Loaded:
     outbox: Outbox
 
 
-def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, guard: Guard) -> Loaded:
+def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, notes: CrashNotes) -> Loaded:
     """Loads the model, starts the thread that reads commands into `inbox`, and says so when it is ready.
 
     Raises ModelUnreadable, and DeviceUnavailable for GPUs that were asked for and are not there.
@@ -72,7 +72,7 @@ def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, gu
     prompts = PromptBuilder(vocab, _opened(templates, model, config.path), plan.context)
     store = _open_store(config, model, plan, prompts)
     room = embedding_room(plan.context, model.kv_bytes_per_token("f16"))
-    Reader(channel, inbox, prompts, store, Limits(plan.context, room, model.embedding_width), guard).start()
+    Reader(channel, inbox, prompts, store, Limits(plan.context, room, model.embedding_width), notes).start()
     speculate = config.speculation and model.can_cut and model.has_whole_states
     runner = ModelRunner(model, plan, tuning.threads, tuning.tuner, MOST_DRAFTED if speculate else 0)
     tuning.note_context(log)
@@ -82,8 +82,8 @@ def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, gu
     channel.send(_ready(model, plan, tuning))
     outbox = Outbox(channel.send, overlaps=offload is not None and offload.is_whole)
     runner.meanwhile = outbox.flush
-    engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, guard, speculate, draft)
-    embedder = Embedder(lambda: EmbeddingContext(model, room, tuning.threads), model.pooling, guard)
+    engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, notes, speculate, draft)
+    embedder = Embedder(lambda: EmbeddingContext(model, room, tuning.threads), model.pooling, notes)
     return Loaded(engine, embedder, prompts, store, tuning, outbox)
 
 

@@ -10,7 +10,7 @@ import msgspec
 from llama_backend.engine.loading import Loaded
 from llama_backend.engine.messages.intake import LEAVE_SECONDS, Channel, Inbox, Job, Prompt, Texts, refusal
 from llama_backend.errors import BackendError, InvalidRequest
-from llama_backend.wire.ipc import Cancel, Forget, Stop, StoreChanged, Submit, Tuned
+from llama_backend.wire.ipc import Cancel, ClearKVStates, Stop, StoreChanged, Submit, Tuned
 
 _KEEP_AFTER_SECONDS = 15.0
 """An engine that is idle for as long puts the states of its slots on disk, one after another."""
@@ -75,9 +75,9 @@ class EngineLoop:
         if isinstance(job, Cancel):
             self._engine.cancel(job.id)
             self._embedder.cancel(job.id)
-        elif isinstance(job, Forget):
-            self._engine.forget_idle()
-            self._prompts.forget()
+        elif isinstance(job, ClearKVStates):
+            self._engine.clear_kv_states()
+            self._prompts.clear()
             self._store.clear()
         elif isinstance(job, Texts):
             self._embedder.submit(job.command.id, job.texts, job.command.dimensions, job.command.account)

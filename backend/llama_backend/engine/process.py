@@ -6,7 +6,7 @@ import gc
 import socket
 import sys
 
-from llama_backend.crash_notes import Guard
+from llama_backend.crash_notes import CrashNotes
 from llama_backend.engine.llama.binding import LlamaLog
 from llama_backend.engine.loading import load
 from llama_backend.engine.loop import EngineLoop
@@ -18,14 +18,14 @@ _SWITCH_SECONDS = 2e-4
 """The reader's prompts and the engine's steps share Python's lock; the default of 5 ms would stall steps."""
 
 
-def run(config: EngineConfig, sock: socket.socket, guard: Guard) -> int:
+def run(config: EngineConfig, sock: socket.socket, notes: CrashNotes) -> int:
     """Serves one model until the other side says stop or goes away; returns the exit code."""
     channel = Channel(sock)
     log = LlamaLog(lambda line: print(line, file=sys.stderr, flush=True))
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         inbox = Inbox()
-        loaded = load(config, channel, inbox, log, guard)
+        loaded = load(config, channel, inbox, log, notes)
     except BackendError as error:
         channel.send(Failed(error.message, error.code))
         return 1

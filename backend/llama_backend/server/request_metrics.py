@@ -10,7 +10,7 @@ from typing import Self
 from llama_backend.account import LOCAL, Account
 from llama_backend.errors import BackendError
 from llama_backend.server.prometheus import Histogram
-from llama_backend.wire.ipc import Piece
+from llama_backend.wire.ipc import SequenceOutput
 
 _WAITS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _GAPS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
@@ -51,7 +51,7 @@ class Stopwatch:
         self._last: dict[int, float] = {}
         self._reason: str | None = None
 
-    def __call__(self, piece: Piece, now: float) -> None:
+    def __call__(self, piece: SequenceOutput, now: float) -> None:
         """Takes note of a piece that came at `now`, in seconds of `time.monotonic`."""
         number = piece.id
         last = self._last.get(number)

@@ -111,7 +111,7 @@ class Embed(Struct, frozen=True, kw_only=True, tag=True):
     account: Account = LOCAL
 
 
-class Forget(Struct, frozen=True, tag=True):
+class ClearKVStates(Struct, frozen=True, tag=True):
     """Drops all KV states: those of idle slots, in RAM and on disk."""
 
 
@@ -119,7 +119,7 @@ class Stop(Struct, frozen=True, tag=True):
     pass
 
 
-Command = Submit | Cancel | Count | Embed | Forget | Stop
+Command = Submit | Cancel | Count | Embed | ClearKVStates | Stop
 
 
 class Loading(Struct, frozen=True, tag=True):
@@ -200,7 +200,7 @@ class TokenLogprob(Struct, frozen=True, array_like=True):
     top: list[tuple[bytes, float]]
 
 
-class Piece(Struct, frozen=True, array_like=True):
+class SequenceOutput(Struct, frozen=True, array_like=True):
     """What one step brought for one sequence."""
 
     id: int
@@ -217,12 +217,12 @@ class Piece(Struct, frozen=True, array_like=True):
 
 
 class StepDone(Struct, frozen=True, kw_only=True, tag=True):
-    pieces: list[Piece]
+    pieces: list[SequenceOutput]
     running: int
     waiting: int
 
 
-class Stats(Struct, frozen=True, kw_only=True, tag=True):
+class EngineStats(Struct, frozen=True, kw_only=True, tag=True):
     """What an engine has counted since it started, and how its KV cells are used."""
 
     times: StepTimes
@@ -246,7 +246,9 @@ class StoreChanged(Struct, frozen=True, tag=True):
     status: KVStoreStatus
 
 
-Event = Loading | Ready | Tuned | Failed | Accepted | Refused | Counted | Embedded | StepDone | Stats | StoreChanged
+Event = (
+    Loading | Ready | Tuned | Failed | Accepted | Refused | Counted | Embedded | StepDone | EngineStats | StoreChanged
+)
 Direction = Literal["command", "event"]
 
 _encoder = msgspec.msgpack.Encoder()

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from llama_backend.client.http_client import Address, Client
-from llama_backend.client.launch import Place, ensure, find, stop
+from llama_backend.client.launch import RuntimeFiles, ensure, find, stop
 from llama_backend.errors import Unreachable
 from llama_backend.server_config import ServerConfig
 from llama_backend.wire.api import ChatMessage, ChatRequest
@@ -36,10 +36,10 @@ from pathlib import Path
 import msgspec
 from llama_backend.client.http_client import Client
 from llama_backend.server_config import ServerConfig
-from llama_backend.client.launch import Place, ensure
+from llama_backend.client.launch import RuntimeFiles, ensure
 
 async def main():
-    place = Place(Path(sys.argv[1]), Path(sys.argv[2]))
+    place = RuntimeFiles(Path(sys.argv[1]), Path(sys.argv[2]))
     config = msgspec.json.decode(sys.argv[3], type=ServerConfig)
     time.sleep(max(0, float(sys.argv[4]) - time.time()))
     async with Client(ensure(place, config)) as client:
@@ -50,12 +50,12 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeFiles]:
     """A place whose backends end with the test."""
     monkeypatch.setenv("PYTHONPATH", python_path())
     folder = tmp_path / "run"
     folder.mkdir(mode=0o700)
-    place = Place(folder, tmp_path / "backend.log")
+    place = RuntimeFiles(folder, tmp_path / "backend.log")
     yield place
     for pid in backends(place):
         with suppress(ProcessLookupError):
@@ -67,7 +67,7 @@ def config(tmp_path: Path) -> ServerConfig:
     return fake_config(tmp_path, socket=None)
 
 
-def backends(place: Place) -> list[int]:
+def backends(place: RuntimeFiles) -> list[int]:
     """Processes of servers at a place."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -89,7 +89,7 @@ async def answer(address: Address, text: str) -> str:
         return "".join([delta.text async for delta in client.chat(request)])
 
 
-async def test_started_found_and_stopped(place: Place, config: ServerConfig) -> None:
+async def test_started_found_and_stopped(place: RuntimeFiles, config: ServerConfig) -> None:
     assert find(place) is None
     address = ensure(place, config)
     assert address == Address(socket=place.socket)
@@ -110,7 +110,7 @@ async def test_started_found_and_stopped(place: Place, config: ServerConfig) -> 
     assert stop(place, found.pid)
 
 
-async def test_requests_can_be_sent_before_the_server_is_up(place: Place, tmp_path: Path) -> None:
+async def test_requests_can_be_sent_before_the_server_is_up(place: RuntimeFiles, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     begin = monotonic()
     address = ensure(place, fake_config(tmp_path, FakeModel(gate=str(gate)), socket=None))
@@ -124,7 +124,7 @@ async def test_requests_can_be_sent_before_the_server_is_up(place: Place, tmp_pa
 
 @pytest.mark.parametrize("racers", [2, 8])
 def test_those_who_start_at_the_same_moment_end_on_one_backend(
-    place: Place, config: ServerConfig, tmp_path: Path, racers: int
+    place: RuntimeFiles, config: ServerConfig, tmp_path: Path, racers: int
 ) -> None:
     start = str(time() + 0.3 + 0.2 * racers)
     arguments = [str(place.folder), str(place.log), msgspec.json.encode(config).decode(), start]
@@ -136,7 +136,7 @@ def test_those_who_start_at_the_same_moment_end_on_one_backend(
     assert [str(pid).encode() for pid in backends(place)] == list(pids)
 
 
-async def test_a_killed_backend_is_replaced(place: Place, config: ServerConfig) -> None:
+async def test_a_killed_backend_is_replaced(place: RuntimeFiles, config: ServerConfig) -> None:
     first = await status(ensure(place, config))
     os.kill(first.pid, signal.SIGKILL)
     until(lambda: not runs(first.pid), what="the end")
@@ -147,14 +147,14 @@ async def test_a_killed_backend_is_replaced(place: Place, config: ServerConfig) 
     assert await answer(Address(socket=place.socket), "a b") == "a b"
 
 
-async def test_an_idle_backend_ends_and_leaves_nothing(place: Place, tmp_path: Path) -> None:
+async def test_an_idle_backend_ends_and_leaves_nothing(place: RuntimeFiles, tmp_path: Path) -> None:
     found = await status(ensure(place, fake_config(tmp_path, socket=None, idle_exit=0.3)))
     until(lambda: not runs(found.pid), what="the idle exit")
     assert not place.socket.exists()
     assert find(place) is None
 
 
-async def test_requests_around_the_idle_exit_are_answered(place: Place, tmp_path: Path) -> None:
+async def test_requests_around_the_idle_exit_are_answered(place: RuntimeFiles, tmp_path: Path) -> None:
     config, rng, again = fake_config(tmp_path, socket=None, idle_exit=0.2), random.Random(1), 0
     for _ in range(5):
         address = ensure(place, config)
@@ -167,7 +167,9 @@ async def test_requests_around_the_idle_exit_are_answered(place: Place, tmp_path
     assert again < 5
 
 
-async def test_a_draining_backend_makes_room_and_completes_its_answer(place: Place, config: ServerConfig) -> None:
+async def test_a_draining_backend_makes_room_and_completes_its_answer(
+    place: RuntimeFiles, config: ServerConfig
+) -> None:
     address = ensure(place, config)
     async with Client(address) as client:
         stream = client.chat(ChatRequest(messages=[ChatMessage("user", "words=15 delay=0.1")]))
@@ -183,7 +185,7 @@ async def test_a_draining_backend_makes_room_and_completes_its_answer(place: Pla
     assert (await status(Address(socket=place.socket))).pid == second.pid
 
 
-async def test_stop_says_when_a_backend_does_not_end(place: Place, config: ServerConfig) -> None:
+async def test_stop_says_when_a_backend_does_not_end(place: RuntimeFiles, config: ServerConfig) -> None:
     found = await status(ensure(place, config))
     os.kill(found.pid, signal.SIGSTOP)
     assert not stop(place, found.pid, 0.2)
@@ -191,47 +193,47 @@ async def test_stop_says_when_a_backend_does_not_end(place: Place, config: Serve
     until(lambda: not runs(found.pid), what="the end")
 
 
-def test_a_path_that_is_too_long(place: Place, config: ServerConfig) -> None:
+def test_a_path_that_is_too_long(place: RuntimeFiles, config: ServerConfig) -> None:
     folder = place.folder / ("x" * 100)
     folder.mkdir(mode=0o700)
     with pytest.raises(Unreachable, match="too long") as caught:
-        ensure(Place(folder, place.log), config)
+        ensure(RuntimeFiles(folder, place.log), config)
     assert "LLAMA_CHAT_RUNTIME_DIR" in str(caught.value)
 
 
-def test_a_folder_that_is_not_there(place: Place, config: ServerConfig) -> None:
+def test_a_folder_that_is_not_there(place: RuntimeFiles, config: ServerConfig) -> None:
     missing = place.folder / "missing"
-    assert find(Place(missing, place.log)) is None
+    assert find(RuntimeFiles(missing, place.log)) is None
     with pytest.raises(Unreachable, match=r"missing.*No such file"):
-        ensure(Place(missing, place.log), config)
+        ensure(RuntimeFiles(missing, place.log), config)
 
 
-def test_a_folder_that_takes_no_files(place: Place, config: ServerConfig) -> None:
+def test_a_folder_that_takes_no_files(place: RuntimeFiles, config: ServerConfig) -> None:
     with pytest.raises(Unreachable, match="/proc"):
-        ensure(Place(Path("/proc"), place.log), config)
+        ensure(RuntimeFiles(Path("/proc"), place.log), config)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_is_not_writable(place: Place, config: ServerConfig) -> None:
+def test_a_folder_that_is_not_writable(place: RuntimeFiles, config: ServerConfig) -> None:
     place.folder.chmod(0o500)
     with pytest.raises(Unreachable, match="Permission denied"):
         ensure(place, config)
 
 
-def test_a_log_that_cannot_be_written(place: Place, config: ServerConfig) -> None:
+def test_a_log_that_cannot_be_written(place: RuntimeFiles, config: ServerConfig) -> None:
     (place.folder / "file").touch()
     with pytest.raises(Unreachable, match="cannot be started"):
-        ensure(Place(place.folder, place.folder / "file" / "log"), config)
+        ensure(RuntimeFiles(place.folder, place.folder / "file" / "log"), config)
     assert not place.socket.exists()
 
 
-def test_a_file_in_place_of_the_lock(place: Place, config: ServerConfig) -> None:
+def test_a_file_in_place_of_the_lock(place: RuntimeFiles, config: ServerConfig) -> None:
     place.lock.mkdir()
     with pytest.raises(Unreachable, match=r"backend\.lock"):
         ensure(place, config)
 
 
-def test_a_backend_that_takes_no_more_connections_is_not_replaced(place: Place, config: ServerConfig) -> None:
+def test_a_backend_that_takes_no_more_connections_is_not_replaced(place: RuntimeFiles, config: ServerConfig) -> None:
     with socket.socket(socket.AF_UNIX) as listener, ExitStack() as stack:
         listener.bind(str(place.socket))
         listener.listen(0)
@@ -247,7 +249,7 @@ def test_a_backend_that_takes_no_more_connections_is_not_replaced(place: Place, 
     assert backends(place) == []
 
 
-async def test_a_large_log_is_set_aside(place: Place, config: ServerConfig) -> None:
+async def test_a_large_log_is_set_aside(place: RuntimeFiles, config: ServerConfig) -> None:
     place.log.write_bytes(b"x" * (1024 * 1024 + 1))
     await status(ensure(place, config))
     assert place.log.with_suffix(".old.log").stat().st_size > 1024 * 1024
@@ -255,14 +257,14 @@ async def test_a_large_log_is_set_aside(place: Place, config: ServerConfig) -> N
     assert place.log.stat().st_size < 100_000
 
 
-async def test_a_small_log_goes_on(place: Place, config: ServerConfig) -> None:
+async def test_a_small_log_goes_on(place: RuntimeFiles, config: ServerConfig) -> None:
     place.log.write_text("before\n")
     await status(ensure(place, config))
     assert place.log.read_text().startswith("before\n")
     assert not place.log.with_suffix(".old.log").exists()
 
 
-def test_a_log_that_is_full_keeps_nobody_from_an_answer(place: Place, config: ServerConfig) -> None:
+def test_a_log_that_is_full_keeps_nobody_from_an_answer(place: RuntimeFiles, config: ServerConfig) -> None:
     place.log.write_bytes(b"x" * LIMIT)
     arguments = [str(place.folder), str(place.log), msgspec.json.encode(config).decode(), "0"]
     done = subprocess.run(

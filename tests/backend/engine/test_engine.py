@@ -298,7 +298,7 @@ def test_what_is_forgotten_while_it_is_computed_is_not_kept_afterwards(tmp_path:
     bench = Bench(slots=1, store=store)
     bench.submit(1, list(range(100, 200)), max_tokens=8)
     bench.engine.step()
-    bench.engine.forget_idle()
+    bench.engine.clear_kv_states()
     bench.run()
     assert bench.answers[1].reason == "length"
     assert not bench.engine.keep_idle()

@@ -27,13 +27,13 @@ from llama_backend.wire.ipc import (
     Count,
     Counted,
     EngineConfig,
+    EngineStats,
     Event,
     Failed,
     Loading,
-    Piece,
     Ready,
     Refused,
-    Stats,
+    SequenceOutput,
     StepDone,
     Stop,
     Submit,
@@ -70,7 +70,7 @@ class EngineProcess:
                 pass_fds=[theirs.fileno()],
             )
         self._file = self.sock.makefile("rb")
-        self.stats: Stats | None = None
+        self.stats: EngineStats | None = None
 
     def send(self, *commands: Command) -> None:
         self.sock.sendall(b"".join(map(frame, commands)))
@@ -79,7 +79,7 @@ class EngineProcess:
         """What comes, but for statistics, which come at any time; `stats` has the last ones."""
         while len(header := self._file.read(HEADER.size)) == HEADER.size:
             event = decode_event(self._file.read(HEADER.unpack(header)[0]))
-            if isinstance(event, Stats):
+            if isinstance(event, EngineStats):
                 self.stats = event
             else:
                 yield event
@@ -90,7 +90,7 @@ class EngineProcess:
                 return event
         raise AssertionError(f"the engine ended before {kind.__name__}: {self.finish()[2]}")
 
-    def answer(self, number: int) -> tuple[str, Piece]:
+    def answer(self, number: int) -> tuple[str, SequenceOutput]:
         text = ""
         for event in self.events():
             for piece in event.pieces if isinstance(event, StepDone) else []:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_backend.client.launch import Place, find, stop
+from llama_backend.client.launch import RuntimeFiles, find, stop
 from llama_backend.errors import UntrustedSocket
 from llama_backend.host.peer import Peer, end_process, listener
 from tests.support.server.harness import runs
@@ -32,10 +32,10 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be some
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> RuntimeFiles:
     folder = tmp_path / "run"
     folder.mkdir(mode=0o700)
-    return Place(folder, tmp_path / "log")
+    return RuntimeFiles(folder, tmp_path / "log")
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def held(path: Path, user: int = os.geteuid()) -> Iterator[subprocess.Popen[byte
             process.kill()
 
 
-def test_the_kernel_names_the_process_that_listens(place: Place) -> None:
+def test_the_kernel_names_the_process_that_listens(place: RuntimeFiles) -> None:
     with held(place.socket) as process:
         assert listener(place.socket) == Peer(process.pid, os.geteuid())
         assert stop(place, process.pid)
@@ -62,7 +62,7 @@ def test_the_kernel_names_the_process_that_listens(place: Place) -> None:
     assert listener(place.socket) is None
 
 
-def test_the_answer_of_a_socket_points_at_nobody_else(place: Place) -> None:
+def test_the_answer_of_a_socket_points_at_nobody_else(place: RuntimeFiles) -> None:
     with held(place.socket), subprocess.Popen(["sleep", "600"]) as victim:
         with pytest.raises(UntrustedSocket, match=f"and {victim.pid} answers; neither is ended"):
             stop(place, victim.pid)
@@ -71,12 +71,12 @@ def test_the_answer_of_a_socket_points_at_nobody_else(place: Place) -> None:
 
 
 @pytest.mark.parametrize("pid", [-1, 0, 1, os.getpid()])
-def test_some_processes_are_never_ended(place: Place, pid: int) -> None:
+def test_some_processes_are_never_ended(place: RuntimeFiles, pid: int) -> None:
     with held(place.socket), pytest.raises(UntrustedSocket, match="not ended from here"):
         end_process(Peer(pid, os.geteuid()), place.socket, 1)
 
 
-def test_a_number_that_another_process_has_got_meanwhile_is_not_signalled(place: Place) -> None:
+def test_a_number_that_another_process_has_got_meanwhile_is_not_signalled(place: RuntimeFiles) -> None:
     with held(place.socket) as old:
         found = listener(place.socket)
         old.kill()
@@ -90,7 +90,7 @@ def test_a_number_that_another_process_has_got_meanwhile_is_not_signalled(place:
         heir.kill()
 
 
-def test_one_who_ended_meanwhile_has_ended(place: Place) -> None:
+def test_one_who_ended_meanwhile_has_ended(place: RuntimeFiles) -> None:
     with held(place.socket) as process:
         found = listener(place.socket)
         process.kill()
@@ -100,7 +100,7 @@ def test_one_who_ended_meanwhile_has_ended(place: Place) -> None:
 
 
 @needs_root
-def test_a_process_of_somebody_else_is_sent_nothing(place: Place) -> None:
+def test_a_process_of_somebody_else_is_sent_nothing(place: RuntimeFiles) -> None:
     with held(place.socket, user=STRANGER) as process:
         for ask in (lambda: find(place), lambda: stop(place, process.pid)):
             with pytest.raises(UntrustedSocket, match=f"a process of user {STRANGER} listens there"):
@@ -110,13 +110,15 @@ def test_a_process_of_somebody_else_is_sent_nothing(place: Place) -> None:
 
 @needs_root
 @pytest.mark.parametrize("ask", [find, lambda place: stop(place, 4242)], ids=["find", "stop"])
-def test_in_a_folder_of_somebody_else_nobody_is_asked(place: Place, ask: Callable[[Place], object]) -> None:
+def test_in_a_folder_of_somebody_else_nobody_is_asked(
+    place: RuntimeFiles, ask: Callable[[RuntimeFiles], object]
+) -> None:
     os.chown(place.folder, STRANGER, STRANGER)
     with pytest.raises(UntrustedSocket, match=f"it belongs to user {STRANGER}"):
         ask(place)
 
 
-def test_where_connections_queue_up_somebody_listens(place: Place) -> None:
+def test_where_connections_queue_up_somebody_listens(place: RuntimeFiles) -> None:
     with socket.socket(socket.AF_UNIX) as full, ExitStack() as stack:
         full.bind(str(place.socket))
         full.listen(0)
@@ -129,7 +131,7 @@ def test_where_connections_queue_up_somebody_listens(place: Place) -> None:
 
 
 @needs_root
-def test_whom_the_system_does_not_let_us_end_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whom_the_system_does_not_let_us_end_is_named(place: RuntimeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from llama_backend.client.http_client import Client
-from llama_backend.client.launch import Place, ensure
+from llama_backend.client.launch import RuntimeFiles, ensure
 from llama_backend.host.privacy import without_secrets
 from llama_backend.wire.api import ChatMessage
 from llama_backend.wire.status import BackendStatus
@@ -56,7 +56,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BackendS
         monkeypatch.setenv(name, value)
     folder = tmp_path / "run"
     folder.mkdir(mode=0o700)
-    address = ensure(Place(folder, tmp_path / "log"), fake_config(tmp_path, socket=None))
+    address = ensure(RuntimeFiles(folder, tmp_path / "log"), fake_config(tmp_path, socket=None))
 
     async def asked() -> BackendStatus:
         async with Client(address) as client:

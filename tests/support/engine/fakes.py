@@ -23,7 +23,7 @@ from llama_backend.engine.speculation.draft_model import DraftModel
 from llama_backend.engine.speculation.drafter import Drafter
 from llama_backend.engine.speculation.step_cost import StepCost
 from llama_backend.wire.api import SamplingParams
-from llama_backend.wire.ipc import Piece
+from llama_backend.wire.ipc import SequenceOutput
 from tests.support.engine.fake_memory import FakeMemory as FakeMemory
 
 N_VOCAB = 1000
@@ -186,7 +186,7 @@ class SlowModelCache(KVCache):
 @dataclass
 class Answer:
     text: str = ""
-    last: Piece | None = None
+    last: SequenceOutput | None = None
 
     @property
     def reason(self) -> str | None:

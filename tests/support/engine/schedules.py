@@ -120,7 +120,7 @@ def run_schedule(raw: bytes) -> Run:
         *[lambda: run.step(1 + script.below(6))] * 4,
         lambda: run.cancel(script),
         run.bench.engine.keep_idle,
-        run.bench.engine.forget_idle,
+        run.bench.engine.clear_kv_states,
         run.bench.engine.scheduler.shrink,
     ]
     while script.has_more and len(run.requests) < 60:

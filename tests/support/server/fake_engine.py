@@ -24,26 +24,26 @@ from time import monotonic, sleep
 
 import msgspec
 
-from llama_backend.crash_notes import Guard
+from llama_backend.crash_notes import CrashNotes
 from llama_backend.wire.api import FinishReason, Timings, Usage
 from llama_backend.wire.ipc import (
     HEADER,
     Accepted,
     Cancel,
+    ClearKVStates,
     Command,
     Count,
     Counted,
     Embed,
     Embedded,
     EngineConfig,
+    EngineStats,
     Event,
     Failed,
-    Forget,
     Loading,
-    Piece,
     Ready,
     Refused,
-    Stats,
+    SequenceOutput,
     StepDone,
     Stop,
     StoreChanged,
@@ -95,12 +95,12 @@ class Job:
     def usage(self) -> Usage:
         return Usage(self.n_prompt, self.done, self.n_prompt + self.done, {"cached_tokens": 0})
 
-    def piece(self, text: str, reason: FinishReason | None) -> Piece:
+    def piece(self, text: str, reason: FinishReason | None) -> SequenceOutput:
         logprobs = None if self.top_logprobs is None else self._logprobs(text, self.top_logprobs)
         if reason is None:
-            return Piece(self.id, text, logprobs=logprobs)
+            return SequenceOutput(self.id, text, logprobs=logprobs)
         message = "the fake was told to fail" if reason == "error" else None
-        return Piece(self.id, text, reason, self.usage, Timings(predicted_n=self.done), message, logprobs)
+        return SequenceOutput(self.id, text, reason, self.usage, Timings(predicted_n=self.done), message, logprobs)
 
     @staticmethod
     def _logprobs(text: str, top: int) -> list[TokenLogprob]:
@@ -140,15 +140,15 @@ def words_of(command: Submit | Count) -> list[str]:
 class FakeEngine:
     """Requests in slots and in a queue, as the real engine has them."""
 
-    def __init__(self, sock: socket.socket, config: EngineConfig, guard: Guard) -> None:
-        self._guard = guard
+    def __init__(self, sock: socket.socket, config: EngineConfig, notes: CrashNotes) -> None:
+        self._notes = notes
         self._sock = sock
         self._buffer = b""
         self._slots = config.slots or SLOTS
         self._context = config.context or CONTEXT
         self._running: list[Job] = []
         self._waiting: deque[Job] = deque()
-        self._pieces: list[Piece] = []
+        self._pieces: list[SequenceOutput] = []
         self._told = (0, 0)
         self._steps = self._prompt_tokens = self._generated_tokens = 0
 
@@ -200,7 +200,7 @@ class FakeEngine:
                 self.send(Counted(id=command.id, count=count, context=self._context, tokens=tokens))
             case Embed():
                 self._embed(command)
-            case Forget():
+            case ClearKVStates():
                 self.send(StoreChanged(KVStoreStatus(states=0, hits=1)))
             case Cancel(number):
                 self._cancel(number)
@@ -209,7 +209,7 @@ class FakeEngine:
 
     def _pretend_to_read(self, command: Submit | Count) -> None:
         words = words_of(command)
-        with self._guard.reading(1, command.id):
+        with self._notes.reading(1, command.id):
             while "endless" in words:
                 sleep(1)
             if "unreadable" in words and "killed" in words:
@@ -233,7 +233,7 @@ class FakeEngine:
         """A vector's first number is the count of words; the text `die` ends the process."""
         sizes = [len(text.split(" ")) if isinstance(text, str) else len(text) for text in command.inputs]
         if command.inputs == ["die"]:
-            self._guard.batch([command.id])
+            self._notes.batch([command.id])
             die()
         if max(sizes) > self._context:
             text = f"input[0] has {max(sizes)} tokens, and an embedding is of {self._context} at most"
@@ -255,7 +255,7 @@ class FakeEngine:
             job = self._waiting.popleft()
             job.due = monotonic() + job.delay
             self._running.append(job)
-        self._guard.batch([job.id for job in self._running])
+        self._notes.batch([job.id for job in self._running])
         for job in [job for job in self._running if job.due <= monotonic()]:
             self._advance(job)
         counts = len(self._running), len(self._waiting)
@@ -266,8 +266,8 @@ class FakeEngine:
             self.send(StepDone(pieces=self._pieces, running=counts[0], waiting=counts[1]))
             self._pieces = []
 
-    def _stats(self) -> Stats:
-        return Stats(
+    def _stats(self) -> EngineStats:
+        return EngineStats(
             times=StepTimes(steps=self._steps, total=1.0, decode=0.5),
             prompt_tokens=self._prompt_tokens,
             cached_tokens=self._prompt_tokens // 2,
@@ -281,7 +281,7 @@ class FakeEngine:
 
     def _advance(self, job: Job) -> None:
         if job.done == job.die_at and job.blamed:
-            with self._guard.grammar(job.id):
+            with self._notes.grammar(job.id):
                 die()
         if job.done == job.die_at:
             die()
@@ -329,10 +329,10 @@ def load(engine: FakeEngine, path: str) -> FakeModel | None:
 def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = msgspec.json.decode(sys.argv[1], type=EngineConfig)
-    guard = Guard(int(sys.argv[3]))
-    guard.watch()
+    notes = CrashNotes(int(sys.argv[3]))
+    notes.watch()
     with socket.socket(fileno=int(sys.argv[2])) as sock:
-        engine = FakeEngine(sock, config, guard)
+        engine = FakeEngine(sock, config, notes)
         model = load(engine, config.path)
         if model is None:
             return 1

@@ -84,7 +84,7 @@ class ScriptedBackend:
             raise state
         return state
 
-    async def forget(self) -> None:
+    async def clear_kv_states(self) -> None:
         if self.forget_error is not None:
             raise self.forget_error
         self.forgotten += 1

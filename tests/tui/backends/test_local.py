@@ -12,7 +12,7 @@ import pytest
 
 from llama_backend.client import launch
 from llama_backend.client.http_client import Address
-from llama_backend.client.launch import Place
+from llama_backend.client.launch import RuntimeFiles
 from llama_backend.errors import ModelNotFound, Unauthorized, Unavailable, Unreachable
 from llama_backend.models.installed import InstalledModel
 from llama_backend.server_config import ServerConfig
@@ -34,10 +34,10 @@ class Launcher:
     sockets: list[Path]
     stopped: list[int] = field(default_factory=list)
 
-    def ensure(self, _: Place, __: ServerConfig) -> Address:
+    def ensure(self, _: RuntimeFiles, __: ServerConfig) -> Address:
         return Address(socket=self.sockets.pop(0))
 
-    def stop(self, _: Place, pid: int) -> bool:
+    def stop(self, _: RuntimeFiles, pid: int) -> bool:
         self.stopped.append(pid)
         return True
 
@@ -82,7 +82,7 @@ async def test_states_are_removed_without_starting_a_backend(launcher: Launcher,
     state = isolated_home / "cache" / "llama-chat" / "kv-states" / ("0" * 32) / "a.kvstate"
     state.parent.mkdir(parents=True)
     state.write_bytes(bytes(2000))
-    await local().forget()
+    await local().clear_kv_states()
     assert not state.exists()
     assert len(launcher.sockets) == 2
 
@@ -160,7 +160,7 @@ async def test_no_key_goes_to_the_local_backend(launcher: Launcher, sockets: lis
 
 
 async def test_a_backend_that_cannot_be_started(sockets: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(_: Place, __: ServerConfig) -> Address:
+    def fails(_: RuntimeFiles, __: ServerConfig) -> Address:
         raise PermissionError(13, "Permission denied", "/log")
 
     monkeypatch.setattr("llama_chat.backends.launching.ensure", fails)

@@ -76,7 +76,7 @@ async def test_the_key_goes_along(backend: ScriptedBackend, monkeypatch: pytest.
 
 async def test_a_backend_elsewhere_keeps_the_states_of_others(backend: ScriptedBackend) -> None:
     async with aclosing(connect(backend.url)) as connection:
-        await connection.forget()
+        await connection.clear_kv_states()
         await connection.status()
     assert backend.forgotten == 0
 

@@ -18,6 +18,6 @@ class RoadBackend(Backend, Protocol):
         """Has `tell` hear of what happens on the road."""
         ...
 
-    async def forget(self) -> None:
+    async def clear_kv_states(self) -> None:
         """Drops what is kept of conversations to go on with them quickly, where that is this user's."""
         ...

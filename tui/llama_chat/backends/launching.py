@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_backend.client.launch import Place, ensure, find
+from llama_backend.client.launch import RuntimeFiles, ensure, find
 from llama_backend.host.kv_state_folder import clear_states
 from llama_backend.server_config import ServerConfig
 from llama_backend.wire.ipc import EngineConfig
@@ -33,9 +33,9 @@ def start(settings: Settings, paths: Paths, model: InstalledModel) -> Address:
         raise ChatError(f"the backend cannot be started: {error}") from error
 
 
-def place(paths: Paths) -> Place:
+def place(paths: Paths) -> RuntimeFiles:
     """Where the background backend's socket and log are."""
-    return Place(folder=paths.runtime, log=paths.log)
+    return RuntimeFiles(folder=paths.runtime, log=paths.log)
 
 
 def kv_folder(settings: Settings, paths: Paths) -> Path:
@@ -43,14 +43,14 @@ def kv_folder(settings: Settings, paths: Paths) -> Path:
     return Path(settings.kv_cache_dir).expanduser().absolute() if settings.kv_cache_dir else paths.kv_states
 
 
-async def forget(settings: Settings, paths: Paths) -> None:
+async def clear_kv_states(settings: Settings, paths: Paths) -> None:
     """Removes the KV states of all conversations: through the backend where one runs, which has more in memory."""
     address = find(place(paths))
     if address is not None:
         from llama_backend.client.http_client import Client
 
         async with Client(address, wait=0) as client:
-            await client.forget()
+            await client.clear_kv_states()
     await asyncio.to_thread(clear_states, kv_folder(settings, paths))
 
 

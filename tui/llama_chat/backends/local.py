@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from llama_backend.errors import ModelNotFound, Unavailable, Unreachable
-from llama_chat.backends.launching import forget, place, start
+from llama_chat.backends.launching import clear_kv_states, place, start
 from llama_chat.backends.remote import as_logged
 from llama_chat.backends.targets import LOCAL
 from llama_chat.paths import Paths
@@ -89,9 +89,9 @@ class LocalConnection:
         await self.aclose()
         return await (await self._connected()).status()
 
-    async def forget(self) -> None:
+    async def clear_kv_states(self) -> None:
         """Removes the KV states of all conversations, without starting a backend for that."""
-        await forget(self._settings, self._paths)
+        await clear_kv_states(self._settings, self._paths)
 
     async def aclose(self) -> None:
         """Ends the connection; the next call makes a new one."""

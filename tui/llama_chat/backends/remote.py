@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from llama_backend.client.stream_position import Position
+from llama_backend.client.stream_position import StreamPosition
 from llama_backend.errors import (
     BackendError,
     ConnectionLost,
@@ -69,7 +69,7 @@ class RemoteConnection:
 
         Servers that do not keep answers are asked again as long as nothing has come.
         """
-        request, position, backoff = as_logged(request, self._settings), Position(), Backoff()
+        request, position, backoff = as_logged(request, self._settings), StreamPosition(), Backoff()
         is_complete = False
         try:
             while not is_complete:
@@ -99,7 +99,7 @@ class RemoteConnection:
         async with self._client() as client:
             return await client.status()
 
-    async def forget(self) -> None:
+    async def clear_kv_states(self) -> None:
         """Nothing: a backend elsewhere keeps the KV states of others as well, and does not tell whose they are."""
 
     async def aclose(self) -> None:
@@ -125,7 +125,7 @@ class RemoteConnection:
             backoff.succeed()
             self._tell("reached", "")
 
-    async def _recover(self, backoff: Backoff, position: Position, error: BackendError) -> None:
+    async def _recover(self, backoff: Backoff, position: StreamPosition, error: BackendError) -> None:
         """Waits before another try; raises where that does not help."""
         if position.last and isinstance(error, NotFound):
             raise ConnectionLost("the connection broke, and the backend does not have the answer any more") from error
@@ -140,13 +140,13 @@ class RemoteConnection:
             self._tell("reconnecting" if self._was_reached else "connecting", error.message)
         await backoff.pause(error)
 
-    def _may_pass(self, position: Position, error: BackendError) -> bool:
+    def _may_pass(self, position: StreamPosition, error: BackendError) -> bool:
         """Whether another try may help: not where nobody ever answered, nor where the server does not keep the rest."""
         if not position.can_go_on or position.has_begun:
             return position.can_go_on
         return isinstance(error, ConnectionLost | PodPending) or (self._was_reached and isinstance(error, Unreachable))
 
-    async def _stop(self, position: Position) -> None:
+    async def _stop(self, position: StreamPosition) -> None:
         """Tells the server that nobody comes back for the answer; where that fails it finds out by itself."""
         if self._open_client is not None and position.grace is not None:
             with suppress(BackendError):

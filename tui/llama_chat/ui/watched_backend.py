@@ -108,9 +108,9 @@ class WatchedBackend:
     async def models(self) -> list[ModelInfo]:
         return await self._backend.models()
 
-    async def forget(self) -> None:
-        """As RoadBackend.forget."""
-        await self._backend.forget()
+    async def clear_kv_states(self) -> None:
+        """As RoadBackend.clear_kv_states."""
+        await self._backend.clear_kv_states()
 
     async def status(self) -> BackendStatus:
         return await self._backend.status()

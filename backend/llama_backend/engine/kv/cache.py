@@ -220,7 +220,7 @@ class KVCache:
             self.clear(slot)
         return self.used + tokens <= self._cells
 
-    def forget_idle(self) -> None:
+    def clear_kv_states(self) -> None:
         """Frees the cells of all idle slots and keeps them nowhere; nor will those of busy slots be kept."""
         for slot in self._slots:
             if slot.busy:

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from time import sleep
 
-from llama_backend.crash_notes import Guard
+from llama_backend.crash_notes import CrashNotes
 from llama_backend.engine.kv.cache import LEAST_KEPT
 from llama_backend.engine.kv.state_store import KVStore
 from llama_backend.engine.messages.lanes import Lanes, Reply, Request
@@ -20,12 +20,12 @@ from llama_backend.wire.ipc import (
     MAX_FRAME,
     Accepted,
     Cancel,
+    ClearKVStates,
     Command,
     Count,
     Counted,
     Embed,
     Event,
-    Forget,
     Refused,
     Stop,
     Submit,
@@ -53,7 +53,7 @@ class Texts:
     texts: list[list[int]]
 
 
-Job = Prompt | Texts | Cancel | Forget | Stop
+Job = Prompt | Texts | Cancel | ClearKVStates | Stop
 
 
 class Channel:
@@ -117,12 +117,18 @@ class Reader(threading.Thread):
     """Reads commands; those that have texts are answered on lanes of their own, and so is what was wrong with them."""
 
     def __init__(
-        self, channel: Channel, inbox: Inbox, prompts: PromptBuilder, store: KVStore, limits: Limits, guard: Guard
+        self,
+        channel: Channel,
+        inbox: Inbox,
+        prompts: PromptBuilder,
+        store: KVStore,
+        limits: Limits,
+        notes: CrashNotes,
     ) -> None:
         super().__init__(name="reader", daemon=True)
         self._channel = channel
         self._inbox = inbox
-        self._lanes = Lanes(Clerk(inbox, prompts, store, limits).answer, channel.send, guard)
+        self._lanes = Lanes(Clerk(inbox, prompts, store, limits).answer, channel.send, notes)
 
     def run(self) -> None:
         """Reads until the other side is gone; the engine ends then, and a step that is long is not waited for."""

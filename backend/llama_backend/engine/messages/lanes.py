@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from llama_backend.crash_notes import Guard
+from llama_backend.crash_notes import CrashNotes
 from llama_backend.fair_queue import FairQueue
 from llama_backend.wire.api import ChatMessage
 from llama_backend.wire.ipc import Count, Embed, Event, Submit
@@ -57,14 +57,19 @@ class Lane(threading.Thread):
     """A thread that answers requests one after another."""
 
     def __init__(
-        self, place: int, answer: Callable[[Request], Reply], send: Callable[[Event], None], guard: Guard, nice: int = 0
+        self,
+        place: int,
+        answer: Callable[[Request], Reply],
+        send: Callable[[Event], None],
+        notes: CrashNotes,
+        nice: int = 0,
     ) -> None:
-        """`place` is where the guard notes what is at work; `nice` is by how much others come first."""
+        """`place` is where the crash notes say what is at work; `nice` is by how much others come first."""
         super().__init__(name=f"reader {place}", daemon=True)
         self._place = place
         self._answer = answer
         self._send = send
-        self._guard = guard
+        self._notes = notes
         self._nice = nice
         self._waiting = FairQueue[Request]()
         self._changed = threading.Condition()
@@ -92,7 +97,7 @@ class Lane(threading.Thread):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
         while True:
             request = self._next()
-            with self._guard.reading(self._place, request.id):
+            with self._notes.reading(self._place, request.id):
                 reply = self._answer(request)
             self._finish(request, reply)
 
@@ -118,9 +123,9 @@ class Lane(threading.Thread):
 class Lanes:
     """A lane for short texts and one for long ones."""
 
-    def __init__(self, answer: Callable[[Request], Reply], send: Callable[[Event], None], guard: Guard) -> None:
-        self._short = Lane(0, answer, send, guard)
-        self._long = Lane(1, answer, send, guard, _NICE)
+    def __init__(self, answer: Callable[[Request], Reply], send: Callable[[Event], None], notes: CrashNotes) -> None:
+        self._short = Lane(0, answer, send, notes)
+        self._long = Lane(1, answer, send, notes, _NICE)
 
     def start(self) -> None:
         self._short.start()

@@ -106,7 +106,7 @@ class PromptBuilder:
         """The remembered answers in a conversation of `tokens`; may be called by any thread."""
         return self._answers.within(tokens, scope)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drops the ids of all answers."""
         self._answers.clear()
 

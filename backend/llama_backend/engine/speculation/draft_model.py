@@ -75,7 +75,7 @@ class DraftModel:
         """Learns what steps take before anybody waits for one, so that nothing is tried which cannot pay."""
         for tokens in ([token] * self._chunk, [token], [token]):
             self._compute([Chunk(0, len(self._cells[0].tokens), tokens)])
-        self.forget()
+        self.clear()
 
     def seconds(self, sequences: int, depth: int) -> float:
         """What guessing `depth` tokens for as many sequences is expected to take; 0 where nothing is known."""
@@ -101,7 +101,7 @@ class DraftModel:
                 break
         self._compute(chunks)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Frees all cells."""
         self._forget(frozenset())
 
@@ -170,7 +170,7 @@ class DraftModel:
         try:
             found = self._likeliest(chunks)
         except NoRoom:
-            self.forget()
+            self.clear()
             return []
         self._cost.observe(sum(len(chunk.tokens) for chunk in chunks), perf_counter() - begin)
         for chunk in chunks:

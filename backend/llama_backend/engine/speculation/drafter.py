@@ -37,9 +37,9 @@ class Drafter:
         self.seconds = 0.0
         """All that it took so far."""
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Frees all cells of the draft model."""
-        self._model.forget()
+        self._model.clear()
 
     def improve(self, sequences: list[Sequence], guesses: list[Guess], limits: list[int], room: int) -> float:
         """Puts guesses of the draft model in place of those that promise little.

@@ -67,10 +67,10 @@ class Speculator:
         """What the draft model took so far."""
         return self._drafter.seconds if self._drafter is not None else 0.0
 
-    def forget_idle(self) -> None:
+    def clear(self) -> None:
         """Frees what the draft model has computed."""
         if self._drafter is not None:
-            self._drafter.forget()
+            self._drafter.clear()
 
     def extend(self, batch: Batch) -> None:
         """Adds drafts to a batch, if it is one of tokens that are generated, that pays, and that holds up no prompt."""

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 
 from llama_backend.errors import BackendError, InternalError, from_wire
-from llama_backend.wire.ipc import Piece
+from llama_backend.wire.ipc import SequenceOutput
 
-Observer = Callable[[Piece, float], None]
+Observer = Callable[[SequenceOutput, float], None]
 """Called with each piece and the moment at which it came, in seconds of `time.monotonic`."""
 
 
@@ -33,7 +33,7 @@ class Ticket:
         self.since = 0.0
         """When it was handed to the engine that has it, or accepted by that; 0 where no engine has it."""
         self._observer = observer
-        self._pieces: list[Piece] = []
+        self._pieces: list[SequenceOutput] = []
         self._error: BackendError | None = None
         self._changed = asyncio.Event()
 
@@ -46,7 +46,7 @@ class Ticket:
         self.prompt_tokens, self.since = prompt_tokens, now
         self._changed.set()
 
-    def deliver(self, piece: Piece, now: float = 0.0) -> None:
+    def deliver(self, piece: SequenceOutput, now: float = 0.0) -> None:
         """Takes a piece that came at `now`, in seconds of `time.monotonic`."""
         if self._observer is not None:
             self._observer(piece, now)
@@ -77,7 +77,7 @@ class Ticket:
                 raise self._error
             await self._wait()
 
-    async def pieces(self) -> AsyncGenerator[Piece, None]:
+    async def pieces(self) -> AsyncGenerator[SequenceOutput, None]:
         """What comes, until each answer has had its piece with a finish reason; raises where the request fails."""
         while True:
             pieces, self._pieces = self._pieces, []
@@ -92,7 +92,7 @@ class Ticket:
                 return
             await self._wait()
 
-    async def whole(self) -> list[Piece]:
+    async def whole(self) -> list[SequenceOutput]:
         """One piece for each answer, once all have ended; raises where the request fails."""
         while not self.finished and self._error is None:
             await self._wait()
@@ -106,27 +106,29 @@ class Ticket:
         self._changed.clear()
 
 
-def _checked(piece: Piece) -> Piece:
+def _checked(piece: SequenceOutput) -> SequenceOutput:
     if piece.finish_reason == "error":
         message, code = piece.message or "the engine could not finish the answer", piece.code or InternalError.code
         raise from_wire({"error": {"message": message, "code": code}}, InternalError.status)
     return piece
 
 
-def merged(pieces: list[Piece]) -> list[Piece]:
+def merged(pieces: list[SequenceOutput]) -> list[SequenceOutput]:
     """The same text in at most one piece for each answer, which has what the last one has besides."""
     if len(pieces) < 2:
         return pieces
-    answers: dict[int, list[Piece]] = {}
+    answers: dict[int, list[SequenceOutput]] = {}
     for piece in pieces:
         answers.setdefault(piece.id, []).append(piece)
     return [_joined(parts) for parts in answers.values()]
 
 
-def _joined(pieces: list[Piece]) -> Piece:
+def _joined(pieces: list[SequenceOutput]) -> SequenceOutput:
     last = pieces[-1]
     text = "".join(piece.text for piece in pieces)
     logprobs = None
     if last.logprobs is not None:
         logprobs = [entry for piece in pieces for entry in piece.logprobs or []]
-    return Piece(last.id, text, last.finish_reason, last.usage, last.timings, last.message, logprobs, last.code)
+    return SequenceOutput(
+        last.id, text, last.finish_reason, last.usage, last.timings, last.message, logprobs, last.code
+    )

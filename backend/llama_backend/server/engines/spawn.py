@@ -9,7 +9,7 @@ import sys
 
 import msgspec
 
-from llama_backend.crash_notes import GuardPage, Suspects
+from llama_backend.crash_notes import CrashPage, Suspects
 from llama_backend.host.privacy import without_secrets
 from llama_backend.wire.ipc import EngineConfig
 
@@ -21,9 +21,9 @@ class EngineProcess:
     """
 
     def __init__(self, config: EngineConfig) -> None:
-        self._guard = GuardPage()
+        self._crash_page = CrashPage()
         self.sock, theirs = socket.socketpair()
-        with theirs, self._guard as notes:
+        with theirs, self._crash_page as notes:
             arguments = [msgspec.json.encode(config).decode(), str(theirs.fileno()), str(notes)]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", config.module, *arguments],
@@ -48,7 +48,7 @@ class EngineProcess:
 
     def suspects(self) -> Suspects:
         """Who was being computed when the process ended."""
-        return self._guard.suspects()
+        return self._crash_page.suspects()
 
     def wait(self, patience: float | None = None) -> None:
         """Waits for the end; a process that takes longer than `patience` seconds is killed."""

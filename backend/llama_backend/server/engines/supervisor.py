@@ -20,15 +20,15 @@ from llama_backend.server.engines.restarts import Restarts
 from llama_backend.server.engines.spawn import EngineProcess
 from llama_backend.wire.api import ChatMessage, SamplingParams, TokenCount
 from llama_backend.wire.ipc import (
+    ClearKVStates,
     Count,
     Embed,
     EngineConfig,
+    EngineStats,
     Event,
     Failed,
-    Forget,
     Loading,
     Ready,
-    Stats,
     StepDone,
     StoreChanged,
     Submit,
@@ -191,10 +191,10 @@ class Supervisor:
         """Forgets a request; answers that have not ended are cancelled."""
         self.ledger.close(ticket)
 
-    def forget(self) -> None:
+    def clear_kv_states(self) -> None:
         """Drops all KV states, in slots that are idle, in RAM and on disk."""
         if self._child is not None:
-            self._child.send(Forget())
+            self._child.send(ClearKVStates())
 
     def _set_state(self, state: State, reason: str | None = None) -> None:
         self.state, self.reason = state, reason
@@ -265,7 +265,7 @@ class Supervisor:
                 self._was_used = self._was_used or bool(event.pieces)
                 self.last_step = monotonic()
                 self.ledger.take(event)
-            case Stats():
+            case EngineStats():
                 self.totals.take(event)
             case Loading(progress):
                 self.progress = progress

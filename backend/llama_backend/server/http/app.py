@@ -49,7 +49,7 @@ def make_app(server: Server) -> ASGIApp:
         ("GET", "/v1/models", routes.models),
         ("GET", "/v1/models/{name:path}", routes.model),
         ("GET", "/v1/status", routes.status),
-        ("DELETE", "/v1/kv-states", routes.forget),
+        ("DELETE", "/v1/kv-states", routes.clear_kv_states),
     ]
     probes = {"/livez": health.livez, "/startupz": health.startupz, "/readyz": health.readyz}
     if server.config.metrics_open:

@@ -12,7 +12,7 @@ from llama_backend.server.engines.served_model import HostedModel
 from llama_backend.server.http.routes import server_of
 from llama_backend.server.prometheus import CONTENT_TYPE, Labels, Page
 from llama_backend.server.state import Server
-from llama_backend.wire.ipc import Stats
+from llama_backend.wire.ipc import EngineStats
 from llama_backend.wire.status import KVStoreStatus, StepTimes, TuningStatus
 
 _STATES = ("unloaded", "loading", "ready", "restarting", "failed")
@@ -106,7 +106,7 @@ def _write_tuning(page: Page, tuning: TuningStatus, model: Labels) -> None:
     page.gauge("gpu_memory_bytes", "Memory of a GPU that the model takes, by estimate.", *parts)
 
 
-def _write_tokens(page: Page, stats: Stats, model: Labels) -> None:
+def _write_tokens(page: Page, stats: EngineStats, model: Labels) -> None:
     page.counter("prompt_tokens_total", "Tokens of prompts.", (model, stats.prompt_tokens))
     about = "Tokens of prompts that were not computed again."
     page.counter("prefix_cache_hit_tokens_total", about, (model, stats.cached_tokens))
@@ -120,7 +120,7 @@ def _write_steps(page: Page, times: StepTimes, model: Labels) -> None:
     page.counter("step_seconds_total", "Where the time of steps went.", *parts)
 
 
-def _write_cells(page: Page, stats: Stats, model: Labels) -> None:
+def _write_cells(page: Page, stats: EngineStats, model: Labels) -> None:
     page.gauge("kv_cells", "KV cells, each for a token.", (model, stats.kv_cells))
     page.gauge("kv_cells_used", "Cells that hold tokens, also of those who have ended.", (model, stats.kv_used))
     page.gauge("kv_cells_busy", "Cells of sequences that run.", (model, stats.kv_busy))

@@ -11,7 +11,7 @@ from typing import Any
 from llama_backend.server.http.logprobs_json import TextLogprobs, chat_logprobs
 from llama_backend.server.streaming.sse import DONE
 from llama_backend.wire.api import Usage, encode
-from llama_backend.wire.ipc import Piece, TokenLogprob
+from llama_backend.wire.ipc import SequenceOutput, TokenLogprob
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Shape:
         role = {"role": "assistant", "content": ""}
         return b"".join(self._event(index, role) for index in range(self.choices)) if self.chat else b""
 
-    def event(self, piece: Piece, index: int = 0) -> bytes:
+    def event(self, piece: SequenceOutput, index: int = 0) -> bytes:
         """The events for one piece of the answer `index`; its last piece brings the finish reason."""
         text = b""
         if piece.text or piece.logprobs or piece.finish_reason is None:
@@ -62,7 +62,7 @@ class Shape:
         usage = encode({"choices": [], "usage": summed(self._usages)})
         return self._head + b"," + usage[1:] + b"\n\n" + DONE
 
-    def whole(self, pieces: list[Piece]) -> bytes:
+    def whole(self, pieces: list[SequenceOutput]) -> bytes:
         """The answers as one object, from one piece for each."""
         choices = [self._choice(index, piece) for index, piece in enumerate(pieces)]
         head = {"id": self.id, "object": "chat.completion" if self.chat else "text_completion"}
@@ -70,7 +70,7 @@ class Shape:
         body = {"created": self.created, "model": self.model, "choices": choices, "usage": usage}
         return encode(head | body | {"timings": pieces[0].timings, "seed": self.seed})
 
-    def _choice(self, index: int, piece: Piece) -> dict[str, Any]:
+    def _choice(self, index: int, piece: SequenceOutput) -> dict[str, Any]:
         message = {"role": "assistant", "content": piece.text}
         content = {"message": message} if self.chat else {"text": piece.text}
         logprobs = self._logprobs(index, piece.logprobs)

@@ -79,12 +79,12 @@ async def status(request: Request) -> Response:
     return as_json(server_of(request).status())
 
 
-async def forget(request: Request) -> Response:
+async def clear_kv_states(request: Request) -> Response:
     """`DELETE /v1/kv-states`: drops what is kept of conversations; on the Unix socket only, since it is for all."""
     if not is_unix(request):
         raise Forbidden("KV states can be dropped over the Unix socket only")
     for loaded in server_of(request).models.loaded:
-        loaded.supervisor.forget()
+        loaded.supervisor.clear_kv_states()
     return Response(status_code=204)
 
 

@@ -19,7 +19,7 @@ from llama_backend.engine.llama.binding import LIBRARY
 from llama_backend.engine.llama.model import Model
 from llama_backend.engine.placement.kv_plan import KVPlan
 from llama_backend.wire.api import ChatMessage, SamplingParams
-from llama_backend.wire.ipc import EngineConfig, Forget, Ready, StoreChanged, Submit
+from llama_backend.wire.ipc import ClearKVStates, EngineConfig, Ready, StoreChanged, Submit
 from tests.backend.engine.test_process import EngineProcess
 from tests.backend.engine.test_real_model import RealBench, runner_of
 from tests.support.engine.builders import prompts_of
@@ -246,7 +246,7 @@ def test_forgetting_removes_what_is_kept(demo_model: Path, tmp_path: Path) -> No
     assert len(list(tmp_path.glob("*/*"))) == 1
     with engine_of(demo_model, tmp_path) as engine:
         ask(engine, messages)
-        engine.send(Forget())
+        engine.send(ClearKVStates())
         engine.wait_for(StoreChanged, lambda event: event.status.states == 0)
     assert list(tmp_path.glob("*/*")) == []
 

@@ -9,7 +9,7 @@ from time import monotonic, sleep
 import pytest
 
 from llama_backend.account import Account
-from llama_backend.crash_notes import Guard
+from llama_backend.crash_notes import CrashNotes
 from llama_backend.engine.messages.lanes import LONG, Lanes, Reply, Request, size_of
 from llama_backend.wire.api import ChatMessage, SamplingParams
 from llama_backend.wire.ipc import Accepted, Count, Embed, Event, Submit
@@ -25,7 +25,7 @@ class Desk:
         self.started: list[int] = []
         self.sent: list[Event] = []
         self.proceeded: list[int] = []
-        self.lanes = Lanes(self.answer, self.sent.append, Guard())
+        self.lanes = Lanes(self.answer, self.sent.append, CrashNotes())
         self.lanes.start()
 
     def answer(self, request: Request) -> Reply:

@@ -193,7 +193,7 @@ def test_idle_cells_are_forgotten_with_those_of_the_large_model() -> None:
     bench.submit(1, LONG, max_tokens=30)
     bench.run()
     assert guesser.memory.occupied
-    bench.engine.forget_idle()
+    bench.engine.clear_kv_states()
     assert guesser.memory.occupied == []
 
 

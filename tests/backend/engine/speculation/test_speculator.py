@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llama_backend.engine.sampling.chain import SamplerChain
 from llama_backend.wire.api import SamplingParams
-from llama_backend.wire.ipc import Piece
+from llama_backend.wire.ipc import SequenceOutput
 from tests.support.engine.fakes import (
     EOG,
     Bench,
@@ -226,7 +226,7 @@ def test_samplers_move_on_by_the_tokens_that_are_taken_and_no_others() -> None:
 def test_each_token_has_the_log_probabilities_of_its_own_row() -> None:
     bench = Bench(model=repeating, token_part=FREE)
     bench.engine.submit(1, [*TEXT, *TEXT[:5]], SamplingParams(max_tokens=30), is_chat=True, top_logprobs=1)
-    pieces: list[Piece] = []
+    pieces: list[SequenceOutput] = []
     while bench.engine.busy:
         pieces += bench.engine.step().pieces
     entries = [entry for piece in pieces for entry in piece.logprobs or []]

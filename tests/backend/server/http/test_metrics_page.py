@@ -14,7 +14,7 @@ from llama_backend.server.http.metrics_page import _write_tuning
 from llama_backend.server.prometheus import Page
 from llama_backend.server.request_metrics import Meter, Stopwatch
 from llama_backend.wire.api import Timings
-from llama_backend.wire.ipc import Piece
+from llama_backend.wire.ipc import SequenceOutput
 from llama_backend.wire.status import GPUShare, TuningStatus
 from tests.backend.server.conftest import Serve
 from tests.support.server.fake_engine import FakeModel
@@ -181,7 +181,7 @@ def test_a_stopwatch_tells_answers_apart() -> None:
     meter = Meter()
     with Stopwatch(meter) as watch:
         for number in (1, 2, 1, 2, 1):
-            watch(Piece(number, "x"), 1e9)
-        watch(Piece(1, "", "stop", timings=Timings(draft_n=5, draft_n_accepted=4)), 1e9)
+            watch(SequenceOutput(number, "x"), 1e9)
+        watch(SequenceOutput(1, "", "stop", timings=Timings(draft_n=5, draft_n_accepted=4)), 1e9)
     assert (meter.drafted, meter.drafts_accepted) == (5, 4)
     assert (meter.first_token.count, meter.gap.count, dict(meter.outcomes)) == (2, 3, {"stop": 1})

@@ -13,12 +13,12 @@ from openai.types.completion_choice import Logprobs
 from llama_backend.server.http.responses import Shape
 from llama_backend.server.streaming.sse import DONE
 from llama_backend.wire.api import Timings, Usage
-from llama_backend.wire.ipc import Piece, TokenLogprob
+from llama_backend.wire.ipc import SequenceOutput, TokenLogprob
 
-LAST = Piece(1, "", "stop", Usage(3, 2, 5, {"cached_tokens": 1}), Timings(predicted_n=2))
+LAST = SequenceOutput(1, "", "stop", Usage(3, 2, 5, {"cached_tokens": 1}), Timings(predicted_n=2))
 
 
-WHOLE = Piece(1, "text", "stop", LAST.usage, LAST.timings)
+WHOLE = SequenceOutput(1, "text", "stop", LAST.usage, LAST.timings)
 
 
 def bodies(*events: bytes) -> list[Any]:
@@ -30,7 +30,7 @@ def bodies(*events: bytes) -> list[Any]:
 
 def test_the_chunks_of_a_chat_are_valid() -> None:
     shape = Shape("m", True, 5, include_usage=True)
-    found = bodies(shape.opening(), shape.event(Piece(1, "Hé")), shape.event(LAST), shape.closing())
+    found = bodies(shape.opening(), shape.event(SequenceOutput(1, "Hé")), shape.event(LAST), shape.closing())
     chunks = [ChatCompletionChunk.model_validate(body) for body in found]
     assert [chunk.choices[0].delta.content for chunk in chunks[:-1]] == ["", "Hé", None]
     assert chunks[-2].choices[0].finish_reason == "stop"
@@ -43,7 +43,7 @@ def test_the_chunks_of_a_chat_are_valid() -> None:
 
 def test_the_chunks_of_a_text_are_valid() -> None:
     shape = Shape("m", False, 5)
-    found = bodies(shape.opening(), shape.event(Piece(1, "a")), shape.event(LAST), shape.closing())
+    found = bodies(shape.opening(), shape.event(SequenceOutput(1, "a")), shape.event(LAST), shape.closing())
     last = Completion.model_validate(found[-1])
     assert last.choices[0].finish_reason == "stop"
     assert all(body["object"] == "text_completion" for body in found)
@@ -59,7 +59,7 @@ def test_whole_answers_are_valid() -> None:
 @pytest.mark.parametrize("chat", [True, False])
 def test_text_with_the_last_piece_comes_before_the_finish_reason(chat: bool) -> None:
     shape = Shape("m", chat, 5)
-    first, last = bodies(shape.event(Piece(1, "end", "length", LAST.usage)))
+    first, last = bodies(shape.event(SequenceOutput(1, "end", "length", LAST.usage)))
     assert shape.closing() == DONE
     assert first["choices"][0]["finish_reason"] is None
     assert last["choices"][0]["finish_reason"] == "length"
@@ -76,7 +76,9 @@ ENTRIES = [
 
 
 def test_the_logprobs_of_a_chat_are_valid_and_have_the_bytes_of_half_characters() -> None:
-    whole = ChatCompletion.model_validate_json(Shape("m", True, 5).whole([Piece(1, "Hé", "stop", logprobs=ENTRIES)]))
+    whole = ChatCompletion.model_validate_json(
+        Shape("m", True, 5).whole([SequenceOutput(1, "Hé", "stop", logprobs=ENTRIES)])
+    )
     found = whole.choices[0].logprobs
     assert found is not None
     assert found.content is not None
@@ -87,8 +89,8 @@ def test_the_logprobs_of_a_chat_are_valid_and_have_the_bytes_of_half_characters(
 
 def test_the_logprobs_of_a_streamed_chat_stand_with_their_text() -> None:
     shape = Shape("m", True, 5)
-    last = Piece(1, "!", "length", LAST.usage, logprobs=[TokenLogprob(b"!", -1.0, [])])
-    found = bodies(shape.opening(), shape.event(Piece(1, "Hé", logprobs=ENTRIES)), shape.event(last))
+    last = SequenceOutput(1, "!", "length", LAST.usage, logprobs=[TokenLogprob(b"!", -1.0, [])])
+    found = bodies(shape.opening(), shape.event(SequenceOutput(1, "Hé", logprobs=ENTRIES)), shape.event(last))
     chunks = [ChatCompletionChunk.model_validate(body).choices[0] for body in found]
     contents = [chunk.logprobs.content if chunk.logprobs else None for chunk in chunks]
     assert [[entry.logprob for entry in content or []] for content in contents] == [[], [-0.1, -0.2], [-1.0], []]
@@ -100,9 +102,9 @@ def test_the_logprobs_of_a_text_tell_where_tokens_begin(streamed: bool) -> None:
     shape = Shape("m", False, 5)
     entries = [*ENTRIES, TokenLogprob(b" you", -0.3, [])]
     if streamed:
-        found = bodies(*(shape.event(Piece(1, "?", logprobs=[entry])) for entry in entries))
+        found = bodies(*(shape.event(SequenceOutput(1, "?", logprobs=[entry])) for entry in entries))
     else:
-        found = [msgspec.json.decode(shape.whole([Piece(1, "?", "stop", logprobs=entries)]))]
+        found = [msgspec.json.decode(shape.whole([SequenceOutput(1, "?", "stop", logprobs=entries)]))]
     parts = [Logprobs.model_validate(body["choices"][0]["logprobs"]) for body in found]
     assert [name for part in parts for name in part.tokens or []] == ["bytes:\\x48\\xc3", "bytes:\\xa9", " you"]
     assert [value for part in parts for value in part.token_logprobs or []] == [-0.1, -0.2, -0.3]
@@ -113,8 +115,8 @@ def test_the_logprobs_of_a_text_tell_where_tokens_begin(streamed: bool) -> None:
 
 def test_several_answers_have_indexes_and_seeds_and_one_usage() -> None:
     shape = Shape("m", True, 5, include_usage=True, choices=2)
-    events = [shape.opening(), shape.event(Piece(8, "b"), 1), shape.event(Piece(7, "a"), 0)]
-    events += [shape.event(Piece(8, "", "stop", Usage(3, 4, 7)), 1), shape.event(LAST, 0), shape.closing()]
+    events = [shape.opening(), shape.event(SequenceOutput(8, "b"), 1), shape.event(SequenceOutput(7, "a"), 0)]
+    events += [shape.event(SequenceOutput(8, "", "stop", Usage(3, 4, 7)), 1), shape.event(LAST, 0), shape.closing()]
     found = bodies(*events)
     assert [body["choices"][0]["index"] for body in found[:-1]] == [0, 1, 1, 0, 1, 0]
     assert [body["seed"] for body in found[4:6]] == [6, 5]

@@ -137,7 +137,7 @@ async def test_deleting_what_is_being_answered_stops_it(history: History) -> Non
         await chat.until(lambda: backend.delivered == 1)
         await delete_first(chat)
         await chat.until(lambda: backend.forgotten == 1)
-        assert backend.stopped == 1, "before it was told to forget"
+        assert backend.stopped == 1, "before it was told to clear its KV states"
         assert len(history.list()) == 4
         await chat.press("escape")
         await chat.until(lambda: chat.messages == [])

@@ -41,7 +41,7 @@ def show(json: bool, **params: Any) -> None:
 @command.command("clear")
 def clear(**params: Any) -> None:
     """Remove the states of all conversations, from the disk and from a running backend."""
-    from llama_chat.backends.launching import forget
+    from llama_chat.backends.launching import clear_kv_states
 
     setup = options.load(params)
-    asyncio.run(forget(setup.settings, setup.paths))
+    asyncio.run(clear_kv_states(setup.settings, setup.paths))

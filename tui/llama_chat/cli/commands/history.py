@@ -76,10 +76,10 @@ def delete(ids: tuple[str, ...], sure: bool) -> None:
 def _forget() -> None:
     import asyncio
 
-    from llama_chat.backends.launching import forget
+    from llama_chat.backends.launching import clear_kv_states
 
     setup = options.load({})
-    asyncio.run(forget(setup.settings, setup.paths))
+    asyncio.run(clear_kv_states(setup.settings, setup.paths))
 
 
 def _history() -> History:

@@ -231,7 +231,7 @@ class ChatScreen(Screen[None]):
         if self._session.is_gone():
             await self.open(None)
         try:
-            await self._backend.forget()
+            await self._backend.clear_kv_states()
         except (BackendError, OSError) as error:
             self.hint(f"KV states are left, see `llama-chat cache`: {error}", is_warning=True)
 
