@@ -1,0 +1,114 @@
+"""The tables in docs/metrics.md name exactly the metrics of the server's page, with their types and labels."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from llama_backend.config import ServerConfig
+from llama_backend.ipc import EngineConfig, Ready, Stats
+from llama_backend.server.admission import Admission
+from llama_backend.server.auth import Gate
+from llama_backend.server.backend import Server
+from llama_backend.server.child import EngineChild
+from llama_backend.server.hosted import HostedModel
+from llama_backend.server.metrics import render
+from llama_backend.server.pool import ModelPool
+from llama_backend.server.streams import Streams
+from llama_backend.status import GPUShare, KVStoreStatus, StepTimes, TuningStatus
+
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+ROW = re.compile(r"^\| `(llama_chat_\w+)` \| (\w+) \|([^|]*)\|", re.MULTILINE)
+USED = re.compile(r"\bllama_chat_\w+")
+Metrics = dict[str, tuple[str, frozenset[str]]]
+"""Type and labels of each metric by its name."""
+
+
+def model() -> HostedModel:
+    """A model whose engine has said everything that an engine can say, on a GPU."""
+    process = cast(EngineChild, SimpleNamespace(pid=os.getpid()))
+    found = HostedModel("m", EngineConfig(path="/m.gguf"), process)
+    found.loaded = True
+    found.meter.outcomes["stop"] = found.meter.accounts["alice"] = found.meter.account_tokens["alice"] = 1
+    gpu = GPUShare(name="CUDA0", description="", layers=1, weights=1, kv=1, compute=1, free=9)
+    tuning = TuningStatus(
+        threads=1,
+        threads_most=1,
+        threads_fixed=True,
+        flash_attention=True,
+        kv_unified=True,
+        kv_type="f16",
+        kv_cells=1,
+        kv_bytes=1,
+        batch=1,
+        ubatch=1,
+        gpu_layers=1,
+        layers=1,
+        gpu_layers_fixed=True,
+        gpus=[gpu],
+    )
+    supervisor = found.supervisor
+    supervisor.tuning, supervisor.kv_store = tuning, KVStoreStatus()
+    supervisor.ready = Ready(
+        context=1,
+        context_trained=1,
+        slots=1,
+        threads=1,
+        gpu_layers=1,
+        kv_unified=True,
+        description="",
+        parameters=1,
+        size=1,
+    )
+    counts = ("prompt_tokens", "cached_tokens", "generated_tokens", "preemptions")
+    cells = ("kv_cells", "kv_used", "kv_busy", "kv_shared")
+    found.totals.take(Stats(times=StepTimes(), **dict.fromkeys((*counts, *cells), 1)))
+    return found
+
+
+def emitted() -> Metrics:
+    first = model()
+    server = Server(
+        config=ServerConfig(model="m", engine=first.config),
+        models=ModelPool(first),
+        gate=Gate(None),
+        admission=Admission(1),
+        streams=Streams(1.0),
+    )
+    server.errors["not_found"] = 1
+    families = text_string_to_metric_families(render(server).decode())
+    return {
+        family.name + ("_total" if family.type == "counter" else ""): (
+            family.type,
+            frozenset(name for sample in family.samples for name in sample.labels) - {"le"},
+        )
+        for family in families
+    }
+
+
+def documented(text: str) -> Metrics:
+    return {name: (kind, frozenset(re.findall(r"`(\w+)`", labels))) for name, kind, labels in ROW.findall(text)}
+
+
+def family_of(name: str, known: Iterable[str]) -> str:
+    """The metric that a query names, without the ending of a histogram's sample."""
+    found = re.sub(r"_(bucket|sum|count)$", "", name)
+    return found if found in known else name
+
+
+def test_the_tables_name_every_metric_with_its_type_and_labels() -> None:
+    text = PAGE.read_text()
+    assert documented(text) == emitted()
+    assert len(ROW.findall(text)) == len(documented(text)), "a metric stands in two rows"
+
+
+def test_queries_and_alerts_use_metrics_that_exist() -> None:
+    known = emitted()
+    used = {family_of(name, known) for name in USED.findall(PAGE.read_text())}
+    assert used - set(known) == set()
