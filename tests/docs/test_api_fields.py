@@ -12,7 +12,11 @@ from msgspec import Struct, structs
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from llama_backend.api import (
+from llama_backend.errors import BackendError, Unreachable
+from llama_backend.server.http.app import make_app
+from llama_backend.server.state import Server
+from llama_backend.server_config import ServerConfig
+from llama_backend.wire.api import (
     ChatMessage,
     ChatRequest,
     CompletionRequest,
@@ -28,13 +32,9 @@ from llama_backend.api import (
     TokenizeRequest,
     Usage,
 )
-from llama_backend.config import ServerConfig
-from llama_backend.errors import BackendError, Unreachable
-from llama_backend.ipc import EngineConfig
-from llama_backend.sampling import SamplingParams
-from llama_backend.server.app import make_app
-from llama_backend.server.backend import Server
-from llama_backend.status import BackendStatus, GPUShare, KVStoreStatus, StepTimes, TuningStatus
+from llama_backend.wire.ipc import EngineConfig
+from llama_backend.wire.sampling import SamplingParams
+from llama_backend.wire.status import BackendStatus, GPUShare, KVStoreStatus, StepTimes, TuningStatus
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 TEXT = PAGE.read_text()

@@ -11,17 +11,17 @@ from typing import cast
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from llama_backend.config import ServerConfig
-from llama_backend.ipc import EngineConfig, Ready, Stats
-from llama_backend.server.admission import Admission
-from llama_backend.server.auth import Gate
-from llama_backend.server.backend import Server
-from llama_backend.server.child import EngineChild
-from llama_backend.server.hosted import HostedModel
-from llama_backend.server.metrics import render
-from llama_backend.server.pool import ModelPool
-from llama_backend.server.streams import Streams
-from llama_backend.status import GPUShare, KVStoreStatus, StepTimes, TuningStatus
+from llama_backend.server.access.admission import Admission
+from llama_backend.server.access.auth import Gate
+from llama_backend.server.engines.link import EngineChild
+from llama_backend.server.engines.pool import ModelPool
+from llama_backend.server.engines.served_model import HostedModel
+from llama_backend.server.http.metrics_page import render
+from llama_backend.server.state import Server
+from llama_backend.server.streaming.streams import Streams
+from llama_backend.server_config import ServerConfig
+from llama_backend.wire.ipc import EngineConfig, EngineStats, Ready
+from llama_backend.wire.status import GPUShare, KVStoreStatus, StepTimes, TuningStatus
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(llama_chat_\w+)` \| (\w+) \|([^|]*)\|", re.MULTILINE)
@@ -68,7 +68,7 @@ def model() -> HostedModel:
     )
     counts = ("prompt_tokens", "cached_tokens", "generated_tokens", "preemptions")
     cells = ("kv_cells", "kv_used", "kv_busy", "kv_shared")
-    found.totals.take(Stats(times=StepTimes(), **dict.fromkeys((*counts, *cells), 1)))
+    found.totals.take(EngineStats(times=StepTimes(), **dict.fromkeys((*counts, *cells), 1)))
     return found
 
 

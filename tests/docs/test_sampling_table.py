@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 from msgspec import inspect
 
-from llama_backend.sampling import SamplingParams
+from llama_backend.wire.sampling import SamplingParams
 
 PAGE = Path(__file__).parents[2] / "docs" / "sampling.md"
 ROW = re.compile(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|", re.MULTILINE)
