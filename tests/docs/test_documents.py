@@ -25,6 +25,8 @@ _FOREIGN_OPTIONS = {"--build-arg", "--privileged"}
 """Of other programs, written without the program's name. Better write the program's name before the option."""
 _VARIABLE = re.compile(r"\bLLAMA_CHAT_[A-Z0-9_]*[A-Z0-9]\b")
 _PATH = re.compile(r"[\w.-]+(/[\w.*{},-]+)+/?")
+_MODULE = re.compile(r"-m (tests[\w.]*)")
+_MAKE = re.compile(r"(?:^|[;&|`] *)make ([a-z][a-z-]*)", re.MULTILINE)
 _PICTURE_LOADS = re.compile(r"""(?:href|src)\s*=|@import|url\((?!['"]?#)|<script|<foreignObject""")
 _REGISTRIES = re.compile(r"pypi\.org|pythonhosted\.org|registry\.npmjs|deb\.debian\.org")
 
@@ -98,7 +100,13 @@ def test_variables_exist(document: Document) -> None:
 
 @each_document
 def test_files_exist(document: Document) -> None:
-    assert [code for code in document.inline_codes if not _exists(code, document)] == []
+    typed = [word for block in document.blocks for word in words(block.commands_text) if _is_ours(word)]
+    assert [code for code in document.inline_codes + typed if not _exists(code, document)] == []
+
+
+def _is_ours(word: str) -> bool:
+    """Whether a word of a command names a source or a test; the reader's own files have other names."""
+    return word.split("/")[0] in {"tui", "backend", "convert", "tests"}
 
 
 def _exists(code: str, document: Document) -> bool:
@@ -108,6 +116,15 @@ def _exists(code: str, document: Document) -> bool:
     first = code.split("/")[0]
     bases = [base for base in (ROOT, document.path.parent) if first != ".." and (base / first).is_dir()]
     return not bases or any(list(base.glob(code.rstrip("/"))) for base in bases)
+
+
+@each_document
+def test_modules_and_make_targets_exist(document: Document) -> None:
+    code = "\n".join([*(block.commands_text for block in document.blocks), *document.inline_codes])
+    modules = [ROOT / name.replace(".", "/") for name in _MODULE.findall(code)]
+    assert [str(path) for path in modules if not (path.is_dir() or path.with_suffix(".py").exists())] == []
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    assert sorted(set(_MAKE.findall(code)) - targets) == []
 
 
 @each_document
