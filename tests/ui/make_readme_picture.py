@@ -163,7 +163,7 @@ async def draw_all() -> dict[str, str]:
     """Each picture's file name and content."""
     with patch.object(sys.modules[HistoryScreen.__module__], "datetime", PictureTime):
         return {
-            "chat.svg": await draw(write, (100, 30)),
+            "chat.svg": await draw(write, (96, 26)),
             "chat-80x24.svg": await draw(write, (80, 24)),
             "welcome.svg": await draw(nothing, (80, 24), is_new=True),
             "messages.svg": await draw(choose_message, (80, 24)),
