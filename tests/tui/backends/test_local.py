@@ -18,7 +18,7 @@ from llama_backend.models.installed import InstalledModel
 from llama_backend.server_config import ServerConfig
 from llama_backend.wire.api import ChatMessage, ChatRequest
 from llama_chat.backends.launching import server_config
-from llama_chat.backends.local import LocalConnection
+from llama_chat.backends.local import LocalBackend
 from llama_chat.config import Settings
 from llama_chat.errors import ChatError, ConfigError
 from llama_chat.paths import user_paths
@@ -55,11 +55,11 @@ def launcher(sockets: list[Path], monkeypatch: pytest.MonkeyPatch) -> Launcher:
     return made
 
 
-def local(settings: Settings | None = None) -> LocalConnection:
-    return LocalConnection(settings or Settings(), user_paths(), InstalledModel(MODEL, Path("/nowhere.gguf")))
+def local(settings: Settings | None = None) -> LocalBackend:
+    return LocalBackend(settings or Settings(), user_paths(), InstalledModel(MODEL, Path("/nowhere.gguf")))
 
 
-async def answer(connection: LocalConnection) -> str:
+async def answer(connection: LocalBackend) -> str:
     async with aclosing(connection):
         return "".join([delta.text async for delta in connection.chat(REQUEST)])
 

@@ -15,9 +15,9 @@ import pytest
 from llama_backend.client.http_client import Address
 from llama_backend.errors import ModelNotFound, PodPending, Unreachable
 from llama_backend.wire.api import ChatMessage, ChatRequest
-from llama_chat.backends.remote import RemoteConnection
+from llama_chat.backends.remote import RemoteBackend
 from llama_chat.backends.targets import find_target
-from llama_chat.backends.tunnel import Stage, Tell, UrlRoad, make_road
+from llama_chat.backends.tunnel import Stage, StageListener, UrlRoute, make_route
 from llama_chat.config import Settings
 from llama_chat.errors import KubeError
 from tests.support import stub_kubectl
@@ -42,14 +42,14 @@ def cluster(tmp_path: Path, backend: ScriptedBackend, monkeypatch: pytest.Monkey
     return Cluster(tmp_path, urlsplit(backend.url).port or 0)
 
 
-def connect(url: str, **settings: str) -> RemoteConnection:
+def connect(url: str, **settings: str) -> RemoteBackend:
     chosen = Settings(target=url, **settings)  # type: ignore[arg-type]
     target = find_target(chosen)
     assert target is not None
-    return RemoteConnection(chosen, make_road(target, chosen.api_key_file), target.name)
+    return RemoteBackend(chosen, make_route(target, chosen.api_key_file), target.name)
 
 
-async def answer(connection: RemoteConnection) -> str:
+async def answer(connection: RemoteBackend) -> str:
     return "".join([delta.text async for delta in connection.chat(REQUEST)])
 
 
@@ -85,24 +85,24 @@ async def test_a_connection_that_breaks_before_the_answer_is_made_again(backend:
     backend.enqueue(breaks=True)
     stages: list[Stage] = []
     async with aclosing(connect(backend.url)) as connection:
-        connection.listen(lambda stage, _: stages.append(stage))
+        connection.report_stages(lambda stage, _: stages.append(stage))
         assert await answer(connection) == "Hello, world!"
     assert len(backend.requests) == 2
     assert (stages[0], stages[-1]) == ("connecting", "reached")
 
 
 async def test_a_backend_that_was_there_is_waited_for(backend: ScriptedBackend) -> None:
-    class Moving(UrlRoad):
+    class Moving(UrlRoute):
         """Leads nowhere when it is opened for the second time."""
 
         opened = 0
 
-        async def open(self, tell: Tell) -> tuple[Address, str | None]:
+        async def open(self, tell: StageListener) -> tuple[Address, str | None]:
             self.opened += 1
             self._url = "http://127.0.0.1:9" if self.opened == 2 else backend.url
             return await super().open(tell)
 
-    async with aclosing(RemoteConnection(Settings(), Moving(backend.url, None), "h")) as connection:
+    async with aclosing(RemoteBackend(Settings(), Moving(backend.url, None), "h")) as connection:
         await connection.status()
         await connection.aclose()
         assert await answer(connection) == "Hello, world!"
@@ -160,7 +160,7 @@ async def test_a_pod_that_is_pending_is_waited_for(cluster: Cluster) -> None:
         with pytest.raises(PodPending, match="Pending"):
             await connection.status()
         stages: list[Stage] = []
-        connection.listen(lambda stage, _: stages.append(stage))
+        connection.report_stages(lambda stage, _: stages.append(stage))
         assert await answer(connection) == "Hello, world!"
     assert "waiting for a pod" in stages
     assert "reconnecting" not in stages
