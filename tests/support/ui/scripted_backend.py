@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from llama_backend.errors import BackendError, PromptTooLong
 from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
 from llama_backend.wire.status import BackendStatus
-from llama_chat.backends.tunnel import Tell
+from llama_chat.backends.tunnel import StageListener
 
 CONTEXT = 2048
 READY = BackendStatus(state="ready", model="SmolLM2-135M-Instruct", context=CONTEXT)
@@ -42,11 +42,11 @@ class ScriptedBackend:
     """Pieces of text that were read."""
     model: str = "scripted"
     is_local: bool = True
-    tell: Tell | None = None
-    """Who listens to what happens on the road."""
+    listener: StageListener | None = None
+    """Is called with what happens to the connection."""
 
-    def listen(self, tell: Tell) -> None:
-        self.tell = tell
+    def report_stages(self, listener: StageListener) -> None:
+        self.listener = listener
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         self.requests.append(request)

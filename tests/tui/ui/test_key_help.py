@@ -9,7 +9,7 @@ import pytest
 from textual import events
 from textual.geometry import Offset
 
-from llama_chat.ui.key_help import KEYS
+from llama_chat.ui.key_help import KEY_GROUPS
 from llama_chat.ui.prompt.paste_guard import SETTLE_SECONDS
 from llama_chat.ui.screens.help import HelpScreen
 from llama_chat.ui.widgets.markdown_view import MarkdownView
@@ -241,7 +241,7 @@ class TestWindows:
             await chat.press("f1")
             await chat.until(lambda: isinstance(chat.app.screen, HelpScreen))
             await chat.pilot.pause()
-            assert all(key in chat.screen_text for _, keys in KEYS for key, _ in keys)
+            assert all(key in chat.screen_text for group in KEY_GROUPS for key, _ in group.keys)
             await chat.press("escape")
             assert chat.has_keys(chat.prompt)
 

@@ -13,7 +13,7 @@ from llama_backend.errors import Unreachable
 from llama_chat.errors import HistoryError
 from llama_chat.history import History
 from llama_chat.ui.screens.confirm import ConfirmScreen
-from llama_chat.ui.screens.history import HistoryScreen, age
+from llama_chat.ui.screens.history import HistoryScreen, short_time
 from tests.support.ui.driver import Driver, running
 from tests.support.ui.scripted_backend import ScriptedBackend
 
@@ -152,7 +152,7 @@ async def test_deleting_all_leaves_a_word() -> None:
         await chat.press("d")
         await chat.until(lambda: isinstance(chat.app.screen, ConfirmScreen))
         await chat.press("y")
-        await chat.until(lambda: "No chat has been saved yet." in chat.screen_text)
+        await chat.until(lambda: "There are no saved chats." in chat.screen_text)
         await chat.press("enter", "d", "escape")
         await chat.until(lambda: chat.app.screen is chat.chat)
 
@@ -177,4 +177,4 @@ async def test_a_history_that_cannot_be_read_is_told(history: History, monkeypat
     ],
 )
 def test_times_are_short(when: datetime, shown: str) -> None:
-    assert age(when, datetime(2026, 3, 9, 12, 0)) == shown
+    assert short_time(when, datetime(2026, 3, 9, 12, 0)) == shown

@@ -10,7 +10,7 @@ from llama_backend.errors import BackendError, EngineDied
 from llama_backend.wire.api import SamplingParams
 from llama_chat.history import History
 from llama_chat.turn import Turn
-from llama_chat.ui.streaming.streaming_turn import Exchange
+from llama_chat.ui.streaming.streaming_turn import StreamingTurn
 from tests.support.ui.scripted_backend import ScriptedBackend
 from tests.support.ui.wait import until
 
@@ -38,13 +38,13 @@ class Fixture:
 
     def __init__(self, script: Sequence[str | BackendError], gate: asyncio.Event | None = None) -> None:
         self.sink = Sink()
-        self.ended: list[Exchange] = []
+        self.ended: list[StreamingTurn] = []
         self.progress = 0
         self.backend = ScriptedBackend(answers=[script], gate=gate)
         turn = Turn(History(Path(":memory:")), None)
-        self.exchange = Exchange("question", turn, self.sink, self._count, self.ended.append)
+        self.exchange = StreamingTurn("question", turn, self.sink, self._count, self.ended.append)
 
-    def _count(self, _: Exchange) -> None:
+    def _count(self, _: StreamingTurn) -> None:
         self.progress += 1
 
     def start(self) -> None:

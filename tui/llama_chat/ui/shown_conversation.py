@@ -1,4 +1,4 @@
-"""The conversation that is on the screen, and the turns that it takes."""
+"""The conversation that is on the screen: its messages, and which turn comes next."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from llama_chat.history import Conversation, History, StoredMessage
 from llama_chat.turn import Turn, to_request
 
 
-class Session:
-    """One conversation of the history, or a new one that is not there yet.
+class ShownConversation:
+    """A conversation of the history, or a new one that the history does not have yet.
 
-    `conversation.tip` is the end of what the screen shows, which may be an earlier message than the history's own tip.
+    `conversation.tip` is the last message on the screen. It may be an earlier one than the tip in the history, which
+    keeps every branch.
     """
 
     def __init__(self, history: History, *, model: str = "", system: str = "") -> None:
@@ -21,21 +22,21 @@ class Session:
         self.conversation: Conversation | None = None
         self.messages: list[StoredMessage] = []
         self._turn: Turn | None = None
-        """The one that is under way, which makes the conversation where there was none."""
+        """The turn that is under way; it creates the conversation where there was none."""
         self._model = model
         self._system = system
 
-    def clear(self) -> None:
-        """Begins a new conversation."""
+    def start_new(self) -> None:
+        """Shows a new conversation."""
         self.conversation, self.messages, self._turn = None, [], None
 
-    def open(self, conversation: Conversation) -> None:
-        """Goes on with a conversation of the history; raises HistoryError."""
+    def show(self, conversation: Conversation) -> None:
+        """Shows a conversation of the history; raises HistoryError."""
         self.messages = self.history.messages(conversation.id, conversation.tip)
         self.conversation = conversation
 
     def is_gone(self) -> bool:
-        """Whether the history does not have the conversation any more."""
+        """Whether the conversation was deleted from the history."""
         shown = self.conversation or (self._turn.conversation if self._turn else None)
         if shown is None:
             return False
@@ -45,25 +46,25 @@ class Session:
             return True
         return False
 
-    def turn(self) -> Turn:
-        """The next turn, not yet begun."""
+    def next_turn(self) -> Turn:
+        """The next turn, which has not begun yet."""
         self._turn = Turn(self.history, self.conversation, model=self._model, system=self._system)
         return self._turn
 
-    def settle(self, turn: Turn) -> None:
-        """Takes over what a turn that ended has brought."""
+    def add(self, turn: Turn) -> None:
+        """Adds the messages of a turn that has ended."""
         self.conversation, self._turn = turn.conversation, None
         if turn.question and turn.answer:
             answer = replace(turn.answer, text=turn.text, finish_reason=turn.finish_reason, error=turn.error)
             self.messages += [turn.question, answer]
 
     def take_back(self) -> str | None:
-        """Steps back to before the last question and gives its text; the history keeps it as a branch."""
-        asked = next((at for at in range(len(self.messages) - 1, -1, -1) if self.messages[at].role == "user"), None)
-        if asked is None or self.conversation is None:
+        """Goes back to before the last question and returns its text; the history keeps the question as a branch."""
+        asked = [number for number, message in enumerate(self.messages) if message.role == "user"]
+        if not asked or self.conversation is None:
             return None
-        question = self.messages[asked]
-        self.messages = self.messages[:asked]
+        question = self.messages[asked[-1]]
+        self.messages = self.messages[: asked[-1]]
         self.conversation = replace(self.conversation, tip=question.parent_id)
         return question.text
 
@@ -76,5 +77,5 @@ class Session:
 
     @property
     def prompts(self) -> list[str]:
-        """What was asked so far."""
+        """The questions so far."""
         return [message.text for message in self.messages if message.role == "user"]

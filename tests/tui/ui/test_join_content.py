@@ -2,17 +2,17 @@ from __future__ import annotations
 
 from textual.content import Content
 
-from llama_chat.ui.joined import joined
+from llama_chat.ui.join_content import join_content
 
 
 def test_the_joint_stands_between_and_is_counted_right() -> None:
     joint = Content(" · ")
     assert joint.cell_length == 3
-    found = joined([Content("a"), Content.styled("漢", "bold"), Content("c")], joint)
+    found = join_content([Content("a"), Content.styled("漢", "bold"), Content("c")], joint)
     assert found.plain == "a · 漢 · c"
     assert found.cell_length == 10
     assert [(span.start, span.end) for span in found.spans] == [(4, 5)]
 
 
 def test_nothing_joined_is_nothing() -> None:
-    assert joined([], Content("  ")).cell_length == 0
+    assert join_content([], Content("  ")).cell_length == 0
