@@ -245,6 +245,14 @@ class TestWindows:
             await chat.press("escape")
             assert chat.has_keys(chat.prompt)
 
+    async def test_help_scrolls_where_it_is_longer_than_the_screen(self) -> None:
+        async with running(size=(80, 24)) as chat:
+            await chat.press("f1")
+            await chat.until(lambda: "Enter" in chat.screen_text and isinstance(chat.app.screen, HelpScreen))
+            assert "Ctrl+Z" not in chat.screen_text
+            await chat.press(*["down"] * 20)
+            await chat.until(lambda: "Ctrl+Z" in chat.screen_text)
+
     @pytest.mark.parametrize("key", ["escape", "f1", "q", "ctrl+c"])
     async def test_help_closes(self, key: str) -> None:
         async with running() as chat:

@@ -35,7 +35,7 @@ KEY_GROUPS = (
         (
             KeyUse("Esc", "stop the answer and keep what has arrived"),
             KeyUse("Ctrl+T", "ask the last question again"),
-            KeyUse("PgUp PgDn", "scroll; at the end the view follows the answer again"),
+            KeyUse("PgUp PgDn", "scroll; at the end the view follows the answer"),
             KeyUse("Shift+Tab", "go to the messages: ↑ ↓ move, c copies, r asks the last question again, Esc returns"),
             KeyUse("Mouse", "select text, then Ctrl+C copies it"),
         ),

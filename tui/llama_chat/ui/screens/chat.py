@@ -141,7 +141,7 @@ class ChatScreen(Screen[None]):
     def _is_free(self) -> bool:
         """Whether a question can be asked now; where it cannot, a hint says so."""
         if self.is_answering:
-            self._hint("the answer is still arriving; Esc stops it", is_warning=True)
+            self._hint("still answering; Esc stops it", is_warning=True)
         return not self.is_answering
 
     def _show_end(self, turn: StreamingTurn) -> None:

@@ -27,7 +27,7 @@ class HelpScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="panel") as panel:
             panel.border_title = "Keys"
-            panel.border_subtitle = "Esc closes"
+            panel.border_subtitle = "↑ ↓ scroll · Esc closes"
             for title, keys in KEY_GROUPS:
                 yield Static(Content.styled(title, "bold $text-primary"), classes="group")
                 for key, use in keys:
