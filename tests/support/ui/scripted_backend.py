@@ -35,9 +35,9 @@ class ScriptedBackend:
     stopped: int = 0
     """Answers that were closed before their end."""
     closed: int = 0
-    forgotten: int = 0
+    cleared: int = 0
     """How often it was told to drop KV states."""
-    forget_error: BackendError | None = None
+    clear_error: BackendError | None = None
     delivered: int = 0
     """Pieces of text that were read."""
     model: str = "scripted"
@@ -85,9 +85,9 @@ class ScriptedBackend:
         return state
 
     async def clear_kv_states(self) -> None:
-        if self.forget_error is not None:
-            raise self.forget_error
-        self.forgotten += 1
+        if self.clear_error is not None:
+            raise self.clear_error
+        self.cleared += 1
 
     async def aclose(self) -> None:
         self.closed += 1

@@ -76,12 +76,12 @@ async def test_opening_goes_on_where_it_ended(conversation: ShownConversation) -
     assert conversation.prompts == ["one"]
 
 
-async def test_knows_when_its_conversation_was_deleted(conversation: ShownConversation) -> None:
-    assert not conversation.is_gone()
+async def test_knows_when_the_conversation_was_deleted(conversation: ShownConversation) -> None:
+    assert not conversation.is_deleted()
     await ask(conversation, "one")
-    assert not conversation.is_gone()
+    assert not conversation.is_deleted()
     assert conversation.conversation
     conversation.history.delete(conversation.conversation.id)
-    assert conversation.is_gone()
+    assert conversation.is_deleted()
     conversation.start_new()
-    assert not conversation.is_gone()
+    assert not conversation.is_deleted()

@@ -35,7 +35,7 @@ class ShownConversation:
         self.messages = self.history.messages(conversation.id, conversation.tip)
         self.conversation = conversation
 
-    def is_gone(self) -> bool:
+    def is_deleted(self) -> bool:
         """Whether the conversation was deleted from the history."""
         shown = self.conversation or (self._turn.conversation if self._turn else None)
         if shown is None:

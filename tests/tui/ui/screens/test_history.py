@@ -88,11 +88,11 @@ async def test_deletes_after_a_yes(history: History) -> None:
         await chat.until(lambda: isinstance(chat.app.screen, HistoryScreen))
         await chat.until(lambda: "second question" not in chat.screen_text)
         assert len(history.list()) == 3
-        await chat.until(lambda: chat.backend.forgotten == 1)
+        await chat.until(lambda: chat.backend.cleared == 1)
 
 
 async def test_tells_where_the_backend_cannot_forget_what_was_deleted(history: History) -> None:
-    backend = ScriptedBackend(forget_error=Unreachable("the backend does not answer"))
+    backend = ScriptedBackend(clear_error=Unreachable("the backend does not answer"))
     async with running(backend, history=history) as chat:
         await delete_first(chat)
         await chat.press("escape")
@@ -109,7 +109,7 @@ async def test_anything_else_keeps_it(history: History, key: str) -> None:
         await chat.press(key)
         await chat.until(lambda: isinstance(chat.app.screen, HistoryScreen))
         assert len(history.list()) == 4
-        assert chat.backend.forgotten == 0
+        assert chat.backend.cleared == 0
 
 
 async def test_deletes_by_the_mouse(history: History) -> None:
@@ -136,7 +136,7 @@ async def test_deleting_what_is_being_answered_stops_it(history: History) -> Non
         await chat.press(*"hello", "enter")
         await chat.until(lambda: backend.delivered == 1)
         await delete_first(chat)
-        await chat.until(lambda: backend.forgotten == 1)
+        await chat.until(lambda: backend.cleared == 1)
         assert backend.stopped == 1, "before it was told to clear its KV states"
         assert len(history.list()) == 4
         await chat.press("escape")

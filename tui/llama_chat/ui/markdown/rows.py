@@ -39,7 +39,7 @@ class Row:
     """One row on the screen."""
 
     content: Content
-    joint: str | None = None
+    separator: str | None = None
     """The text at which a line was wrapped before this row; None where the row begins a new line."""
     indent: int = 0
     """Characters at the start of a wrapped row that belong to the margin and not to the text."""
@@ -68,11 +68,11 @@ class Line:
         if self.content.cell_length <= room:
             return [Row(first + self.content, is_code=self.is_code)]
         pieces = self.content.fold(room) if self.is_code else self.content.wrap(room)
-        joints = _joints(self.content.plain, pieces)
+        separators = _separators(self.content.plain, pieces)
         indent = len(rest.plain)
         rows = [Row(first + pieces[0], is_code=self.is_code)]
-        for piece, joint in zip(pieces[1:], joints, strict=True):
-            rows.append(Row(rest + piece, joint, indent, self.is_code))
+        for piece, separator in zip(pieces[1:], separators, strict=True):
+            rows.append(Row(rest + piece, separator, indent, self.is_code))
         return rows
 
 
@@ -101,17 +101,17 @@ def selected_text(rows: Iterable[Row], starts_within: int = 0, ends_at: int | No
     for number, row in enumerate(rows):
         begin = max(starts_within if number == 0 else 0, row.indent)
         end = ends_at if number == len(rows) - 1 else None
-        joint = "" if number == 0 else "\n" if row.joint is None else row.joint
-        parts.append(joint + row.content.plain[begin:end])
+        separator = "" if number == 0 else "\n" if row.separator is None else row.separator
+        parts.append(separator + row.content.plain[begin:end])
     return "".join(parts)
 
 
-def _joints(text: str, pieces: list[Content]) -> list[str]:
-    """What wrapping left out between the pieces."""
-    joints: list[str] = []
+def _separators(text: str, pieces: list[Content]) -> list[str]:
+    """The text that wrapping left out between the pieces."""
+    separators: list[str] = []
     end = len(pieces[0].plain)
     for piece in pieces[1:]:
         start = text.find(piece.plain, end)
-        joints.append(text[end:start] if start >= 0 else " ")
+        separators.append(text[end:start] if start >= 0 else " ")
         end = max(start, end) + len(piece.plain)
-    return joints
+    return separators

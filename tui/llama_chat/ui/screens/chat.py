@@ -203,13 +203,13 @@ class ChatScreen(Screen[None]):
         from llama_chat.ui.screens.history import HistoryScreen
 
         chosen = await self.app.push_screen_wait(HistoryScreen(self._session.history, self._forget_deleted))
-        if chosen is not None or self._session.conversation.is_gone():
+        if chosen is not None or self._session.conversation.is_deleted():
             await self._open(chosen)
 
     @work
     async def _forget_deleted(self) -> None:
         """After a conversation was deleted: stops its answer, and deletes what the backend has computed of it."""
-        if self._session.conversation.is_gone():
+        if self._session.conversation.is_deleted():
             await self._open(None)
         try:
             await self._session.backend.clear_kv_states()
