@@ -25,7 +25,7 @@ def request(conversation: ShownConversation, draft: str = "") -> list[tuple[str,
     return [(message.role, message.text) for message in conversation.request(draft)]
 
 
-async def test_a_new_session_has_the_system_prompt_and_the_draft(conversation: ShownConversation) -> None:
+async def test_a_new_conversation_has_the_system_prompt_and_the_draft(conversation: ShownConversation) -> None:
     assert request(conversation) == [("system", "Be brief.")]
     assert request(conversation, "draft") == [("system", "Be brief."), ("user", "draft")]
     assert request(conversation, "  ") == [("system", "Be brief.")]
@@ -42,8 +42,8 @@ async def test_turns_follow_each_other(conversation: ShownConversation) -> None:
         ("assistant", "You said: two"),
     ]
     assert conversation.prompts == ["one", "two"]
-    assert conversation.conversation
-    assert conversation.history.messages(conversation.conversation.id) == conversation.messages
+    assert conversation.saved
+    assert conversation.history.messages(conversation.saved.id) == conversation.messages
 
 
 async def test_taking_back_makes_a_branch(conversation: ShownConversation) -> None:
@@ -53,8 +53,8 @@ async def test_taking_back_makes_a_branch(conversation: ShownConversation) -> No
     assert request(conversation)[1:] == [("user", "one"), ("assistant", "You said: one")]
     await ask(conversation, "three")
     assert conversation.prompts == ["one", "three"]
-    assert conversation.conversation
-    assert conversation.history.conversation(conversation.conversation.id).message_count == 6
+    assert conversation.saved
+    assert conversation.history.conversation(conversation.saved.id).message_count == 6
 
 
 async def test_taking_back_the_first(conversation: ShownConversation) -> None:
@@ -68,10 +68,10 @@ async def test_taking_back_the_first(conversation: ShownConversation) -> None:
 
 async def test_opening_goes_on_where_it_ended(conversation: ShownConversation) -> None:
     await ask(conversation, "one")
-    saved = conversation.conversation
+    saved = conversation.saved
     assert saved
     conversation.start_new()
-    assert conversation.conversation is None
+    assert conversation.saved is None
     conversation.show(conversation.history.conversation(saved.id))
     assert conversation.prompts == ["one"]
 
@@ -80,8 +80,8 @@ async def test_knows_when_the_conversation_was_deleted(conversation: ShownConver
     assert not conversation.is_deleted()
     await ask(conversation, "one")
     assert not conversation.is_deleted()
-    assert conversation.conversation
-    conversation.history.delete(conversation.conversation.id)
+    assert conversation.saved
+    conversation.history.delete(conversation.saved.id)
     assert conversation.is_deleted()
     conversation.start_new()
     assert not conversation.is_deleted()

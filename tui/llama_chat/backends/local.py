@@ -14,7 +14,7 @@ from llama_chat.backends.targets import LOCAL
 from llama_chat.paths import Paths
 
 if TYPE_CHECKING:
-    from llama_backend.client.http_client import Address, Client
+    from llama_backend.client.http_client import Client
     from llama_backend.models.installed import InstalledModel
     from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
     from llama_backend.wire.status import BackendStatus
@@ -32,7 +32,6 @@ class LocalBackend:
         self._settings = settings
         self._paths = paths
         self._model = model
-        self._address: Address | None = None
         self._client: Client | None = None
         self._opening = asyncio.Lock()
 
@@ -43,12 +42,6 @@ class LocalBackend:
 
     def report_stages(self, listener: StageListener) -> None:
         """Reports nothing: a Unix socket is connected at once or not at all."""
-
-    def start(self) -> Address:
-        """The backend's address; blocks while a process starts, not while its model loads."""
-        if self._address is None:
-            self._address = start(self._settings, self._paths, self._model)
-        return self._address
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """As Client.chat.
@@ -95,7 +88,7 @@ class LocalBackend:
 
     async def aclose(self) -> None:
         """Closes the connection; the next request opens a new one."""
-        client, self._client, self._address = self._client, None, None
+        client, self._client = self._client, None
         if client is not None:
             await client.aclose()
 
@@ -113,8 +106,11 @@ class LocalBackend:
             return self._client
 
     def _open(self) -> Client:
-        """Starts the server before the HTTP client is imported, so that the model loads meanwhile."""
-        address = self.start()
+        """Starts the server before the HTTP client is imported, so that the model loads meanwhile.
+
+        Blocks while the process starts, not while its model loads.
+        """
+        address = start(self._settings, self._paths, self._model)
         from llama_backend.client.http_client import Client
 
         return Client(address)
