@@ -14,7 +14,7 @@ _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER with no time: closing sends RST, and what is still on its way is lost."""
 
 
-class BrokenRoad:
+class FlakyProxy:
     """Listens on TCP before a backend; a context manager. `broken` counts the connections that it has ended."""
 
     def __init__(self, target: str, seed: int, health: float = 0.2) -> None:
@@ -60,7 +60,7 @@ class BrokenRoad:
                 self._end(side)
 
     def _limit(self, least: int, most: int) -> int | None:
-        """After how many bytes the road ends; None is never."""
+        """After how many bytes a direction ends; None is never."""
         return None if self._random.random() < self._health else self._random.randint(least, most)
 
     async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, limit: int | None) -> None:

@@ -19,9 +19,9 @@ class Terminal:
 
     def __init__(self, *command: str, **environment: str) -> None:
         self.output = b""
-        """What was written since the last text that was waited for."""
+        """What was written after the text that was last waited for."""
         self.written = b""
-        """Everything."""
+        """Everything that was written."""
         self.status: int | None = None
         self.pid, self._file = pty.fork()
         if self.pid == 0:
@@ -35,7 +35,7 @@ class Terminal:
         os.write(self._file, data)
 
     def read_until(self, text: bytes, seconds: float = 60.0) -> None:
-        """Reads until `text` was written since the last call."""
+        """Reads until `text` is written, after what earlier calls waited for."""
         deadline = time.monotonic() + seconds
         while text not in self.output:
             assert time.monotonic() < deadline, f"{text!r} did not come, but {self.output[-2000:]!r}"
@@ -47,7 +47,7 @@ class Terminal:
         self.output = self.output.split(text, 1)[1]
 
     def read_for(self, seconds: float) -> None:
-        """Reads what is written within as long."""
+        """Reads everything that is written within so many seconds."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if select.select([self._file], [], [], 0.1)[0]:

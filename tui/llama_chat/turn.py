@@ -13,7 +13,7 @@ from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, FinishReason
 from llama_chat.errors import HistoryError
 
 if TYPE_CHECKING:
-    from llama_backend.client.http_client import Backend
+    from llama_chat.backends.attached import ChatBackend
     from llama_chat.history import Conversation, History, StoredMessage
 
 SAVE_SECONDS = 0.5
@@ -56,7 +56,7 @@ class Turn:
         self._written = ""
 
     async def stream(
-        self, backend: Backend, text: str, sampling: SamplingParams = _NO_SAMPLING
+        self, backend: ChatBackend, text: str, sampling: SamplingParams = _NO_SAMPLING
     ) -> AsyncGenerator[Delta, None]:
         """Asks `text` and yields the answer as it comes.
 

@@ -72,7 +72,7 @@ class Driver:
 
     @property
     def screen_text(self) -> str:
-        """The text of the whole screen."""
+        """The text of the whole screen, for which Textual has no public function."""
         strips = self.app.screen._compositor.render_strips()
         return "\n".join("".join(segment.text for segment in strip) for strip in strips)
 

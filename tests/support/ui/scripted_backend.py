@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from llama_backend.errors import BackendError, PromptTooLong
 from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
 from llama_backend.wire.status import BackendStatus
-from llama_chat.backends.tunnel import Tell
+from llama_chat.backends.tunnel import StageListener
 
 CONTEXT = 2048
 READY = BackendStatus(state="ready", model="SmolLM2-135M-Instruct", context=CONTEXT)
@@ -35,18 +35,18 @@ class ScriptedBackend:
     stopped: int = 0
     """Answers that were closed before their end."""
     closed: int = 0
-    forgotten: int = 0
+    cleared: int = 0
     """How often it was told to drop KV states."""
-    forget_error: BackendError | None = None
+    clear_error: BackendError | None = None
     delivered: int = 0
     """Pieces of text that were read."""
     model: str = "scripted"
     is_local: bool = True
-    tell: Tell | None = None
-    """Who listens to what happens on the road."""
+    listener: StageListener | None = None
+    """Is called with what happens to the connection."""
 
-    def listen(self, tell: Tell) -> None:
-        self.tell = tell
+    def report_stages(self, listener: StageListener) -> None:
+        self.listener = listener
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         self.requests.append(request)
@@ -85,9 +85,9 @@ class ScriptedBackend:
         return state
 
     async def clear_kv_states(self) -> None:
-        if self.forget_error is not None:
-            raise self.forget_error
-        self.forgotten += 1
+        if self.clear_error is not None:
+            raise self.clear_error
+        self.cleared += 1
 
     async def aclose(self) -> None:
         self.closed += 1

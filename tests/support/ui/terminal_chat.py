@@ -20,7 +20,7 @@ from tests.support.ui.scripted_backend import ScriptedBackend
 def main() -> None:
     if quiet := os.environ.get("QUIET"):
         PromptArea.cursor_blink = False  # type: ignore[assignment]
-        chat._ALIVE_SECONDS = float(quiet)
+        chat.ALIVE_SECONDS = float(quiet)
     backend = ScriptedBackend(answers=[["slow "] * 600], seconds=0.05)
     ChatApp(backend, History(Path(sys.argv[1])), ChatOptions(model="scripted")).run()
 

@@ -1,4 +1,4 @@
-"""The connection to the backend of the settings: found, started, started again, replaced."""
+"""The backend of this machine: found, started, started again, replaced."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ import pytest
 from llama_backend.client import launch
 from llama_backend.client.http_client import Address
 from llama_backend.client.launch import RuntimeFiles
-from llama_backend.errors import ModelNotFound, Unauthorized, Unavailable, Unreachable
+from llama_backend.errors import Unauthorized, Unavailable, Unreachable
 from llama_backend.models.installed import InstalledModel
 from llama_backend.server_config import ServerConfig
 from llama_backend.wire.api import ChatMessage, ChatRequest
-from llama_chat.backends.launching import server_config
-from llama_chat.backends.local import LocalConnection
+from llama_chat.backends.local import LocalBackend
 from llama_chat.config import Settings
-from llama_chat.errors import ChatError, ConfigError
+from llama_chat.errors import ChatError
 from llama_chat.paths import user_paths
 from tests.support.scripted_server import MODEL, ScriptedBackend
 
@@ -55,13 +54,13 @@ def launcher(sockets: list[Path], monkeypatch: pytest.MonkeyPatch) -> Launcher:
     return made
 
 
-def local(settings: Settings | None = None) -> LocalConnection:
-    return LocalConnection(settings or Settings(), user_paths(), InstalledModel(MODEL, Path("/nowhere.gguf")))
+def local(settings: Settings | None = None) -> LocalBackend:
+    return LocalBackend(settings or Settings(), user_paths(), InstalledModel(MODEL, Path("/nowhere.gguf")))
 
 
-async def answer(connection: LocalConnection) -> str:
-    async with aclosing(connection):
-        return "".join([delta.text async for delta in connection.chat(REQUEST)])
+async def answer(backend: LocalBackend) -> str:
+    async with aclosing(backend):
+        return "".join([delta.text async for delta in backend.chat(REQUEST)])
 
 
 @contextmanager
@@ -137,19 +136,19 @@ async def test_a_backend_that_serves_the_wanted_model_among_others_stays(
     launcher: Launcher, sockets: list[Path]
 ) -> None:
     with both(sockets, model="another", others=[MODEL]):
-        connection = local()
-        assert (await connection.status()).model == "another"
-        await connection.aclose()
+        backend = local()
+        assert (await backend.status()).model == "another"
+        await backend.aclose()
     assert launcher.stopped == []
 
 
 async def test_the_status_is_that_of_the_wanted_model(launcher: Launcher, sockets: list[Path]) -> None:
-    connection = local()
+    backend = local()
     with both(sockets, model="another"):
-        assert (await connection.status()).model == MODEL
-        assert [model.id for model in await connection.models()] == [MODEL]
-        assert (await connection.count([ChatMessage("user", "two words")])).count == 2
-        await connection.aclose()
+        assert (await backend.status()).model == MODEL
+        assert [model.id for model in await backend.models()] == [MODEL]
+        assert (await backend.count([ChatMessage("user", "two words")])).count == 2
+        await backend.aclose()
     assert launcher.stopped == [1]
 
 
@@ -175,71 +174,3 @@ async def test_what_is_not_logged_is_not_stored_either(
     with ScriptedBackend(sockets[0]) as backend:
         await answer(local(Settings(log=log)))
         assert backend.requests[0].get("store") is store
-
-
-def test_where_states_are_kept() -> None:
-    model, paths = InstalledModel("name", Path("/m.gguf")), user_paths()
-    usual = server_config(Settings(), paths, model).engine
-    assert (usual.kv_folder, usual.kv_disk, usual.kv_ram) == (str(paths.kv_states), 2 << 30, 256 << 20)
-    settings = Settings(kv_cache_dir="/x", kv_cache_size=0, kv_cache_ram=1)
-    other = server_config(settings, paths, model).engine
-    assert (other.kv_folder, other.kv_disk, other.kv_ram) == ("/x", 0, 1 << 20)
-
-
-@pytest.mark.parametrize(
-    ("settings", "on"), [({}, True), ({"speculation": "auto"}, True), ({"speculation": "off"}, False)]
-)
-def test_whether_it_speculates(settings: dict[str, Any], on: bool) -> None:
-    config = server_config(Settings(**settings), user_paths(), InstalledModel("name", Path("/m.gguf")))
-    assert config.engine.speculation is on
-
-
-def test_a_draft_model_has_a_name_or_a_path(tmp_path: Path) -> None:
-    paths = user_paths(tmp_path)
-    (tmp_path / "small.gguf").write_bytes(b"GGUF" + bytes(100))
-    for name in ("small", str(tmp_path / "small.gguf")):
-        config = server_config(Settings(draft_model=name), paths, InstalledModel("name", Path("/m.gguf")))
-        assert config.engine.draft_model == str(tmp_path / "small.gguf")
-    with pytest.raises(ModelNotFound):
-        server_config(Settings(draft_model="none"), paths, InstalledModel("name", Path("/m.gguf")))
-
-
-def test_the_settings_describe_the_background_backend() -> None:
-    settings = Settings(ctx_size=512, parallel=2, threads=1, gpu_layers=-1, idle_exit=5)
-    config = server_config(settings, user_paths(), InstalledModel("name", Path("/m.gguf")))
-    engine = config.engine
-    assert (config.model, engine.path, config.idle_exit, config.host) == ("name", "/m.gguf", 5, None)
-    assert (engine.context, engine.slots, engine.threads, engine.gpu_layers) == (512, 2, 1, -1)
-
-
-def test_the_settings_of_memory_and_gpus() -> None:
-    model = InstalledModel("name", Path("/m.gguf"))
-    usual = server_config(Settings(), user_paths(), model).engine
-    assert (usual.gpu_layers, usual.tensor_split, usual.kv_type, usual.kv_unified) == (None, None, "f16", None)
-    assert (usual.flash_attention, usual.batch, usual.ubatch) == (None, None, None)
-    settings = Settings(
-        tensor_split="3,1.5", kv_type="q8_0", kv_layout="split", flash_attention="on", batch_size=64, ubatch_size=32
-    )
-    engine = server_config(settings, user_paths(), model).engine
-    assert (engine.tensor_split, engine.kv_type, engine.kv_unified) == ([3.0, 1.5], "q8_0", False)
-    assert (engine.flash_attention, engine.batch, engine.ubatch) == (True, 64, 32)
-    assert server_config(Settings(main_gpu=1, kv_layout="unified"), user_paths(), model).engine.kv_unified
-
-
-@pytest.mark.parametrize(
-    ("settings", "reason"),
-    [
-        (Settings(kv_type="q4_0", flash_attention="off"), "needs flash attention"),
-        (Settings(main_gpu=0, tensor_split="1,1"), "give either"),
-        (Settings(tensor_split="0,0.0"), "above 0"),
-    ],
-)
-def test_settings_that_cannot_go_together(settings: Settings, reason: str) -> None:
-    with pytest.raises(ConfigError, match=reason):
-        server_config(settings, user_paths(), InstalledModel("name", Path("/m.gguf")))
-
-
-@pytest.mark.parametrize(("setting", "seconds"), [(None, 600.0), (0.0, None), (5.0, 5.0)])
-def test_when_a_background_backend_ends(setting: float | None, seconds: float | None) -> None:
-    config = server_config(Settings(idle_exit=setting), user_paths(), InstalledModel("name", Path("/m.gguf")))
-    assert config.idle_exit == seconds

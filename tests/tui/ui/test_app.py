@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from llama_backend.models.installed import InstalledModel
-from llama_chat.backends.local import LocalConnection
-from llama_chat.backends.remote import RemoteConnection
-from llama_chat.backends.tunnel import UrlRoad
+from llama_chat.backends.local import LocalBackend
+from llama_chat.backends.remote import RemoteBackend
+from llama_chat.backends.tunnel import UrlRoute
 from llama_chat.config import Settings
 from llama_chat.errors import ConfigError, UsageError
 from llama_chat.history import History
@@ -35,10 +35,10 @@ def apps(monkeypatch: pytest.MonkeyPatch) -> list[ChatApp]:
     return found
 
 
-def connection(settings: Settings, paths: Paths) -> LocalConnection | RemoteConnection:
+def chosen_backend(settings: Settings, paths: Paths) -> LocalBackend | RemoteBackend:
     if settings.url:
-        return RemoteConnection(settings, UrlRoad(settings.url, None), "host:1")
-    return LocalConnection(settings, paths, InstalledModel("tiny", Path("tiny.gguf")))
+        return RemoteBackend(settings, UrlRoute(settings.url, None), "host:1")
+    return LocalBackend(settings, paths, InstalledModel("tiny", Path("tiny.gguf")))
 
 
 @pytest.mark.parametrize("term", ["dumb", ""])
@@ -47,38 +47,41 @@ def test_a_dumb_terminal_is_refused_with_a_word(
 ) -> None:
     monkeypatch.setenv("TERM", term)
     with pytest.raises(UsageError, match="llama-chat ask"):
-        run_app(Settings(), connection(Settings(), paths), None)
+        run_app(Settings(), chosen_backend(Settings(), paths), None)
     assert apps == []
 
 
 def test_an_unknown_theme_is_refused(apps: list[ChatApp], paths: Paths) -> None:
     settings = Settings(theme="nosuch")
     with pytest.raises(ConfigError, match="nord"):
-        run_app(settings, connection(settings, paths), None)
+        run_app(settings, chosen_backend(settings, paths), None)
 
 
 @pytest.mark.parametrize(
-    ("settings", "where", "model"),
+    ("settings", "target_name", "model"),
     [
         (Settings(), "local", "tiny"),
         (Settings(url="http://host:1/v1", model="big"), "host:1", "big"),
     ],
 )
-def test_settings_become_options(settings: Settings, where: str, model: str, apps: list[ChatApp], paths: Paths) -> None:
-    run_app(settings, connection(settings, paths), History(Path(":memory:")))
+def test_settings_become_options(
+    settings: Settings, target_name: str, model: str, apps: list[ChatApp], paths: Paths
+) -> None:
+    run_app(settings, chosen_backend(settings, paths), History(Path(":memory:")))
     [app] = apps
-    assert (app.options.where, app.options.model) == (where, model)
+    assert (app.options.target_name, app.options.model) == (target_name, model)
+    assert app.options.is_saved
 
 
 def test_a_chat_that_is_not_kept_says_so(apps: list[ChatApp], paths: Paths) -> None:
-    run_app(Settings(), connection(Settings(), paths), None)
+    run_app(Settings(), chosen_backend(Settings(), paths), None)
     [app] = apps
-    assert app.options.where == "local · not saved"
+    assert not app.options.is_saved
 
 
 def test_how_answers_are_sampled_goes_along(apps: list[ChatApp], paths: Paths) -> None:
     settings = Settings(temperature=0.5, max_tokens=7, system="Be brief.", theme="nord")
-    run_app(settings, connection(settings, paths), None)
+    run_app(settings, chosen_backend(settings, paths), None)
     [app] = apps
     assert app.options.sampling == settings.sampling()
     assert app.options.system == "Be brief."
@@ -90,7 +93,7 @@ def test_a_program_that_failed_ends_with_its_code(
 ) -> None:
     monkeypatch.setattr(ChatApp, "return_code", 1)
     with pytest.raises(SystemExit, match="1"):
-        run_app(Settings(), connection(Settings(), paths), None)
+        run_app(Settings(), chosen_backend(Settings(), paths), None)
 
 
 def test_no_color_takes_the_terminals_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,4 +66,4 @@ async def test_a_failed_copy_is_told(programs: Path, monkeypatch: pytest.MonkeyP
     async with running() as chat:
         chat.prompt.put("draft")
         await chat.press("shift+home", "ctrl+c")
-        await chat.until(lambda: "wl-copy did not take the text" in chat.line)
+        await chat.until(lambda: "wl-copy could not copy the text" in chat.line)

@@ -69,7 +69,7 @@ async def test_an_answer_adds_a_guess_until_it_is_counted() -> None:
     test = Meter()
     test.meter.measure(words(4))
     await test.counted()
-    test.meter.grow(3)
+    test.meter.estimate_answer(3)
     assert test.meter.reading == Reading(7, 10, is_exact=False)
     test.meter.measure(words(7))
     assert await test.counted() == Reading(7, 10, is_exact=True)
@@ -78,7 +78,7 @@ async def test_an_answer_adds_a_guess_until_it_is_counted() -> None:
 async def test_a_count_that_comes_while_the_answer_grows_is_no_exact_one() -> None:
     test = Meter()
     test.meter.measure(words(4))
-    test.meter.grow(2)
+    test.meter.estimate_answer(2)
     await asyncio.sleep(0.1)
     assert test.meter.reading == Reading(6, 10, is_exact=False)
 

@@ -9,7 +9,7 @@ import pytest
 from textual import events
 from textual.geometry import Offset
 
-from llama_chat.ui.key_help import KEYS
+from llama_chat.ui.key_help import KEY_GROUPS
 from llama_chat.ui.prompt.paste_guard import SETTLE_SECONDS
 from llama_chat.ui.screens.help import HelpScreen
 from llama_chat.ui.widgets.markdown_view import MarkdownView
@@ -241,9 +241,17 @@ class TestWindows:
             await chat.press("f1")
             await chat.until(lambda: isinstance(chat.app.screen, HelpScreen))
             await chat.pilot.pause()
-            assert all(key in chat.screen_text for _, keys in KEYS for key, _ in keys)
+            assert all(key in chat.screen_text for group in KEY_GROUPS for key, _ in group.keys)
             await chat.press("escape")
             assert chat.has_keys(chat.prompt)
+
+    async def test_help_scrolls_where_it_is_longer_than_the_screen(self) -> None:
+        async with running(size=(80, 24)) as chat:
+            await chat.press("f1")
+            await chat.until(lambda: "Enter" in chat.screen_text and isinstance(chat.app.screen, HelpScreen))
+            assert "Ctrl+Z" not in chat.screen_text
+            await chat.press(*["down"] * 20)
+            await chat.until(lambda: "Ctrl+Z" in chat.screen_text)
 
     @pytest.mark.parametrize("key", ["escape", "f1", "q", "ctrl+c"])
     async def test_help_closes(self, key: str) -> None:

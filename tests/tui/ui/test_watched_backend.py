@@ -16,7 +16,8 @@ from llama_backend.errors import (
 )
 from llama_backend.wire.api import ChatMessage, ChatRequest
 from llama_backend.wire.status import BackendStatus, State
-from llama_chat.ui.watched_backend import BackendState, WatchedBackend
+from llama_chat.ui.backend_state import BackendState
+from llama_chat.ui.watched_backend import WatchedBackend
 from tests.support.ui.scripted_backend import READY, ScriptedBackend
 from tests.support.ui.wait import until
 
@@ -122,7 +123,7 @@ async def test_after_a_break_the_backend_is_watched_again(error: BackendError, c
 
 
 async def test_a_silent_answer_makes_it_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llama_chat.ui.watched_backend._PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("llama_chat.ui.watched_backend.SILENCE_SECONDS", 0.01)
     backend = ScriptedBackend(answers=[["late"]], gate=asyncio.Event())
     watch = Watch(backend)
     answer = asyncio.create_task(watch.answer())
@@ -174,18 +175,18 @@ async def test_a_backend_elsewhere_is_tried_until_it_can_be_reached() -> None:
     ]
 
 
-async def test_what_the_road_tells_is_shown() -> None:
+async def test_what_happens_to_the_connection_is_shown() -> None:
     backend = ScriptedBackend(is_local=False)
     watch = Watch(backend)
     watch.backend.wake()
     await watch.settle()
-    assert backend.tell is not None
-    backend.tell("reconnecting", "the connection broke")
-    backend.tell("reconnecting", "")
+    assert backend.listener is not None
+    backend.listener("reconnecting", "the connection broke")
+    backend.listener("reconnecting", "")
     assert watch.backend.state.reason == "the connection broke"
-    backend.tell("waiting for a pod", "")
-    backend.tell("reconnecting", "")
-    backend.tell("reached", "")
+    backend.listener("waiting for a pod", "")
+    backend.listener("reconnecting", "")
+    backend.listener("reached", "")
     assert watch.phases == ["ready", "reconnecting", "waiting for a pod", "ready"]
 
 
@@ -199,7 +200,7 @@ async def test_after_a_break_elsewhere_it_reconnects() -> None:
 
 
 async def test_the_place_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llama_chat.ui.watched_backend._PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("llama_chat.ui.watched_backend.SILENCE_SECONDS", 0.01)
     waiting = [status("ready", waiting=number) for number in (3, 4, 1, 0)]
     backend = ScriptedBackend(states=[READY, *waiting], answers=[["late"]], gate=asyncio.Event())
     watch = Watch(backend)

@@ -1,4 +1,4 @@
-"""`kubectl` as a child process: short questions, and port-forwards that end with this process."""
+"""`kubectl` as a child process: short commands, and port-forwards that end with this process."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from llama_backend.errors import PodPending, Unreachable
 from llama_chat.backends.targets import KubeTarget
 from llama_chat.errors import KubeError
 
-_QUESTION_SECONDS = 30.0
+_COMMAND_SECONDS = 30.0
 _POD_SECONDS = 10
 """How long one port-forward waits for a running pod."""
 _START_SECONDS = 30.0
-_OURS = ("LLAMA_CHAT_", "HF_", "HUGGING")
-"""How variables begin with keys that are not the cluster's business."""
+_OUR_PREFIXES = ("LLAMA_CHAT_", "HF_", "HUGGING")
+"""Prefixes of environment variables that may hold secrets of ours; kubectl does not get them."""
 _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
-_FINAL = (
+_PERMANENT = (
     "notfound",
     "not found",
     "forbidden",
@@ -31,13 +31,13 @@ _FINAL = (
     "no such file",
     "executable",
 )
-"""In messages that would be the same a second later."""
+"""Parts of messages that would be the same a second later."""
 
 
 class Kubectl:
     """Runs `kubectl` for one target, with the person's own kubeconfig.
 
-    It keeps the environment, in which programs that log in to clouds find what they need, but for our own secrets.
+    kubectl gets the whole environment, since plugins that log in to a cloud need it, except for our own secrets.
     """
 
     def __init__(self, target: KubeTarget) -> None:
@@ -46,12 +46,12 @@ class Kubectl:
         self._base = ["kubectl", *context, "--namespace", target.namespace]
 
     async def ask(self, *arguments: str) -> bytes:
-        """What a short command writes; raises KubeError, or Unreachable for what may pass."""
+        """The output of a short command; raises KubeError, or Unreachable where another attempt may help."""
         process = await self._start(*arguments)
         try:
-            out, err = await asyncio.wait_for(process.communicate(), _QUESTION_SECONDS)
+            out, err = await asyncio.wait_for(process.communicate(), _COMMAND_SECONDS)
         except TimeoutError:
-            raise Unreachable("kubectl does not get an answer from the cluster") from None
+            raise Unreachable("kubectl got no answer from the cluster in time") from None
         finally:
             await end(process)
         if process.returncode != 0:
@@ -59,33 +59,35 @@ class Kubectl:
         return out
 
     async def forward(self, service: str, port: int) -> PortForward:
-        """A local port that leads to a Service; raises KubeError, PodPending or Unreachable."""
+        """Opens a local port that leads to a Service; raises KubeError, PodPending or Unreachable."""
         wait = f"--pod-running-timeout={_POD_SECONDS}s"
-        place = ("--address", "127.0.0.1", wait, f"service/{service}", f":{port}")
-        process = await self._start("port-forward", *place)
+        process = await self._start("port-forward", "--address", "127.0.0.1", wait, f"service/{service}", f":{port}")
         opened = PortForward(process)
         try:
             await asyncio.wait_for(opened.ready(), _START_SECONDS)
         except TimeoutError:
             await opened.aclose()
-            raise PodPending("no pod answers yet") from None
+            raise PodPending("no pod takes connections yet") from None
         except BaseException:
             await opened.aclose()
             raise
         return opened
 
     async def _start(self, *arguments: str) -> Process:
-        ours = [name for name in os.environ if name == self._key_variable or name.startswith(_OURS)]
-        environment = {name: value for name, value in os.environ.items() if name not in ours}
         command = [*_ending_with_parent(), *self._base, *arguments]
         if shutil.which("kubectl") is None:
-            raise KubeError("kubectl is not on PATH; kube:// needs it")
+            raise KubeError("kubectl is not on PATH; targets that begin with kube:// need it")
         try:
             return await asyncio.create_subprocess_exec(
-                *command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=environment
+                *command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=self._environment()
             )
         except OSError as error:
             raise KubeError(f"kubectl cannot be run: {error.strerror or error}") from error
+
+    def _environment(self) -> dict[str, str]:
+        """The environment without our secrets."""
+        ours = [name for name in os.environ if name == self._key_variable or name.startswith(_OUR_PREFIXES)]
+        return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 class PortForward:
@@ -98,17 +100,17 @@ class PortForward:
         self.port = 0
 
     async def ready(self) -> None:
-        """Returns once connections are taken; raises what kubectl complains about."""
+        """Returns once the port accepts connections; raises the error that kubectl reports."""
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        complaints = asyncio.create_task(self._read(self._process.stderr))
-        self._reading.append(complaints)
+        errors = asyncio.create_task(self._read(self._process.stderr))
+        self._reading.append(errors)
         async for line in self._process.stdout:
             if match := _FORWARDING.match(line.decode("utf-8", "replace")):
                 self.port = int(match[1])
                 self._reading.append(asyncio.create_task(self._read(self._process.stdout)))
                 return
-        await complaints
+        await errors
         raise failure(self._last_line)
 
     async def aclose(self) -> None:
@@ -117,24 +119,24 @@ class PortForward:
         await end(self._process)
 
     async def _read(self, lines: asyncio.StreamReader) -> None:
-        """Takes what kubectl says, so that it never waits for a reader; keeps the last line."""
+        """Reads the output, so that kubectl never blocks on a full pipe; keeps the last line."""
         async for line in lines:
             self._last_line = line.decode("utf-8", "replace")
 
 
 async def end(process: Process) -> None:
-    """Ends a process that still runs."""
+    """Kills a process that still runs."""
     if process.returncode is None:
         process.kill()
     await process.wait()
 
 
-def failure(complaint: str) -> KubeError | Unreachable:
-    """What kubectl's complaint means: one that stays, a pod that is not there yet, or a cluster out of reach."""
-    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
-    text = lines[-1].removeprefix("error: ").removeprefix("Error from server ") if lines else "it ended"
+def failure(message: str) -> KubeError | Unreachable:
+    """The error for a message of kubectl: a permanent one, a pod that is not running yet, or no connection."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    text = lines[-1].removeprefix("error: ").removeprefix("Error from server ") if lines else "ended without a message"
     lower = text.lower()
-    if any(word in lower for word in _FINAL):
+    if any(word in lower for word in _PERMANENT):
         return KubeError(f"kubectl: {text}")
     if "pod" in lower or "timed out waiting for the condition" in lower:
         return PodPending(text)
@@ -142,6 +144,6 @@ def failure(complaint: str) -> KubeError | Unreachable:
 
 
 def _ending_with_parent() -> list[str]:
-    """On Linux a prefix that has a command end with this process in whatever way: no open port is left behind."""
+    """On Linux, a prefix that ends a command together with this process, even a killed one: no port stays open."""
     found = shutil.which("setpriv") if sys.platform == "linux" else None
     return [found, "--pdeathsig", "TERM", "--"] if found else []

@@ -1,4 +1,4 @@
-"""The local backend: how the settings describe it, and how it is found or started."""
+"""The server of the local backend: which settings it gets, and how it is found or started."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ _MIB = 1 << 20
 
 
 def start(settings: Settings, paths: Paths, model: InstalledModel) -> Address:
-    """Where the local backend listens; blocks for as long as a process takes to start, not for its model."""
+    """The address of the local backend; blocks while a process starts, not while its model loads."""
     make_runtime(paths.runtime)
     try:
-        return ensure(place(paths), server_config(settings, paths, model))
+        return ensure(runtime_files(paths), server_config(settings, paths, model))
     except OSError as error:
         raise ChatError(f"the backend cannot be started: {error}") from error
 
 
-def place(paths: Paths) -> RuntimeFiles:
-    """Where the background backend's socket and log are."""
+def runtime_files(paths: Paths) -> RuntimeFiles:
+    """The socket, lock and log of the background backend."""
     return RuntimeFiles(folder=paths.runtime, log=paths.log)
 
 
 def kv_folder(settings: Settings, paths: Paths) -> Path:
-    """Where KV states are on disk."""
+    """The folder in which KV states are kept on disk."""
     return Path(settings.kv_cache_dir).expanduser().absolute() if settings.kv_cache_dir else paths.kv_states
 
 
 async def clear_kv_states(settings: Settings, paths: Paths) -> None:
-    """Removes the KV states of all conversations: through the backend where one runs, which has more in memory."""
-    address = find(place(paths))
+    """Deletes the KV states of all conversations, in the memory of a running backend and on disk."""
+    address = find(runtime_files(paths))
     if address is not None:
         from llama_backend.client.http_client import Client
 
@@ -55,7 +55,7 @@ async def clear_kv_states(settings: Settings, paths: Paths) -> None:
 
 
 def server_config(settings: Settings, paths: Paths, model: InstalledModel) -> ServerConfig:
-    """A background backend for `model`. Raises ConfigError for settings that cannot go together."""
+    """The configuration of a background backend; raises ConfigError for settings that exclude each other."""
     _check(settings)
     engine = EngineConfig(
         path=str(model.path),
@@ -84,11 +84,11 @@ def server_config(settings: Settings, paths: Paths, model: InstalledModel) -> Se
 
 def _check(settings: Settings) -> None:
     if settings.kv_type != "f16" and settings.flash_attention == "off":
-        raise ConfigError(f"kv_type {settings.kv_type} needs flash attention, and flash_attention is off")
+        raise ConfigError(f"kv_type {settings.kv_type} needs flash attention, but flash_attention is off")
     if settings.kv_cells is not None and settings.kv_layout == "split":
-        raise ConfigError("kv_cells is the size of a pool, and kv_layout is split; give either")
+        raise ConfigError("kv_cells is the size of a shared pool, but kv_layout is split; give either")
     if settings.tensor_split is not None and settings.main_gpu is not None:
-        raise ConfigError("tensor_split spreads the model over GPUs, and main_gpu puts it on one; give either")
+        raise ConfigError("tensor_split spreads the model over GPUs, but main_gpu puts it on one; give either")
     if settings.tensor_split is not None and not any(map(float, settings.tensor_split.split(","))):
         raise ConfigError(f"tensor_split: at least one part must be above 0, got {settings.tensor_split!r}")
 

@@ -1,4 +1,4 @@
-"""The backend of this machine, which is started where it is missing."""
+"""The backend of this machine, which is started where none is running."""
 
 from __future__ import annotations
 
@@ -8,53 +8,46 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from llama_backend.errors import ModelNotFound, Unavailable, Unreachable
-from llama_chat.backends.launching import clear_kv_states, place, start
+from llama_chat.backends.launching import clear_kv_states, runtime_files, start
 from llama_chat.backends.remote import as_logged
 from llama_chat.backends.targets import LOCAL
 from llama_chat.paths import Paths
 
 if TYPE_CHECKING:
-    from llama_backend.client.http_client import Address, Client
+    from llama_backend.client.http_client import Client
     from llama_backend.models.installed import InstalledModel
     from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
     from llama_backend.wire.status import BackendStatus
-    from llama_chat.backends.tunnel import Tell
+    from llama_chat.backends.tunnel import StageListener
     from llama_chat.config import Settings
 
 
-class LocalConnection:
-    """A Backend (see `llama_backend.client.http_client`) that finds or starts its server when it is first needed."""
+class LocalBackend:
+    """An AttachedBackend that finds or starts its server when it is first needed."""
 
-    where = LOCAL
+    target_name = LOCAL
     is_local = True
 
     def __init__(self, settings: Settings, paths: Paths, model: InstalledModel) -> None:
         self._settings = settings
         self._paths = paths
         self._model = model
-        self._address: Address | None = None
         self._client: Client | None = None
         self._opening = asyncio.Lock()
 
     @property
     def model(self) -> str:
-        """The name to ask for."""
+        """The model to ask for."""
         return self._model.name
 
-    def listen(self, tell: Tell) -> None:
-        """Nothing is told of a road that has no length."""
-
-    def start(self) -> Address:
-        """The backend's address, once something listens there; blocks for as long as a process takes to start."""
-        if self._address is None:
-            self._address = start(self._settings, self._paths, self._model)
-        return self._address
+    def report_stages(self, listener: StageListener) -> None:
+        """Reports nothing: a Unix socket is connected at once or not at all."""
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """As Client.chat.
 
-        A backend that is gone before the answer begins is started again, once; so is one that serves another model,
-        unless it is at work.
+        A backend that has ended before the answer begins is started again, once. One that serves another model is
+        replaced, unless it is working for somebody.
         """
         begun = False
         request = as_logged(request, self._settings)
@@ -68,7 +61,7 @@ class LocalConnection:
             if begun:
                 raise
             if isinstance(error, ModelNotFound):
-                await self._dismiss(await (await self._connected()).status())
+                await self._stop_idle(await (await self._connected()).status())
         await self.aclose()
         async with aclosing((await self._connected()).chat(request)) as deltas:
             async for delta in deltas:
@@ -81,30 +74,30 @@ class LocalConnection:
         return await (await self._connected()).models()
 
     async def status(self) -> BackendStatus:
-        """As Client.status; a backend that serves another model is replaced first, unless it is at work."""
+        """As Client.status; a backend with another model is replaced first, unless it is working for somebody."""
         found = await (await self._connected()).status()
         if found.model == self.model or self.model in found.models:
             return found
-        await self._dismiss(found)
+        await self._stop_idle(found)
         await self.aclose()
         return await (await self._connected()).status()
 
     async def clear_kv_states(self) -> None:
-        """Removes the KV states of all conversations, without starting a backend for that."""
+        """Deletes the KV states of all conversations, without starting a backend for that."""
         await clear_kv_states(self._settings, self._paths)
 
     async def aclose(self) -> None:
-        """Ends the connection; the next call makes a new one."""
-        client, self._client, self._address = self._client, None, None
+        """Closes the connection; the next request opens a new one."""
+        client, self._client = self._client, None
         if client is not None:
             await client.aclose()
 
-    async def _dismiss(self, found: BackendStatus) -> None:
-        """Ends the backend, which serves another model; raises Unavailable where somebody is using it."""
+    async def _stop_idle(self, found: BackendStatus) -> None:
+        """Stops the backend, which serves another model; raises Unavailable while it is working for somebody."""
         from llama_backend.client.launch import stop
 
-        if found.active or not await asyncio.to_thread(stop, place(self._paths), found.pid):
-            raise Unavailable(f"the backend is at work with {found.model}; try again later, or ask that model")
+        if found.active or not await asyncio.to_thread(stop, runtime_files(self._paths), found.pid):
+            raise Unavailable(f"the backend is at work with {found.model}; try again later, or use that model")
 
     async def _connected(self) -> Client:
         async with self._opening:
@@ -113,8 +106,11 @@ class LocalConnection:
             return self._client
 
     def _open(self) -> Client:
-        """Starts before it imports, so that the backend loads its model meanwhile."""
-        address = self.start()
+        """Starts the server before the HTTP client is imported, so that the model loads meanwhile.
+
+        Blocks while the process starts, not while its model loads.
+        """
+        address = start(self._settings, self._paths, self._model)
         from llama_backend.client.http_client import Client
 
         return Client(address)

@@ -1,4 +1,4 @@
-"""The connection to a backend elsewhere, over a road that may break."""
+"""A backend elsewhere, over a connection that may break."""
 
 from __future__ import annotations
 
@@ -10,79 +10,60 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from llama_backend.client.stream_position import StreamPosition
-from llama_backend.errors import (
-    BackendError,
-    ConnectionLost,
-    ModelNotFound,
-    NotFound,
-    PodPending,
-    Unavailable,
-    Unreachable,
-)
+from llama_backend.errors import BackendError, ModelNotFound, NotFound, PodPending, Unreachable
 from llama_backend.wire.api import OURS
-from llama_chat.backends.retry import Backoff
+from llama_chat.backends.resume import RESUMABLE_ERRORS, Resume
 
 if TYPE_CHECKING:
     from llama_backend.client.http_client import Client
     from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
     from llama_backend.wire.status import BackendStatus
-    from llama_chat.backends.tunnel import Road, Stage, Tell
+    from llama_chat.backends.tunnel import Route, Stage, StageListener
     from llama_chat.config import Settings
 
-_MARGIN_SECONDS = 10.0
-"""How much longer than a server keeps an answer it is asked for it; its clock begins when it notices the break."""
-_POD_SECONDS = 300.0
-"""How long a pod may take to be scheduled and to start."""
 
-
-class RemoteConnection:
-    """A Backend (see `llama_backend.client.http_client`) at the end of a road, which is opened when it is first needed.
-
-    Where the road breaks, it is opened again.
-    """
+class RemoteBackend:
+    """An AttachedBackend behind a route, which is opened for the first request and again where it broke."""
 
     is_local = False
 
-    def __init__(self, settings: Settings, road: Road, where: str) -> None:
-        """`where` is what to call the place on the screen."""
-        self.where = where
+    def __init__(self, settings: Settings, route: Route, target_name: str) -> None:
+        """`target_name` is how the status line calls this backend."""
+        self.target_name = target_name
         self._settings = settings
-        self._road = road
+        self._route = route
         self._open_client: Client | None = None
         self._opening = asyncio.Lock()
         self._was_reached = False
-        self._listener: Tell | None = None
-        self._their_model: str | None = None
-        """The first model of a server of another make; empty with ours, None before it was asked."""
+        self._listener: StageListener | None = None
+        self._foreign_model: str | None = None
+        """The first model of a server that is not ours; empty where the server is ours, None before it was asked."""
 
     @property
     def model(self) -> str:
-        """The name to ask for; empty leaves it to the backend."""
+        """The model to ask for; empty leaves the choice to the backend."""
         return self._settings.model or ""
 
-    def listen(self, tell: Tell) -> None:
-        """Has `tell` hear of what happens on the road."""
-        self._listener = tell
+    def report_stages(self, listener: StageListener) -> None:
+        """As AttachedBackend.report_stages."""
+        self._listener = listener
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """As Client.chat; where the connection breaks, the answer is taken up where it was.
-
-        Servers that do not keep answers are asked again as long as nothing has come.
-        """
-        request, position, backoff = as_logged(request, self._settings), StreamPosition(), Backoff()
-        is_complete = False
+        """As Client.chat; where the connection breaks, the answer is continued (see `Resume`)."""
+        request, position = as_logged(request, self._settings), StreamPosition()
+        resume, is_complete = Resume(position), False
         try:
             while not is_complete:
                 try:
                     async with self._client() as client:
-                        request = await self._named(client, request)
+                        request = await self._with_model(client, request)
                         async with aclosing(client.chat(request, position)) as deltas:
                             async for delta in deltas:
-                                self._progress(backoff)
+                                self._note_delta(resume)
                                 yield delta
                     is_complete = True
-                except (Unreachable, Unavailable, NotFound) as error:
-                    await self._recover(backoff, position, error)
+                except RESUMABLE_ERRORS as error:
+                    await resume.wait(error, self._was_reached, self._report_retry)
         finally:
             if not is_complete:
                 await self._stop(position)
@@ -100,61 +81,42 @@ class RemoteConnection:
             return await client.status()
 
     async def clear_kv_states(self) -> None:
-        """Nothing: a backend elsewhere keeps the KV states of others as well, and does not tell whose they are."""
+        """Does nothing: a backend elsewhere also keeps other people's KV states and does not say whose each one is."""
 
     async def aclose(self) -> None:
-        """Ends the connection; the next call makes a new one."""
+        """Closes the connection and its route; the next request opens both again."""
         client, self._open_client = self._open_client, None
         if client is not None:
             await client.aclose()
-        await self._road.close()
+        await self._route.close()
 
-    async def _named(self, client: Client, request: ChatRequest) -> ChatRequest:
-        """The request with a model's name: ours takes one without, servers of other makes may not."""
+    async def _with_model(self, client: Client, request: ChatRequest) -> ChatRequest:
+        """The request with the name of a model, which servers other than ours may insist on."""
         if request.model:
             return request
-        if self._their_model is None:
+        if self._foreign_model is None:
             with suppress(NotFound, ModelNotFound):
                 models = await client.models()
-                self._their_model = "" if not models or models[0].owned_by == OURS else models[0].id
-        return structs.replace(request, model=self._their_model or "")
+                self._foreign_model = "" if not models or models[0].owned_by == OURS else models[0].id
+        return structs.replace(request, model=self._foreign_model or "")
 
-    def _progress(self, backoff: Backoff) -> None:
+    def _note_delta(self, resume: Resume) -> None:
         self._was_reached = True
-        if backoff.is_trying:
-            backoff.succeed()
-            self._tell("reached", "")
+        if resume.received():
+            self._report("reached", "")
 
-    async def _recover(self, backoff: Backoff, position: StreamPosition, error: BackendError) -> None:
-        """Waits before another try; raises where that does not help."""
-        if position.last and isinstance(error, NotFound):
-            raise ConnectionLost("the connection broke, and the backend does not have the answer any more") from error
-        if not self._may_pass(position, error):
-            raise error
-        if position.grace is not None:
-            backoff.patience = position.grace + _MARGIN_SECONDS
-        if isinstance(error, PodPending):
-            backoff.patience = _POD_SECONDS
-            self._tell("waiting for a pod", error.message)
-        else:
-            self._tell("reconnecting" if self._was_reached else "connecting", error.message)
-        await backoff.pause(error)
-
-    def _may_pass(self, position: StreamPosition, error: BackendError) -> bool:
-        """Whether another try may help: not where nobody ever answered, nor where the server does not keep the rest."""
-        if not position.can_go_on or position.has_begun:
-            return position.can_go_on
-        return isinstance(error, ConnectionLost | PodPending) or (self._was_reached and isinstance(error, Unreachable))
+    def _report_retry(self, error: BackendError) -> None:
+        self._report("waiting for a pod" if isinstance(error, PodPending) else self._connecting, error.message)
 
     async def _stop(self, position: StreamPosition) -> None:
-        """Tells the server that nobody comes back for the answer; where that fails it finds out by itself."""
+        """Tells the server that nobody will continue the answer; if that fails, the server finds out by itself."""
         if self._open_client is not None and position.grace is not None:
             with suppress(BackendError):
                 await self._open_client.stop(position)
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[Client]:
-        """The client in use; one whose connection breaks is given up, with its road."""
+        """The open client; when its connection breaks, it is closed together with the route."""
         client = await self._connected()
         try:
             yield client
@@ -172,15 +134,19 @@ class RemoteConnection:
             if self._open_client is None:
                 from llama_backend.client.http_client import Client
 
-                self._tell("reconnecting" if self._was_reached else "connecting", "")
-                self._open_client = Client(*await self._road.open(self._tell))
+                self._report(self._connecting, "")
+                self._open_client = Client(*await self._route.open(self._report))
             return self._open_client
 
-    def _tell(self, stage: Stage, reason: str) -> None:
+    @property
+    def _connecting(self) -> Stage:
+        return "reconnecting" if self._was_reached else "connecting"
+
+    def _report(self, stage: Stage, reason: str) -> None:
         if self._listener is not None:
             self._listener(stage, reason)
 
 
 def as_logged(request: ChatRequest, settings: Settings) -> ChatRequest:
-    """The request; what the history does not keep is not stored in the backend either."""
+    """The request; where the history does not keep the chat, the backend is told not to store it either."""
     return request if settings.log else structs.replace(request, store=False)

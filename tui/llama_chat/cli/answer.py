@@ -71,7 +71,7 @@ class Answer:
 
     async def _stream(self, text: str) -> None:
         with Waiting() as waiting:
-            self._connection.listen(waiting.say)
+            self._connection.report_stages(waiting.say)
             async with aclosing(self._turn.stream(self._connection, text, self._sampling)) as deltas:
                 async for delta in deltas:
                     waiting.end()

@@ -15,8 +15,8 @@ from llama_chat.cli.options import Setup
 from llama_chat.errors import ConversationNotFound, UsageError
 
 if TYPE_CHECKING:
-    from llama_chat.backends.local import LocalConnection
-    from llama_chat.backends.remote import RemoteConnection
+    from llama_chat.backends.local import LocalBackend
+    from llama_chat.backends.remote import RemoteBackend
     from llama_chat.history import Conversation, History
 
 
@@ -66,14 +66,14 @@ class Choice:
 
             start(self.setup.settings, self.setup.paths, self.model)
 
-    def connection(self) -> LocalConnection | RemoteConnection:
+    def connection(self) -> LocalBackend | RemoteBackend:
         if self.model is None:
             elsewhere = options.remote(self.setup.settings)
             assert elsewhere is not None
             return elsewhere
-        from llama_chat.backends.local import LocalConnection
+        from llama_chat.backends.local import LocalBackend
 
-        return LocalConnection(self.setup.settings, self.setup.paths, self.model)
+        return LocalBackend(self.setup.settings, self.setup.paths, self.model)
 
 
 def find(history: History, ref: str | None) -> Conversation:

@@ -16,7 +16,7 @@ from llama_chat.errors import UsageError
 from llama_chat.paths import Paths, user_paths
 
 if TYPE_CHECKING:
-    from llama_chat.backends.remote import RemoteConnection
+    from llama_chat.backends.remote import RemoteBackend
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Decorator = Callable[[Decorated], Decorated]
@@ -145,15 +145,15 @@ def load(params: Mapping[str, Any]) -> Setup:
     return Setup(found, user_paths(Path(models).expanduser().absolute() if models else None))
 
 
-def remote(settings: Settings) -> RemoteConnection | None:
+def remote(settings: Settings) -> RemoteBackend | None:
     """The connection to the backend elsewhere that the settings name, or None for the local one."""
     target = find_target(settings)
     if target is None:
         return None
-    from llama_chat.backends.remote import RemoteConnection
-    from llama_chat.backends.tunnel import make_road
+    from llama_chat.backends.remote import RemoteBackend
+    from llama_chat.backends.tunnel import make_route
 
-    return RemoteConnection(settings, make_road(target, settings.api_key_file), target.name)
+    return RemoteBackend(settings, make_route(target, settings.api_key_file), target.name)
 
 
 def _folder() -> Path:

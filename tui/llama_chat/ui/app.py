@@ -20,25 +20,21 @@ from llama_chat.ui.chat_options import ChatOptions
 from llama_chat.ui.screens.chat import ChatScreen
 
 if TYPE_CHECKING:
-    from llama_chat.backends.attached import RoadBackend
-    from llama_chat.backends.local import LocalConnection
-    from llama_chat.backends.remote import RemoteConnection
+    from llama_chat.backends.attached import AttachedBackend
+    from llama_chat.backends.local import LocalBackend
+    from llama_chat.backends.remote import RemoteBackend
     from llama_chat.config import Settings
     from llama_chat.history import Conversation
 
-    Connection = LocalConnection | RemoteConnection
-
 _WIDTHS = [(0, "-narrow"), (60, "-normal")]
 _HEIGHTS = [(0, "-low"), (16, "-high")]
-"""From how many cells on which class holds."""
-
-
+"""CSS classes, and from how many cells on they apply."""
 _COLOURLESS = "ansi-dark"
-"""With NO_COLOR: the terminal's own foreground and background, bold, and reverse."""
+"""The theme with NO_COLOR: only the terminal's own colours, bold, and reverse."""
 
 
 class ChatApp(App[None]):
-    """A chat with `backend`, kept in `history`; begins with `conversation`, or with a new one."""
+    """A chat with `backend`, kept in `history`; it starts with `conversation`, or with a new one."""
 
     CSS_PATH = "chat.tcss"
     TITLE = "llama-chat"
@@ -46,7 +42,7 @@ class ChatApp(App[None]):
     VERTICAL_BREAKPOINTS = _HEIGHTS
 
     def __init__(
-        self, backend: RoadBackend, history: History, options: ChatOptions, conversation: Conversation | None = None
+        self, backend: AttachedBackend, history: History, options: ChatOptions, conversation: Conversation | None = None
     ) -> None:
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.options = options
@@ -54,7 +50,7 @@ class ChatApp(App[None]):
         self.theme = _COLOURLESS if self.no_color else options.theme or self.theme
 
     def on_mount(self) -> None:
-        """Leaves in good order when it is told to end or loses its terminal."""
+        """Quits in order on SIGTERM, and on SIGHUP, which comes when the terminal is gone."""
         if not self.is_headless:
             for number in (signal.SIGTERM, signal.SIGHUP):
                 asyncio.get_running_loop().add_signal_handler(number, self.call_later, self.action_quit)
@@ -67,39 +63,43 @@ class ChatApp(App[None]):
         self.exit()
 
     def action_suspend_process(self) -> None:
-        """Suspends the whole job, as Ctrl+Z does where no program takes it: a parent such as make has to stop too."""
+        """Suspends the whole job, as Ctrl+Z does in other programs: a parent such as make has to stop too."""
         with suppress(SuspendNotSupported), self.suspend():
             os.killpg(0, signal.SIGSTOP)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
         chat = self._chat
-        yield SystemCommand("New chat", "Begin a new conversation (Ctrl+N)", chat.action_new)
+        yield SystemCommand("New chat", "Start a new conversation (Ctrl+N)", chat.action_new)
         yield SystemCommand("Earlier chats", "Open or delete saved conversations (Ctrl+R)", chat.action_history)
         yield SystemCommand("Ask again", "Ask the last question again (Ctrl+T)", chat.action_retry)
-        yield SystemCommand("Stop", "Stop the answer and keep what has come (Esc)", chat.action_stop)
-        yield SystemCommand("Copy the last answer", "Put it into the clipboard", chat.action_copy_answer)
+        yield SystemCommand("Stop", "Stop the answer and keep what has arrived (Esc)", chat.action_stop)
+        yield SystemCommand("Copy the last answer", "Copy it to the clipboard", chat.action_copy_answer)
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
-        yield SystemCommand("Keys", "All keys (F1)", chat.action_help)
+        yield SystemCommand("Keys", "Show all keys (F1)", chat.action_help)
         yield SystemCommand("Quit", "Leave llama-chat (Ctrl+Q)", self.action_quit)
 
 
 def run_app(
-    settings: Settings, connection: Connection, history: History | None, conversation: Conversation | None = None
+    settings: Settings,
+    backend: LocalBackend | RemoteBackend,
+    history: History | None,
+    conversation: Conversation | None = None,
 ) -> None:
-    """Runs the chat in this terminal until the person leaves; without a history nothing is kept after that.
+    """Runs the chat in this terminal until the person quits; without a history nothing is kept after that.
 
-    Raises UsageError where the terminal cannot show it, and ConfigError for a theme that there is not.
+    Raises UsageError where the terminal cannot show the chat, and ConfigError for an unknown theme.
     """
     if os.environ.get("TERM", "dumb") in ("dumb", ""):
-        raise UsageError("this terminal cannot show the chat (TERM=dumb); `llama-chat ask` works in it")
+        raise UsageError("this terminal cannot show the chat (TERM=dumb); use `llama-chat ask`")
     options = ChatOptions(
-        where=connection.where + ("" if history else " · not saved"),
-        model=connection.model,
+        target_name=backend.target_name,
+        is_saved=history is not None,
+        model=backend.model,
         system=settings.system,
         sampling=settings.sampling(),
         theme=_checked_theme(settings.theme),
     )
-    app = ChatApp(connection, history or History(Path(":memory:")), options, conversation)
+    app = ChatApp(backend, history or History(Path(":memory:")), options, conversation)
     app.run()
     if app.return_code:
         raise SystemExit(app.return_code)

@@ -1,4 +1,4 @@
-"""What the chat is told at its start."""
+"""How a chat is started."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from llama_backend.wire.api import SamplingParams
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """How to ask, and what to call the backend."""
+    """How to ask, and how to name the backend on the screen."""
 
-    where: str = "local"
-    """Where the backend runs: `local`, or a host."""
+    target_name: str = "local"
+    """`local`, or the name of the target elsewhere."""
+    is_saved: bool = True
+    """Whether the history is kept after the chat."""
     model: str = ""
-    """The model to ask for; empty leaves it to the backend."""
+    """The model to ask for; empty leaves the choice to the backend."""
     system: str = ""
     sampling: SamplingParams = field(default_factory=SamplingParams)
     theme: str | None = None
-    """One of Textual's themes; None is the default."""
+    """One of Textual's themes; None means the default."""

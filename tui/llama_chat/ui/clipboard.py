@@ -1,4 +1,4 @@
-"""The clipboard of the machine where the person sits."""
+"""The clipboard of the machine at which the person sits."""
 
 from __future__ import annotations
 
@@ -8,14 +8,26 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from textual.app import App
+
 _PATIENCE_SECONDS = 2.0
 
 
-def native_command() -> Sequence[str] | None:
-    """The command that takes text into the clipboard here, or None where only the terminal can do that.
+async def copy(app: App[object], text: str) -> str | None:
+    """Copies `text` through the terminal and, where there is one, through a program of this machine.
 
-    Over SSH the terminal is on another machine. Inside tmux, tmux hands the text on to that terminal: it drops the
-    control sequence of programs unless it is set up otherwise.
+    Returns the name of the program where that failed.
+    """
+    app.copy_to_clipboard(text)
+    command = native_command()
+    return None if command is None or await copy_natively(text, command) else command[0]
+
+
+def native_command() -> Sequence[str] | None:
+    """The command that copies its input to the clipboard, or None where only the terminal can do that.
+
+    Over SSH the clipboard belongs to another machine, which only the terminal reaches. Inside tmux the command is
+    tmux's own: unless it is configured otherwise, tmux drops the control sequence with which programs copy.
     """
     candidates: list[tuple[bool, Sequence[str]]] = [
         ("TMUX" in os.environ, ("tmux", "load-buffer", "-w", "-")),
@@ -34,7 +46,7 @@ def native_command() -> Sequence[str] | None:
 
 
 async def copy_natively(text: str, command: Sequence[str]) -> bool:
-    """Hands `text` to `command`; whether it took it."""
+    """Gives `text` to `command`; returns whether that succeeded."""
     quiet = asyncio.subprocess.DEVNULL
     try:
         process = await asyncio.create_subprocess_exec(

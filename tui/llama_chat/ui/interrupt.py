@@ -1,38 +1,40 @@
-"""What Ctrl+C means, one rung after the other."""
+"""What Ctrl+C does: it depends on what there is to copy, to clear or to stop."""
 
 from __future__ import annotations
 
 from enum import Enum, auto
 
 AGAIN_SECONDS = 3.0
+"""Within so long a second press quits."""
 
 
-class Rung(Enum):
-    """What an interrupt does."""
+class InterruptAction(Enum):
+    """What one press of Ctrl+C does."""
 
     COPY = auto()
     CLEAR = auto()
     STOP = auto()
-    ASK = auto()
+    CONFIRM = auto()
+    """Says that another press quits."""
     QUIT = auto()
 
 
-class KeyLadder:
-    """Copies a selection, else clears the draft, else stops the answer, else asks for a second press, which quits."""
+class InterruptKey:
+    """Chooses the action: copy a selection, else clear the draft, else stop the answer, else quit on a second press."""
 
     def __init__(self) -> None:
-        self._asked_at: float | None = None
+        self._confirming_since: float | None = None
 
-    def step(self, *, has_selection: bool, has_draft: bool, is_answering: bool, now: float) -> Rung:
-        """The rung for an interrupt at `now` seconds of a monotonic clock."""
-        asked_at, self._asked_at = self._asked_at, None
+    def press(self, *, has_selection: bool, has_draft: bool, is_answering: bool, now: float) -> InterruptAction:
+        """The action for a press at `now` seconds of a monotonic clock."""
+        since, self._confirming_since = self._confirming_since, None
         if has_selection:
-            return Rung.COPY
+            return InterruptAction.COPY
         if has_draft:
-            return Rung.CLEAR
+            return InterruptAction.CLEAR
         if is_answering:
-            return Rung.STOP
-        if asked_at is not None and now - asked_at <= AGAIN_SECONDS:
-            return Rung.QUIT
-        self._asked_at = now
-        return Rung.ASK
+            return InterruptAction.STOP
+        if since is not None and now - since <= AGAIN_SECONDS:
+            return InterruptAction.QUIT
+        self._confirming_since = now
+        return InterruptAction.CONFIRM

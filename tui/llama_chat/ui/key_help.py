@@ -1,43 +1,53 @@
-"""The keys, as the help shows them."""
+"""The keys of the chat, as the help shows them."""
 
 from __future__ import annotations
 
-KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
-    (
+from typing import NamedTuple
+
+
+class KeyUse(NamedTuple):
+    """One or more keys, and what they do."""
+
+    keys: str
+    use: str
+
+
+class KeyGroup(NamedTuple):
+    """Keys that belong together."""
+
+    title: str
+    keys: tuple[KeyUse, ...]
+
+
+KEY_GROUPS = (
+    KeyGroup(
         "Writing",
         (
-            ("Enter", "send"),
-            ("Ctrl+J", "new line; also Shift+Enter or Alt+Enter, where the terminal tells them apart"),
-            ("↑ ↓", "in the first or last line: earlier prompts"),
-            ("Ctrl+/", "undo"),
-            ("Ctrl+W  Ctrl+U", "delete a word, or back to the start of the line"),
+            KeyUse("Enter", "send"),
+            KeyUse("Ctrl+J", "new line; Shift+Enter and Alt+Enter too, in terminals that report them"),
+            KeyUse("↑ ↓", "in the first or last line: earlier prompts"),
+            KeyUse("Ctrl+/", "undo"),
+            KeyUse("Ctrl+W  Ctrl+U", "delete the word, or the line, before the cursor"),
         ),
     ),
-    (
+    KeyGroup(
         "Answers",
         (
-            ("Esc", "stop; what has come is kept"),
-            ("Ctrl+T", "ask the last question again"),
-            ("PgUp PgDn", "scroll; at the end the view follows the answer"),
-            ("Shift+Tab", "go to the messages: ↑ ↓ choose, c copies, r asks again, Esc returns"),
-            ("Mouse", "select text, then Ctrl+C copies it"),
+            KeyUse("Esc", "stop the answer and keep what has arrived"),
+            KeyUse("Ctrl+T", "ask the last question again"),
+            KeyUse("PgUp PgDn", "scroll; at the end the view follows the answer"),
+            KeyUse("Shift+Tab", "go to the messages: ↑ ↓ move, c copies, r asks the last question again, Esc returns"),
+            KeyUse("Mouse", "select text, then Ctrl+C copies it"),
         ),
     ),
-    (
-        "Chats",
-        (
-            ("Ctrl+N", "new chat"),
-            ("Ctrl+R", "earlier chats"),
-        ),
-    ),
-    (
+    KeyGroup("Chats", (KeyUse("Ctrl+N", "new chat"), KeyUse("Ctrl+R", "earlier chats"))),
+    KeyGroup(
         "Program",
         (
-            ("Ctrl+C", "copy a selection, else clear the draft, else stop, else quit when pressed twice"),
-            ("Ctrl+D", "quit, when the draft is empty"),
-            ("Ctrl+P", "all commands, and themes"),
-            ("Ctrl+Z", "suspend"),
+            KeyUse("Ctrl+C", "copy the selection; or clear the draft; or stop the answer; or, pressed twice, quit"),
+            KeyUse("Ctrl+D", "quit, when the draft is empty"),
+            KeyUse("Ctrl+P", "all commands, and themes"),
+            KeyUse("Ctrl+Z", "suspend; `fg` in the shell returns"),
         ),
     ),
 )
-"""Groups of keys and what they do."""

@@ -1,90 +1,61 @@
-"""A backend whose state is known: what the status line shows, and what a message that was sent early waits for."""
+"""A backend that is watched: its state is shown, and a request that is sent early waits until the model is loaded."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from llama_backend.errors import (
-    BackendError,
-    ModelNotFound,
-    ModelUnreadable,
-    NotFound,
-    PodPending,
-    Unavailable,
-    Unreachable,
-)
+from llama_backend.errors import BackendError, PodPending, Unavailable, Unreachable
+from llama_chat.ui.backend_state import CONNECTING_PHASES, BackendState, Phase, ask_state
 
 if TYPE_CHECKING:
-    from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
-    from llama_backend.wire.status import BackendStatus
-    from llama_chat.backends.attached import RoadBackend
+    from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, TokenCount
+    from llama_chat.backends.attached import AttachedBackend
     from llama_chat.backends.tunnel import Stage
 
-Phase = Literal[
-    "starting", "connecting", "waiting for a pod", "loading", "ready", "restarting", "reconnecting", "failed"
-]
-
-_ON_THE_ROAD = ("connecting", "waiting for a pod", "reconnecting")
 _FIRST_POLL_SECONDS = 0.1
 _SLOWEST_POLL_SECONDS = 1.0
-_PATIENCE_SECONDS = 1.0
-"""How long an answer may keep silent until the state is looked at again, and how often that is done then."""
-
-
-@dataclass(frozen=True)
-class BackendState:
-    """What is known of the backend."""
-
-    phase: Phase = "starting"
-    progress: float = 0.0
-    """Part of the model that is loaded, 0 to 1."""
-    reason: str = ""
-    """Why it is not ready."""
-    model: str = ""
-    context: int | None = None
-    """Tokens that a conversation can hold, where the backend says."""
-    queued: int = 0
-    """The place in the queue of the answer that is waited for; 0 is none."""
+SILENCE_SECONDS = 1.0
+"""After so long without a piece of the answer the state is asked for, and then again and again."""
 
 
 class WatchedBackend:
-    """A Backend in front of another one, which it watches until that is ready.
+    """A backend whose state is followed until it is ready, and again after each error.
 
-    `backend` connects when it is first used, and anew after `aclose`. `on_change` hears of every new state. One that is
-    elsewhere and cannot be reached is tried until it can; a local one has failed then.
+    `on_change` is called with every new state. A backend elsewhere that cannot be reached is tried until it can be; a
+    local one that cannot be reached has failed. `backend` connects when it is first used, and anew after `aclose`.
     """
 
-    def __init__(self, backend: RoadBackend, on_change: Callable[[BackendState], None]) -> None:
+    def __init__(self, backend: AttachedBackend, on_change: Callable[[BackendState], None]) -> None:
         self._backend = backend
         self._was_ready = False
-        backend.listen(self._take_stage)
+        backend.report_stages(self._take_stage)
         self._on_change = on_change
         self._watching: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
-        """What ended the last watch, where that did not end well."""
+        """The error that ended the last watch."""
         self.state = BackendState()
 
     @property
     def is_ready(self) -> bool:
         return self.state.phase == "ready"
 
-    @property
-    def is_local(self) -> bool:
-        return self._backend.is_local
-
     def wake(self) -> None:
-        """Begins to connect and watch, where that is not under way already."""
+        """Starts to connect and to watch, unless that is under way."""
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
 
+    def keep_alive(self) -> None:
+        """Asks a backend elsewhere for its state, so that nothing on the way closes a silent connection."""
+        if not self._backend.is_local:
+            self.wake()
+
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """As Backend.chat, once the model is loaded."""
-        await self._ready()
+        """As ChatBackend.chat, once the model is loaded."""
+        await self._wait_until_ready()
         silence = asyncio.create_task(self._watch_silence())
         try:
             async with aclosing(self._backend.chat(request)) as deltas:
@@ -92,7 +63,7 @@ class WatchedBackend:
                     silence.cancel()
                     yield delta
         except BackendError as error:
-            await self._note(error)
+            await self._take_error(error)
             raise
         finally:
             silence.cancel()
@@ -102,18 +73,12 @@ class WatchedBackend:
         try:
             return await self._backend.count(messages)
         except BackendError as error:
-            await self._note(error)
+            await self._take_error(error)
             raise
 
-    async def models(self) -> list[ModelInfo]:
-        return await self._backend.models()
-
     async def clear_kv_states(self) -> None:
-        """As RoadBackend.clear_kv_states."""
+        """As AttachedBackend.clear_kv_states."""
         await self._backend.clear_kv_states()
-
-    async def status(self) -> BackendStatus:
-        return await self._backend.status()
 
     async def aclose(self) -> None:
         if self._watching is not None:
@@ -121,8 +86,8 @@ class WatchedBackend:
             await asyncio.wait([self._watching])
         await self._backend.aclose()
 
-    async def _ready(self) -> None:
-        """Waits until the model is loaded; raises what hinders it."""
+    async def _wait_until_ready(self) -> None:
+        """Waits until the model is loaded; raises the error that prevents it."""
         if self.is_ready:
             return
         self.wake()
@@ -132,25 +97,25 @@ class WatchedBackend:
             raise self._failure
 
     async def _watch_silence(self) -> None:
-        """Looks what an answer waits for, from time to time as long as nothing comes.
+        """Follows what an answer waits for as long as nothing of it arrives.
 
-        Who asks last stands last in the queue, and who comes later stands behind.
+        The newest request is the last in the queue, and later ones stand behind it, so its position never grows.
         """
-        place = None
+        position = None
         while True:
-            await asyncio.sleep(_PATIENCE_SECONDS)
+            await asyncio.sleep(SILENCE_SECONDS)
             try:
-                found = await self._look()
+                found = await ask_state(self._backend)
             except BackendError:
                 self.wake()
                 return
-            place = found.queued if place is None else min(place, found.queued)
-            self._set(replace(found, queued=place))
+            position = found.queued if position is None else min(position, found.queued)
+            self._set(replace(found, queued=position))
             if not self.is_ready:
                 self.wake()
 
     async def _watch(self) -> None:
-        """Looks at the state until it is ready or will not be."""
+        """Follows the state until the backend is ready or has failed."""
         self._failure = None
         try:
             await self._poll()
@@ -162,63 +127,40 @@ class WatchedBackend:
     async def _poll(self) -> None:
         pause = _FIRST_POLL_SECONDS
         while True:
-            self._set(replace(await self._look_patiently(), queued=0))
+            self._set(replace(await self._ask_patiently(), queued=0))
             if self.is_ready:
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 1.3, _SLOWEST_POLL_SECONDS)
 
-    async def _look_patiently(self) -> BackendState:
+    async def _ask_patiently(self) -> BackendState:
         """The state now; raises BackendError where waiting does not help."""
         try:
-            return await self._look()
+            return await ask_state(self._backend)
         except Unreachable as error:
             if self._backend.is_local:
                 raise
-            if isinstance(error, PodPending):
-                return replace(self.state, phase="waiting for a pod", reason=error.message)
-            return replace(self.state, phase=self._road_phase, reason=error.message)
+            phase: Phase = "waiting for a pod" if isinstance(error, PodPending) else self._connecting
+            return replace(self.state, phase=phase, reason=error.message)
 
-    async def _look(self) -> BackendState:
-        """The state now; raises BackendError where the model cannot be had."""
-        try:
-            status = await self._backend.status()
-        except (NotFound, ModelNotFound):
-            return await self._look_from_afar()
-        if status.state == "failed":
-            raise ModelUnreadable(status.reason or "the model could not be loaded")
-        if status.state == "draining":
-            raise Unavailable("the backend is shutting down")
-        about = status.reason or "", status.model, status.context
-        return BackendState(status.state, status.progress, *about, queued=status.waiting)
-
-    async def _look_from_afar(self) -> BackendState:
-        """The state of a server of another make, which has models and no status; llama-server names the file's path."""
-        models = await self._backend.models()
-        meta = models[0].meta if models else None
-        name = models[0].id if models else ""
-        if name.startswith("/"):
-            name = PurePosixPath(name).name
-        return BackendState("ready", model=name, context=meta.context if meta else None)
-
-    async def _note(self, error: BackendError) -> None:
-        """Draws what follows from an error of a request: a backend that went away is looked for again."""
+    async def _take_error(self, error: BackendError) -> None:
+        """Follows the state again where an error of a request shows that the backend has gone or is restarting."""
         if isinstance(error, Unreachable) and self._backend.is_local:
             await self._backend.aclose()
         if isinstance(error, Unreachable | Unavailable):
-            away = isinstance(error, Unreachable) and not self._backend.is_local
-            self._set(replace(self.state, phase=self._road_phase if away else "restarting", reason=error.message))
+            is_away = isinstance(error, Unreachable) and not self._backend.is_local
+            self._set(replace(self.state, phase=self._connecting if is_away else "restarting", reason=error.message))
             self.wake()
 
     @property
-    def _road_phase(self) -> Phase:
+    def _connecting(self) -> Phase:
         return "reconnecting" if self._was_ready else "connecting"
 
     def _take_stage(self, stage: Stage, reason: str) -> None:
-        """Shows what the road tells; another try without news changes nothing."""
+        """Takes what the connection reports; another attempt without a reason does not replace what is known."""
         if stage == "reached":
             self._set(replace(self.state, phase="ready", reason=""))
-        elif reason or stage == "waiting for a pod" or self.state.phase not in _ON_THE_ROAD:
+        elif reason or stage == "waiting for a pod" or self.state.phase not in CONNECTING_PHASES:
             self._set(replace(self.state, phase=stage, reason=reason))
 
     def _set(self, state: BackendState) -> None:

@@ -129,8 +129,8 @@ def test_only_the_last_block_is_parsed_again(monkeypatch: pytest.MonkeyPatch) ->
     parsed: list[str] = []
     from llama_chat.ui.markdown import document as module
 
-    real = module._parsed
-    monkeypatch.setattr(module, "_parsed", lambda source: parsed.append(source) or real(source))  # type: ignore[func-returns-value]
+    real = module.parse_blocks
+    monkeypatch.setattr(module, "parse_blocks", lambda source: parsed.append(source) or real(source))  # type: ignore[func-returns-value]
     document = MarkdownDocument("paragraph\n\n" * 100)
     document.append("more")
     document.append(" of it")

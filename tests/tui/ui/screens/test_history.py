@@ -13,7 +13,7 @@ from llama_backend.errors import Unreachable
 from llama_chat.errors import HistoryError
 from llama_chat.history import History
 from llama_chat.ui.screens.confirm import ConfirmScreen
-from llama_chat.ui.screens.history import HistoryScreen, age
+from llama_chat.ui.screens.history import HistoryScreen, short_time
 from tests.support.ui.driver import Driver, running
 from tests.support.ui.scripted_backend import ScriptedBackend
 
@@ -88,11 +88,11 @@ async def test_deletes_after_a_yes(history: History) -> None:
         await chat.until(lambda: isinstance(chat.app.screen, HistoryScreen))
         await chat.until(lambda: "second question" not in chat.screen_text)
         assert len(history.list()) == 3
-        await chat.until(lambda: chat.backend.forgotten == 1)
+        await chat.until(lambda: chat.backend.cleared == 1)
 
 
 async def test_tells_where_the_backend_cannot_forget_what_was_deleted(history: History) -> None:
-    backend = ScriptedBackend(forget_error=Unreachable("the backend does not answer"))
+    backend = ScriptedBackend(clear_error=Unreachable("the backend does not answer"))
     async with running(backend, history=history) as chat:
         await delete_first(chat)
         await chat.press("escape")
@@ -109,7 +109,7 @@ async def test_anything_else_keeps_it(history: History, key: str) -> None:
         await chat.press(key)
         await chat.until(lambda: isinstance(chat.app.screen, HistoryScreen))
         assert len(history.list()) == 4
-        assert chat.backend.forgotten == 0
+        assert chat.backend.cleared == 0
 
 
 async def test_deletes_by_the_mouse(history: History) -> None:
@@ -136,7 +136,7 @@ async def test_deleting_what_is_being_answered_stops_it(history: History) -> Non
         await chat.press(*"hello", "enter")
         await chat.until(lambda: backend.delivered == 1)
         await delete_first(chat)
-        await chat.until(lambda: backend.forgotten == 1)
+        await chat.until(lambda: backend.cleared == 1)
         assert backend.stopped == 1, "before it was told to clear its KV states"
         assert len(history.list()) == 4
         await chat.press("escape")
@@ -152,7 +152,7 @@ async def test_deleting_all_leaves_a_word() -> None:
         await chat.press("d")
         await chat.until(lambda: isinstance(chat.app.screen, ConfirmScreen))
         await chat.press("y")
-        await chat.until(lambda: "No chat has been saved yet." in chat.screen_text)
+        await chat.until(lambda: "There are no saved chats." in chat.screen_text)
         await chat.press("enter", "d", "escape")
         await chat.until(lambda: chat.app.screen is chat.chat)
 
@@ -177,4 +177,4 @@ async def test_a_history_that_cannot_be_read_is_told(history: History, monkeypat
     ],
 )
 def test_times_are_short(when: datetime, shown: str) -> None:
-    assert age(when, datetime(2026, 3, 9, 12, 0)) == shown
+    assert short_time(when, datetime(2026, 3, 9, 12, 0)) == shown

@@ -48,7 +48,7 @@ async def test_a_long_conversation_shows_its_end_first_and_then_all() -> None:
 
 
 async def test_what_is_read_stays_in_place_while_earlier_messages_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llama_chat.ui.widgets.conversation._PAUSE_SECONDS", 0.3)
+    monkeypatch.setattr("llama_chat.ui.widgets.conversation.PAUSE_SECONDS", 0.3)
     app = ViewApp()
     async with app.run_test(size=(40, 20)) as pilot:
         await app.view.show(stored(200))

@@ -4,21 +4,23 @@ from dataclasses import replace
 
 import pytest
 
+from llama_chat.ui.backend_state import BackendState
 from llama_chat.ui.context_meter import Reading
-from llama_chat.ui.watched_backend import BackendState
 from llama_chat.ui.widgets.status_line import Status, row
 
 READY = Status(
-    where="local",
+    target_name="local",
     model="SmolLM2-135M-Instruct",
     backend=BackendState("ready"),
     reading=Reading(1204, 2048, is_exact=True),
     tokens_per_second=83.14,
 )
 LOADING = replace(READY, backend=BackendState("loading", progress=0.43), reading=Reading(), tokens_per_second=None)
-CONNECTING = replace(LOADING, where="work", backend=BackendState("connecting"))
-PENDING = replace(LOADING, where="chat/llama-chat", backend=BackendState("waiting for a pod", reason="status=Pending"))
-BROKEN = replace(READY, where="work", backend=BackendState("reconnecting", reason="the connection to h broke"))
+CONNECTING = replace(LOADING, target_name="work", backend=BackendState("connecting"))
+PENDING = replace(
+    LOADING, target_name="chat/llama-chat", backend=BackendState("waiting for a pod", reason="status=Pending")
+)
+BROKEN = replace(READY, target_name="work", backend=BackendState("reconnecting", reason="the connection to h broke"))
 QUEUED = replace(READY, backend=BackendState("ready", queued=3), is_answering=True, tokens_per_second=None)
 FAILED = replace(LOADING, backend=BackendState("failed", reason="m.gguf is no model that llama.cpp can load"))
 
@@ -33,6 +35,7 @@ FAILED = replace(LOADING, backend=BackendState("failed", reason="m.gguf is no mo
         (READY, 40, "SmolLM2-135M-Instruct      1,204 / 2,048"),
         (READY, 30, "SmolLM2-135M-I…  1,204 / 2,048"),
         (LOADING, 60, "SmolLM2-135M-Instruct · local · loading 43%"),
+        (replace(READY, is_saved=False), 70, "SmolLM2-135M-Instruct · local · not saved    83.1 tok/s  1,204 / 2,048"),
         (LOADING, 36, "SmolLM2-135M-Instruct · loading 43%"),
         (replace(READY, is_answering=True), 60, "SmolLM2-135M-Instruct · Esc stops  83.1 tok/s  1,204 / 2,048"),
         (replace(READY, backend=BackendState()), 60, "SmolLM2-135M-Instruct · starting   83.1 tok/s  1,204 / 2,048"),
@@ -43,7 +46,7 @@ FAILED = replace(LOADING, backend=BackendState("failed", reason="m.gguf is no mo
         (QUEUED, 60, "SmolLM2-135M-Instruct · queued at position 3   1,204 / 2,048"),
         (FAILED, 60, "SmolLM2-135M-Instruct · failed: m.gguf is no model that lla…"),
         (replace(READY, reading=Reading(1204, 2048)), 40, "SmolLM2-135M-Instruct     ~1,204 / 2,048"),
-        (replace(READY, reading=Reading(None, 2048)), 40, "SmolLM2-135M-Instruct      2,048 context"),
+        (replace(READY, reading=Reading(None, 2048)), 40, "SmolLM2-135M-Instruct      context 2,048"),
         (replace(READY, reading=Reading()), 40, "SmolLM2-135M-Instruct         83.1 tok/s"),
         (replace(READY, hint="Ctrl+C again quits"), 60, "Ctrl+C again quits       83.1 tok/s  ━━━━━───  1,204 / 2,048"),
         (replace(READY, model="漢字" * 20), 40, "漢字漢字漢字漢字漢字漢字…  1,204 / 2,048"),

@@ -21,7 +21,7 @@ from llama_convert.record import files_of, read_record
 
 if TYPE_CHECKING:
     from llama_backend.wire.api import ModelInfo
-    from llama_chat.backends.remote import RemoteConnection
+    from llama_chat.backends.remote import RemoteBackend
 
 _HEAD = ("NAME", "SIZE", "TYPE", "CONTEXT", "ARCHITECTURE", "LICENSE", "SOURCE")
 _WIDEST = 100
@@ -132,7 +132,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}…"
 
 
-def _served(backend: RemoteConnection) -> list[dict[str, Any]]:
+def _served(backend: RemoteBackend) -> list[dict[str, Any]]:
     import asyncio
 
     names = ("size", "quantization", "context", "architecture", "license", "source", "commit")
@@ -140,7 +140,7 @@ def _served(backend: RemoteConnection) -> list[dict[str, Any]]:
     return [{"name": model.id, **{name: getattr(model.meta, name, None) for name in names}} for model in models]
 
 
-async def _ask_models(backend: RemoteConnection) -> list[ModelInfo]:
+async def _ask_models(backend: RemoteBackend) -> list[ModelInfo]:
     async with aclosing(backend):
         return await backend.models()
 

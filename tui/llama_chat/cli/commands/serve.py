@@ -108,10 +108,10 @@ def _host(setup: Setup) -> str | None:
 def _usual_socket(paths: Paths) -> str:
     """Where front ends on this machine look; raises ChatError where a backend listens there already."""
     from llama_backend.client.launch import find
-    from llama_chat.backends.launching import place
+    from llama_chat.backends.launching import runtime_files
 
     make_runtime(paths.runtime)
-    if find(place(paths)) is not None:
+    if find(runtime_files(paths)) is not None:
         raise ChatError("a backend is running already; `llama-chat stop` ends it, --socket puts this one elsewhere")
     return str(paths.socket)
 

@@ -41,9 +41,9 @@ def command(json: bool, **params: Any) -> None:
 def _local(setup: Setup) -> Address:
     """Where the backend of this machine listens; raises Unreachable where none runs."""
     from llama_backend.client.launch import find
-    from llama_chat.backends.launching import place
+    from llama_chat.backends.launching import runtime_files
 
-    found = find(place(setup.paths))
+    found = find(runtime_files(setup.paths))
     if found is None:
         raise Unreachable("no backend is running; `llama-chat ask` and `llama-chat` start one")
     return found

@@ -15,11 +15,11 @@ from llama_chat.errors import ChatError
 def command(**params: Any) -> None:
     """End the background backend; answers that it is writing may still come to their end."""
     from llama_backend.client.launch import find, stop
-    from llama_chat.backends.launching import place
+    from llama_chat.backends.launching import runtime_files
     from llama_chat.cli.commands.status import local_status
 
     setup = options.load(params)
-    found = place(setup.paths)
+    found = runtime_files(setup.paths)
     if find(found) is None:
         output.note("llama-chat: no backend was running")
     elif not stop(found, local_status(setup).pid):

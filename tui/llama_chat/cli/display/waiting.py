@@ -42,7 +42,7 @@ class Waiting:
             self._is_shown = False
 
     def say(self, stage: Stage, reason: str) -> None:
-        """Says what the road to a backend elsewhere is at, where the word is shown.
+        """Shows what the connection to a backend elsewhere waits for, where the word is shown.
 
         A first connection that nothing is known to hold up is as likely to wait for the model.
         """

@@ -1,4 +1,4 @@
-"""The blocks of a document, from the parser's tree to items that lay themselves out."""
+"""The blocks of a document: from the parser's tree to items that lay themselves out."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _depth(node: SyntaxTreeNode) -> int:
 
 
 def _is_loose(node: SyntaxTreeNode) -> bool:
-    """Whether the source has empty lines between the items, which the parser tells by visible paragraphs."""
+    """Whether the source has empty lines between the items: then the parser does not hide their paragraphs."""
     return any(child.type == "paragraph" and not child.hidden for item in node.children for child in item.children)
 
 
@@ -82,7 +82,7 @@ def _code(node: SyntaxTreeNode, margin: Margin) -> Iterator[Item]:
 
 
 def is_closed(node: SyntaxTreeNode) -> bool:
-    """Whether a fence has its end: only then it takes one line more than the opening one and its content."""
+    """Whether a fence has its closing line, that is, more lines than its content and the opening line."""
     if node.type != "fence" or node.map is None:
         return True
     begin, end = node.map

@@ -1,4 +1,4 @@
-"""Code with colours, each piece of it coloured once."""
+"""Code with colours; the result is kept, so that code is highlighted only once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from textual.content import Content
 
 @lru_cache(maxsize=256)
 def highlighted(code: str, language: str) -> Content:
-    """`code` in the colours of the theme; as it is where `language` is not known."""
+    """`code` in the colours of the theme; without colours where `language` is unknown."""
     from textual.highlight import highlight
 
     return highlight(code, language=language) if language else Content(code)

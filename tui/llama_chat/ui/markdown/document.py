@@ -1,4 +1,4 @@
-"""A document that grows: what is complete stays laid out, and only its last block is parsed again."""
+"""A document that grows: complete blocks stay laid out, and only the last block is parsed again."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class MarkdownDocument:
 
     A block of CommonMark is complete as soon as another one begins after it, so text that is appended can only change
     the last block. It can also change the one before, as long as the line on which the last one begins is unfinished:
-    a `*` may become a list or go on with a paragraph. The definition of a link reference is the one exception, and left
-    as it is: it does not reach back to blocks that were complete before it came.
+    a `*` may become a list or continue a paragraph. The one exception is ignored: a link reference that is defined late
+    would also change links in blocks that were complete before.
     """
 
     def __init__(self, source: str = "") -> None:
@@ -27,7 +27,7 @@ class MarkdownDocument:
         self._settled: list[Item] = []
         self._tail: list[Item] = []
         self._tail_start = 0
-        """Where in `source` the blocks begin that may still change."""
+        """The position in `source` from which blocks may still change."""
         self._width = 0
         self._settled_rows: list[Row] = []
         self._rows: list[Row] | None = None
@@ -38,7 +38,7 @@ class MarkdownDocument:
         """Adds to the end of the source."""
         self.source += text
         tail = self.source[self._tail_start :]
-        nodes = _parsed(tail)
+        nodes = parse_blocks(tail)
         complete = _complete(tail, nodes)
         if complete:
             self._settle(nodes[:complete])
@@ -47,7 +47,7 @@ class MarkdownDocument:
         self._rows = None
 
     def rows(self, width: int) -> list[Row]:
-        """The document as rows of `width` cells; the caller does not change the list."""
+        """The document as rows of `width` cells; the caller must not change the list."""
         if width != self._width:
             self._width, self._rows = width, None
             self._settled_rows = _laid_out(self._settled, width)
@@ -61,7 +61,7 @@ class MarkdownDocument:
         self._settled_rows += _laid_out(items, self._width)
 
     def _items(self, nodes: list[SyntaxTreeNode]) -> list[Item]:
-        """The items of blocks that follow what is settled."""
+        """The items of blocks that follow the settled ones."""
         gap: list[Item] = [Line(EMPTY)] if self._settled and nodes else []
         return gap + list(blocks(nodes))
 
@@ -71,19 +71,20 @@ def _laid_out(items: list[Item], width: int) -> list[Row]:
 
 
 def _complete(source: str, nodes: list[SyntaxTreeNode]) -> int:
-    """How many of the blocks at the start of `nodes` will not change whatever follows `source`."""
+    """How many blocks at the start of `nodes` stay the same whatever is appended to `source`."""
     unfinished_line = source.count("\n")
     begins_there = bool(nodes) and nodes[-1].map is not None and nodes[-1].map[0] == unfinished_line
     return max(len(nodes) - (2 if begins_there else 1), 0)
 
 
 def _offset(source: str, node: SyntaxTreeNode) -> int:
-    """Where in `source` a block begins."""
+    """The position in `source` at which a block begins."""
     first_line = node.map[0] if node.map else 0
     return sum(len(line) + 1 for line in source.split("\n")[:first_line])
 
 
-def _parsed(source: str) -> list[SyntaxTreeNode]:
+def parse_blocks(source: str) -> list[SyntaxTreeNode]:
+    """The top-level blocks of Markdown."""
     from markdown_it.tree import SyntaxTreeNode
 
     return SyntaxTreeNode(_parser().parse(source)).children
@@ -91,7 +92,7 @@ def _parsed(source: str) -> list[SyntaxTreeNode]:
 
 @lru_cache(maxsize=1)
 def _parser() -> MarkdownIt:
-    """CommonMark with tables and strike-through; HTML is text, and only what was written as a link is one."""
+    """CommonMark with tables and strikethrough; HTML is shown as text, and bare URLs are not made links."""
     from markdown_it import MarkdownIt
 
     return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])

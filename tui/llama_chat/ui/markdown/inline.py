@@ -24,8 +24,8 @@ _STYLES = {
 def inline(node: SyntaxTreeNode) -> Content:
     """The text below `node` with its styles.
 
-    A line end in the source is one on the screen: models break verses and addresses, and hardly ever wrap prose.
-    Links show where they lead and do nothing, so that no click opens what a model made up.
+    A line break in the source is one on the screen: models break verses and addresses, and hardly ever wrap prose.
+    Links show their targets and cannot be clicked, so that nobody opens an address that a model made up.
     """
     writer = _Writer()
     writer.write(node)
@@ -59,7 +59,7 @@ class _Writer:
             self._add(node.content)
 
     def _add(self, text: str) -> None:
-        """Only here text is as it is shown: `&#x202e;` in the source has been harmless, and is a character now."""
+        """Neutralises the text only here, after parsing: `&#x202e;` in the source has now become the character."""
         self.text += plain_text(text).replace("\n", " ")
 
     def _write_target(self, target: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What a laid-out document is made of: lines, and the rows on the screen that they take."""
+"""The parts of a document, and the rows on the screen that they take."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from textual.content import Content
 
 EMPTY = Content("")
 _LONGEST_PROSE = 100
-"""Cells that a row of prose takes at most, however wide the terminal: longer rows are hard to read."""
+"""The most cells of a row of prose, even on a wider terminal: longer rows are hard to read."""
 _LEAST_ROOM = 8
-"""Cells that a line keeps for its text however deep it is indented; more than that is cut at the edge."""
+"""The fewest cells for the text of a line, however deep it is indented; what passes the edge is cut off."""
 
 
 class Margin(NamedTuple):
-    """What stands left of a block: bullets and quote bars before its first row, and before all further ones."""
+    """Bullets and quote bars at the left of a block: before its first row, and before the rows after that."""
 
     first: Content = EMPTY
     rest: Content = EMPTY
@@ -27,7 +27,7 @@ class Margin(NamedTuple):
 
     @property
     def continued(self) -> Margin:
-        """The margin of what follows the first row."""
+        """The margin for the rows after the first one."""
         return Margin(self.rest, self.rest)
 
 
@@ -39,8 +39,8 @@ class Row:
     """One row on the screen."""
 
     content: Content
-    joint: str | None = None
-    """What stood between this row and the one above in a line that was wrapped; None begins a new line."""
+    separator: str | None = None
+    """The text at which a line was wrapped before this row; None where the row begins a new line."""
     indent: int = 0
     """Characters at the start of a wrapped row that belong to the margin and not to the text."""
     is_code: bool = False
@@ -68,17 +68,17 @@ class Line:
         if self.content.cell_length <= room:
             return [Row(first + self.content, is_code=self.is_code)]
         pieces = self.content.fold(room) if self.is_code else self.content.wrap(room)
-        joints = _joints(self.content.plain, pieces)
+        separators = _separators(self.content.plain, pieces)
         indent = len(rest.plain)
         rows = [Row(first + pieces[0], is_code=self.is_code)]
-        for piece, joint in zip(pieces[1:], joints, strict=True):
-            rows.append(Row(rest + piece, joint, indent, self.is_code))
+        for piece, separator in zip(pieces[1:], separators, strict=True):
+            rows.append(Row(rest + piece, separator, indent, self.is_code))
         return rows
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A line across the whole width."""
+    """A horizontal line across the whole width."""
 
     margin: Margin
     style: str
@@ -95,23 +95,23 @@ def lines(content: Content, margin: Margin, is_code: bool = False) -> Iterator[L
 
 
 def selected_text(rows: Iterable[Row], starts_within: int = 0, ends_at: int | None = None) -> str:
-    """The text of `rows`, from character `starts_within` of the first to `ends_at` of the last; wraps are undone."""
+    """The unwrapped text of `rows`, from character `starts_within` of the first to `ends_at` of the last."""
     parts: list[str] = []
     rows = list(rows)
     for number, row in enumerate(rows):
         begin = max(starts_within if number == 0 else 0, row.indent)
         end = ends_at if number == len(rows) - 1 else None
-        joint = "" if number == 0 else "\n" if row.joint is None else row.joint
-        parts.append(joint + row.content.plain[begin:end])
+        separator = "" if number == 0 else "\n" if row.separator is None else row.separator
+        parts.append(separator + row.content.plain[begin:end])
     return "".join(parts)
 
 
-def _joints(text: str, pieces: list[Content]) -> list[str]:
-    """What wrapping left out between the pieces."""
-    joints: list[str] = []
+def _separators(text: str, pieces: list[Content]) -> list[str]:
+    """The text that wrapping left out between the pieces."""
+    separators: list[str] = []
     end = len(pieces[0].plain)
     for piece in pieces[1:]:
         start = text.find(piece.plain, end)
-        joints.append(text[end:start] if start >= 0 else " ")
+        separators.append(text[end:start] if start >= 0 else " ")
         end = max(start, end) + len(piece.plain)
-    return joints
+    return separators

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from rich.cells import cell_len
 from textual.content import Content
 
-from llama_chat.ui.joined import joined
+from llama_chat.ui.join_content import join_content
 from llama_chat.ui.markdown.inline import inline
 from llama_chat.ui.markdown.rows import EMPTY, NO_MARGIN, Margin, Row
 
@@ -62,7 +62,7 @@ class Table:
         columns = [cell.wrap(width) for cell, width in zip(cells, widths, strict=True)]
         for pieces in zip_longest(*columns, fillvalue=EMPTY):
             aligned = map(_padded, pieces, widths, self.alignments)
-            yield joined(aligned, _GAP)
+            yield join_content(aligned, _GAP)
 
 
 def fitted(widths: Sequence[int], room: int, least: Sequence[int] = ()) -> list[int]:

@@ -1,4 +1,4 @@
-"""The box that a person writes in."""
+"""The box in which questions are written."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class PromptArea(TextArea):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+j,shift+enter,alt+enter", "line_end", "New line", show=False),
-        Binding("up", "up", "Up, or the prompt before", show=False),
-        Binding("down", "down", "Down, or the prompt after", show=False),
-        Binding("ctrl+d", "delete_or_end", "Delete, or quit where there is nothing", show=False),
+        Binding("up", "up", "Up, or the previous prompt", show=False),
+        Binding("down", "down", "Down, or the next prompt", show=False),
+        Binding("ctrl+d", "delete_or_end", "Delete, or quit when empty", show=False),
         Binding("ctrl+underscore,super+z", "undo", "Undo", show=False),
     ]
     DEFAULT_CSS = """
@@ -53,12 +53,12 @@ class PromptArea(TextArea):
         self._waiting_enter: Timer | None = None
 
     def put(self, text: str) -> None:
-        """Replaces what the box holds, so that undo brings it back; the cursor goes to the end."""
+        """Replaces the text, which undo brings back; the cursor goes to the end."""
         self.replace(plain_text(text), *self._whole)
         self.move_cursor(self.document.end)
 
     def take(self) -> str:
-        """Empties the box; what it held can be recalled."""
+        """Empties the box and returns its text, which can be recalled."""
         text = self.text
         self.recall.add(text)
         self.put("")
@@ -69,10 +69,10 @@ class PromptArea(TextArea):
         return (0, 0), self.document.end
 
     async def _on_key(self, event: events.Key) -> None:
-        """Takes Enter and the keys that are bound here; TextArea's own handler, which comes next, takes the others.
+        """Handles Enter and the keys that are bound here; TextArea's own handler, which comes next, handles the others.
 
-        Textual runs a binding when the key has gone all the way up to the app. Where keys come fast, later ones would
-        be in the text by then, and a new line at its end.
+        Textual runs a binding only after the key has passed up to the app. When keys arrive fast, later ones would be
+        in the text before that, and a new line would be added after them instead of before.
         """
         in_burst = self._guard.key(event.time)
         self._settle_enter(in_burst)
@@ -86,7 +86,7 @@ class PromptArea(TextArea):
         event.prevent_default()
 
     def _bound_action(self, event: events.Key) -> str | None:
-        """What a key does that is bound here."""
+        """The action of a key that is bound here."""
         active = None if event.is_printable else self.screen.active_bindings.get(event.key)
         return active.binding.action if active and active.node is self else None
 
@@ -97,12 +97,12 @@ class PromptArea(TextArea):
             self._submit()
 
     async def _on_paste(self, event: events.Paste) -> None:
-        """Makes the text harmless; TextArea's own handler, which Textual calls next, inserts it."""
+        """Neutralises the text; TextArea's own handler, which Textual calls next, inserts it."""
         self._settle_enter()
         event.text = plain_text(event.text)
 
     def _settle_enter(self, more_follows: bool = False) -> None:
-        """Decides about an Enter that came right after another key."""
+        """Decides whether an Enter right after another key sends the text or ends a line."""
         if self._waiting_enter is None:
             return
         self._waiting_enter.stop()

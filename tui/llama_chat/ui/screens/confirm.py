@@ -1,4 +1,4 @@
-"""A question before something is lost."""
+"""A question before something is deleted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from textual.widgets import Button, Static
 
 
 class ConfirmScreen(ModalScreen[bool]):
-    """Answers whether to go on."""
+    """Asks a question; returns whether the answer is yes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "dismiss(True)", "Yes", show=False),

@@ -22,10 +22,11 @@ from llama_chat.plain_text import one_line
 from llama_chat.ui.screens.confirm import ConfirmScreen
 
 _MOST = 500
+"""Conversations in the list."""
 
 
 class HistoryScreen(ModalScreen[Conversation | None]):
-    """A list to open conversations from, the newest first; answers the chosen one."""
+    """A list of the saved conversations, the newest first; returns the chosen one."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "dismiss", "Close", show=False),
@@ -47,7 +48,7 @@ class HistoryScreen(ModalScreen[Conversation | None]):
             panel.border_title = "Earlier chats"
             panel.border_subtitle = "Enter opens · d deletes · Esc closes"
             yield OptionList(markup=False)
-            yield Static(id="word")
+            yield Static(id="message")
 
     def on_mount(self) -> None:
         self._load()
@@ -77,22 +78,22 @@ class HistoryScreen(ModalScreen[Conversation | None]):
         try:
             self._history.delete(conversation.id)
         except HistoryError as error:
-            self._say(str(error))
+            self._show_message(str(error))
         else:
             self._on_delete()
 
-    def _say(self, text: str) -> None:
-        """Puts a word below the list; an empty one takes it away."""
-        word = self.query_one("#word", Static)
-        word.update(Content(one_line(text)))
-        word.display = bool(text)
+    def _show_message(self, text: str) -> None:
+        """Shows a message below the list; an empty one removes it."""
+        message = self.query_one("#message", Static)
+        message.update(Content(one_line(text)))
+        message.display = bool(text)
 
     def _load(self, highlighted: int = 0) -> None:
         try:
             self._conversations = [found for found in self._history.list(_MOST) if found.message_count]
-            self._say("" if self._conversations else "No chat has been saved yet.")
+            self._show_message("" if self._conversations else "There are no saved chats.")
         except HistoryError as error:
-            self._say(str(error))
+            self._show_message(str(error))
         self._list.display = bool(self._conversations)
         now = datetime.now()
         self._list.set_options([Option(_entry(found, now)) for found in self._conversations])
@@ -102,13 +103,13 @@ class HistoryScreen(ModalScreen[Conversation | None]):
 
 
 def _entry(conversation: Conversation, now: datetime) -> Content:
-    when = age(local_time(conversation.updated), now)
+    when = short_time(local_time(conversation.updated), now)
     title = one_line(conversation.title) or "(no title)"
     return Content.styled(f"{when:>6}  ", "$foreground 60%") + Content(title).truncate(200, ellipsis=True)
 
 
-def age(when: datetime, now: datetime) -> str:
-    """A time as short as it stays clear, in at most six characters: the hour today, then the day, then the year."""
+def short_time(when: datetime, now: datetime) -> str:
+    """A short time of at most six characters: today the hour, in this year the day, and before that the year."""
     if when.date() == now.date():
         return f"{when:%H:%M}"
     return f"{when.day} {when:%b}" if when.year == now.year else f"{when:%Y}"

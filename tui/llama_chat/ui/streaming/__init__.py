@@ -1,1 +1,1 @@
-"""An answer on its way to the screen."""
+"""Answers, from the backend to the screen."""

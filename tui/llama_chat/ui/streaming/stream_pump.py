@@ -1,4 +1,4 @@
-"""Carries an answer to the screen in few pieces: drawing must not take the cores that compute the answer."""
+"""Writes an answer to the screen in few pieces: drawing must not take the cores that compute the answer."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable
 
 LEAST_SECONDS = 0.08
-"""Pieces a second that the eye can tell apart end at about a dozen."""
+"""Between two pieces: the eye cannot tell more than about a dozen pieces a second apart."""
 MOST_SECONDS = 1.0
+"""However slow drawing is, a piece is written after this time."""
 SHARE = 0.15
-"""Part of one core that an answer may take to be shown."""
+"""The part of one core that showing an answer may take."""
 
 
 class StreamPump:
-    """Gathers text and writes it when the time since the last piece is long enough.
+    """Collects text and writes it when the pause since the last piece is long enough.
 
-    The pause follows from what the thread has computed since the last piece, layout and drawing included: a piece that
-    cost 30 ms is followed by a pause of 200 ms at a share of 0.15.
+    The pause depends on the processor time that the thread has used since the last piece, layout and drawing included:
+    at a share of 0.15, a piece that cost 30 ms is followed by a pause of 200 ms.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class StreamPump:
             self._timer = asyncio.get_running_loop().call_at(self._due, self.flush)
 
     def flush(self) -> None:
-        """Writes what has gathered."""
+        """Writes what was collected."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,4 +1,4 @@
-"""One turn on its way from the backend to the screen."""
+"""A turn whose answer is being written to the screen."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol
 
+from llama_backend.errors import PromptTooLong
+from llama_chat.errors import HistoryError
 from llama_chat.ui.streaming.stream_pump import StreamPump
 from llama_chat.ui.streaming.token_rate import TokenRate
 
 if TYPE_CHECKING:
-    from llama_backend.client.http_client import Backend
     from llama_backend.wire.api import SamplingParams
+    from llama_chat.backends.attached import ChatBackend
     from llama_chat.turn import Turn
 
 
@@ -21,22 +23,22 @@ class AnswerSink(Protocol):
     """Where an answer is shown."""
 
     def append(self, text: str) -> None:
-        """Adds what has come."""
+        """Adds text that has arrived."""
         ...
 
     def wait(self, reason: str) -> None:
-        """Says what the answer waits for; an empty reason is none."""
+        """Shows what the answer waits for; an empty reason removes that."""
         ...
 
     def finish(self, finish_reason: str | None, error: str | None = None) -> None:
-        """Says how the answer ended."""
+        """Shows how the answer ended."""
         ...
 
 
-class Exchange:
-    """Streams one turn into a sink, and says there how it ended, whichever way it did.
+class StreamingTurn:
+    """Streams the answer of one `Turn` into a sink, and shows there how it ended.
 
-    `on_progress` is called whenever something is shown, `on_end` once, when all is shown and kept.
+    `on_progress` is called whenever something was shown, `on_end` once, when everything is shown and kept.
     """
 
     def __init__(
@@ -44,14 +46,14 @@ class Exchange:
         question: str,
         turn: Turn,
         sink: AnswerSink,
-        on_progress: Callable[[Exchange], None],
-        on_end: Callable[[Exchange], None],
+        on_progress: Callable[[StreamingTurn], None],
+        on_end: Callable[[StreamingTurn], None],
     ) -> None:
         self.question = question
         self.turn = turn
         self.rate = TokenRate()
         self.error: Exception | None = None
-        """What went wrong, after the end."""
+        """What went wrong, known after the end."""
         self._has_begun = False
         self._has_ended = False
         self._sink = sink
@@ -60,29 +62,37 @@ class Exchange:
         self._pump = StreamPump(self._write)
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, backend: Backend, sampling: SamplingParams) -> None:
+    @property
+    def refusal(self) -> str | None:
+        """Why the question was not asked at all: it is too long, or the history cannot keep it."""
+        if isinstance(self.error, PromptTooLong):
+            return self.error.message
+        is_unkept = isinstance(self.error, HistoryError) and self.turn.answer is None
+        return str(self.error) if is_unkept else None
+
+    def start(self, backend: ChatBackend, sampling: SamplingParams) -> None:
         """Sends the question."""
         self._task = asyncio.create_task(self._run(backend, sampling))
 
     async def stop(self) -> None:
-        """Ends the answer as far as it has come, and returns when that is kept."""
+        """Stops the answer, and returns when what has arrived of it is kept."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
         self._end()
 
     def wait(self, reason: str) -> None:
-        """Says what the answer waits for, as long as nothing has come."""
+        """Shows what the answer waits for, as long as nothing of it has arrived."""
         if not self._has_begun:
             self._sink.wait(reason)
 
-    async def _run(self, backend: Backend, sampling: SamplingParams) -> None:
+    async def _run(self, backend: ChatBackend, sampling: SamplingParams) -> None:
         try:
             async with aclosing(self.turn.stream(backend, self.question, sampling)) as deltas:
                 async for delta in deltas:
                     self.rate.take(delta, time.monotonic())
                     self._pump.feed(delta.text)
-        except Exception as error:  # noqa: BLE001 - an answer that fails is shown; it must not take the draft along
+        except Exception as error:  # noqa: BLE001 - a failed answer is shown; it must not end the chat
             self.error = error
         finally:
             self._end()
@@ -95,7 +105,7 @@ class Exchange:
         self._on_progress(self)
 
     def _end(self) -> None:
-        """Shows the end, once; a task that was cancelled before its first step has not done so itself."""
+        """Shows the end, once. `stop` calls it too: a task that is cancelled before its first step never runs."""
         if self._has_ended:
             return
         self._has_ended = True

@@ -1,4 +1,4 @@
-"""How fast an answer comes."""
+"""How fast an answer arrives."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ if TYPE_CHECKING:
     from llama_backend.wire.api import Delta
 
 _LEAST_PIECES = 5
-"""Fewer say nothing of the rate."""
+"""With fewer the rate is not known yet."""
 
 
 class TokenRate:
-    """Tokens a second: counted from the pieces while they come, then as the backend measured it."""
+    """Tokens per second: estimated from the pieces while they arrive, then as the backend measured it."""
 
     def __init__(self) -> None:
         self._began: float | None = None
         self.pieces = 0
-        """Pieces of text so far; a backend of ours sends a token in each, mostly."""
+        """Pieces of text so far; our backend mostly sends one token in each."""
         self.per_second: float | None = None
 
     def take(self, delta: Delta, now: float) -> None:
-        """Counts a piece that came at `now` seconds of a monotonic clock."""
+        """Counts a piece that arrived at `now` seconds of a monotonic clock."""
         if delta.text:
             self._count(now)
         if delta.timings and delta.timings.predicted_per_second:

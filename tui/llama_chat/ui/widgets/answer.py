@@ -1,4 +1,4 @@
-"""An answer of the model, while it comes and after it has."""
+"""An answer of the model, while it arrives and afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOTES = {
 
 
 class Answer(Message):
-    """Markdown, and below it a note on how it stands where that is not simply well."""
+    """Markdown, and below it a note where the answer is waited for, was stopped or has failed."""
 
     note: reactive[Content] = reactive(Content(""))
 
@@ -29,7 +29,7 @@ class Answer(Message):
 
     @classmethod
     def stored(cls, text: str, finish_reason: str | None, error: str | None) -> Answer:
-        """An answer as the history has it; without a finish reason its writer was killed."""
+        """An answer from the history; without a finish reason, the program that wrote it was killed."""
         answer = cls(text)
         answer.finish(finish_reason or "cancelled", error)
         return answer
@@ -43,15 +43,15 @@ class Answer(Message):
         yield Static(self.note, id="note")
 
     def append(self, text: str) -> None:
-        """Adds what has come."""
+        """Adds text that has arrived."""
         self._view.append(text)
 
     def wait(self, reason: str) -> None:
-        """Says what the answer waits for; an empty reason is none."""
+        """Shows what the answer waits for; an empty reason removes that."""
         self.note = Content.styled(one_line(reason), "$foreground 60%")
 
     def finish(self, finish_reason: str | None, error: str | None = None) -> None:
-        """Says how the answer ended, where that needs a word."""
+        """Shows how the answer ended, where it did not end as usual."""
         if error:
             advice = Content.styled("  Ctrl+T asks again", "$foreground 60%")
             self.note = Content.styled(f"✗ {one_line(error)}", "$text-error") + advice

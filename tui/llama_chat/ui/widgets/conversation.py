@@ -16,12 +16,13 @@ from llama_chat.ui.widgets.question import Question
 from llama_chat.ui.widgets.welcome import Welcome
 
 _AT_ONCE = 30
-"""Messages that are laid out without a pause; about 0.2 s."""
-_PAUSE_SECONDS = 0.02
+"""Messages that are laid out without a pause, which takes about 0.2 s."""
+PAUSE_SECONDS = 0.02
+"""Between two batches, for keys that were pressed meanwhile."""
 
 
 class ConversationView(VerticalScroll, can_focus=False):
-    """Follows the end while that is in view; scrolling away lets go, coming back takes hold again."""
+    """Follows the end of the answer while that is in view; scrolling up stops that, scrolling to the end resumes it."""
 
     DEFAULT_CSS = """
     ConversationView { height: 1fr; layout: stream; }
@@ -32,9 +33,9 @@ class ConversationView(VerticalScroll, can_focus=False):
         self._is_filling = False
 
     def watch_virtual_size(self, old: Size, new: Size) -> None:
-        """Holds on to the end where that was in view; what is shorter than the view begins at its top.
+        """Keeps the end in view where it was; a conversation that is shorter than the view starts at the top.
 
-        Textual has set the new `size` by now, but not yet the new `container_size`.
+        When this is called, Textual has set the new `size`, but not the new `container_size`.
         """
         height = self.size.height
         was_at_end = self.scroll_y >= old.height - self.container_size.height
@@ -46,7 +47,7 @@ class ConversationView(VerticalScroll, can_focus=False):
             self.scroll_to(y=self.scroll_y + new.height - old.height, animate=False, immediate=True)
 
     async def show(self, messages: list[StoredMessage]) -> None:
-        """Replaces everything; a conversation without messages shows the welcome, a long one its end first."""
+        """Replaces all messages; without any the welcome is shown, and of many the last ones come first."""
         self.workers.cancel_node(self)
         await self.remove_children()
         *earlier, latest = list(batched(messages, _AT_ONCE)) or [()]
@@ -57,17 +58,17 @@ class ConversationView(VerticalScroll, can_focus=False):
 
     @work
     async def _fill(self, batches: Sequence[Sequence[StoredMessage]]) -> None:
-        """Adds earlier messages above, with pauses in which keys are taken; what is in view stays there."""
+        """Adds earlier messages above, with pauses for keys; what is in view stays in place."""
         self._is_filling = True
         try:
             for batch in reversed(batches):
-                await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(PAUSE_SECONDS)
                 await self.mount_all(map(_widget, batch), before=0)
         finally:
             self.call_after_refresh(setattr, self, "_is_filling", False)
 
     async def begin(self, question: str, answer: Answer) -> None:
-        """Adds a question and the answer that is to come."""
+        """Adds a question and its answer, which has no text yet."""
         await self.query(Welcome).remove()
         await self.mount(Question(question), answer)
         self.scroll_end(animate=False)
@@ -86,7 +87,7 @@ class ConversationView(VerticalScroll, can_focus=False):
         return next((answer for answer in reversed(self.query_children(Answer)) if answer.text), None)
 
     def focus_last(self) -> None:
-        """Gives the keys to the newest message."""
+        """Moves the focus to the newest message."""
         for message in list(self.query_children(Message))[-1:]:
             message.focus()
 

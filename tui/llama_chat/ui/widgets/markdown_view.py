@@ -1,4 +1,4 @@
-"""Markdown that grows without being laid out anew."""
+"""Markdown that grows: only the part that changes is laid out again."""
 
 from __future__ import annotations
 

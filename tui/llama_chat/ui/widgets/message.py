@@ -11,7 +11,7 @@ from textual.widget import Widget
 
 
 class Message(Widget, can_focus=True):
-    """A message that the keys can reach: to copy it, to go to its neighbours, to ask again."""
+    """A message that can have the focus: keys copy it, go to its neighbours, or ask the last question again."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c,y", "copy", "Copy", show=False),
@@ -21,26 +21,26 @@ class Message(Widget, can_focus=True):
         Binding("enter,i", "leave", "Back to the prompt", show=False),
     ]
     FOCUS_ON_CLICK = False
-    """Clicks begin a selection; the prompt keeps the keys."""
+    """A click starts a selection; the focus stays in the prompt."""
     DEFAULT_CSS = """
     Message { height: auto; width: 1fr; layout: vertical; }
     """
 
     @dataclass
     class Copied(Event):
-        """The text of a message is to go to the clipboard."""
+        """The text of a message is to be copied to the clipboard."""
 
         text: str
 
     @dataclass
     class Step(Event):
-        """The keys ask for a message before (-1) or after (1) this one."""
+        """The focus is to go to the message before (-1) or after (1) this one."""
 
         message: Message
         by: int
 
     class Left(Event):
-        """The keys go back to the prompt."""
+        """The focus is to go back to the prompt."""
 
     class Retried(Event):
         """The last question is to be asked again."""

@@ -11,7 +11,7 @@ from llama_chat.ui.widgets.message import Message
 
 
 class Question(Message):
-    """Plain text set apart by a bar; nothing in it is taken for markup."""
+    """Plain text with a bar at its left; nothing in it is treated as markup."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,47 +1,49 @@
-"""One row: model, where it runs, how it is, how fast it answers, how full the context is."""
+"""One row: the model, its backend and the state of that, how fast it answers, how full the context is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import NamedTuple
 
 from textual.content import Content
 from textual.reactive import reactive
+from textual.timer import Timer
 from textual.widget import Widget
 
 from llama_chat.plain_text import one_line
+from llama_chat.ui.backend_state import BackendState
 from llama_chat.ui.context_meter import Reading
-from llama_chat.ui.joined import joined
-from llama_chat.ui.watched_backend import BackendState
+from llama_chat.ui.join_content import join_content
 
 _BAR_CELLS = 8
 _WARN_SHARE = 0.9
 _DOT = Content.styled(" · ", "$foreground 30%")
 _GAP = Content("  ")
 _KEPT = 9
-"""Weight from which on a part is cut rather than left out."""
+"""Parts with this weight or more are shortened and never left out."""
 
 
 @dataclass(frozen=True)
 class Status:
     """What the row shows."""
 
-    where: str = ""
+    target_name: str = ""
+    is_saved: bool = True
     model: str = ""
     backend: BackendState = field(default_factory=BackendState)
     reading: Reading = field(default_factory=Reading)
     is_answering: bool = False
     tokens_per_second: float | None = None
     hint: str = ""
-    """Stands in place of model and state for as long as it is set."""
+    """Shown in place of the model and the state while it is not empty."""
     is_warning: bool = False
-    """Whether the hint tells of something that went wrong."""
+    """Whether the hint is about something that went wrong."""
 
 
 class StatusLine(Widget):
-    """Shows a Status; what has no room is left out, the least needed first."""
+    """Shows a Status; where the row is too short, the least important parts are left out first."""
 
     DEFAULT_CSS = """
     StatusLine { height: 1; width: 1fr; color: $text-muted; }
@@ -49,19 +51,51 @@ class StatusLine(Widget):
 
     status: reactive[Status] = reactive(Status())
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._hint_timer: Timer | None = None
+
+    def set_target(self, target_name: str, model: str, *, is_saved: bool) -> None:
+        self.status = replace(self.status, target_name=target_name, model=model, is_saved=is_saved)
+
+    def set_state(self, state: BackendState) -> None:
+        """Shows the state of the backend, and its model where it names one."""
+        self.status = replace(self.status, backend=state, model=state.model or self.status.model)
+
+    def set_reading(self, reading: Reading) -> None:
+        self.status = replace(self.status, reading=reading)
+
+    def set_rate(self, tokens_per_second: float | None) -> None:
+        self.status = replace(self.status, tokens_per_second=tokens_per_second)
+
+    def set_answering(self, is_answering: bool) -> None:
+        self.status = replace(self.status, is_answering=is_answering)
+
+    def show_hint(self, text: str, seconds: float, *, is_warning: bool) -> None:
+        """Shows a hint in place of the state for so many seconds."""
+        self.end_hint()
+        self.status = replace(self.status, hint=text, is_warning=is_warning)
+        self._hint_timer = self.set_timer(seconds, self.end_hint)
+
+    def end_hint(self) -> None:
+        if self._hint_timer is not None:
+            self._hint_timer.stop()
+            self._hint_timer = None
+            self.status = replace(self.status, hint="")
+
     def render(self) -> Content:
         return row(self.status, self.size.width)
 
 
 class Part(NamedTuple):
-    """A piece of the row; those with the least weight are left out first."""
+    """A part of the row; the parts with the least weight are left out first."""
 
     content: Content
     weight: int
 
 
 def row(status: Status, width: int) -> Content:
-    """The row at `width` cells: state on the left, numbers on the right."""
+    """The row in `width` cells: the state on the left, the numbers on the right."""
     left, right = list(_left(status)), list(_right(status))
     while _length(left, _DOT) + _length(right, _GAP) + _apart(right) > width:
         lightest = min((*left, *right), key=lambda part: part.weight)
@@ -81,12 +115,13 @@ def _left(status: Status) -> Iterator[Part]:
     weight, state = _state(status)
     if status.model:
         yield Part(Content(one_line(status.model)), 10)
-    yield Part(Content(one_line(status.where)), 3)
+    saved = "" if status.is_saved else " · not saved"
+    yield Part(Content(one_line(status.target_name) + saved), 3)
     yield Part(state, weight)
 
 
 def _state(status: Status) -> tuple[int, Content]:
-    """How the backend is, and how much that matters."""
+    """The weight of the backend's state, and its text."""
     phase, reason = status.backend.phase, one_line(status.backend.reason)
     if phase == "failed":
         return 9, Content.styled(f"failed: {reason}" if reason else "failed", "$text-error")
@@ -114,9 +149,9 @@ def _right(status: Status) -> Iterator[Part]:
 
 
 def _numbers(reading: Reading) -> str:
-    """`1,204 / 4,096`; with `~` before it where the count is that of an earlier moment."""
+    """`1,204 / 4,096`, with `~` before it where the count is not exact."""
     if reading.count is None:
-        return f"{reading.context:,} context"
+        return f"context {reading.context:,}"
     return f"{'' if reading.is_exact else '~'}{reading.count:,} / {reading.context:,}"
 
 
@@ -137,13 +172,13 @@ def _share(reading: Reading) -> float:
 
 
 def _apart(right: Sequence[Part]) -> int:
-    """Cells that keep the two sides apart."""
+    """Cells between the two sides."""
     return _GAP.cell_length if right else 0
 
 
-def _joined(parts: Sequence[Part], joint: Content) -> Content:
-    return joined([part.content for part in parts], joint)
+def _joined(parts: Sequence[Part], separator: Content) -> Content:
+    return join_content([part.content for part in parts], separator)
 
 
-def _length(parts: Sequence[Part], joint: Content) -> int:
-    return _joined(parts, joint).cell_length
+def _length(parts: Sequence[Part], separator: Content) -> int:
+    return _joined(parts, separator).cell_length

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.content import Content
 from textual.widgets import Static
 
-from llama_chat.ui.joined import joined
+from llama_chat.ui.join_content import join_content
 
 _KEYS = (
     ("Enter", "send"),
@@ -17,7 +17,7 @@ _KEYS = (
 
 
 class Welcome(Static):
-    """The name, and the few keys that everybody needs."""
+    """The name of the program, and the keys that everybody needs."""
 
     DEFAULT_CSS = """
     Welcome { height: auto; width: auto; }
@@ -30,4 +30,4 @@ class Welcome(Static):
 def _content() -> Content:
     title = Content.styled("llama-chat", "bold $text-primary")
     keys = [Content.styled(f"{key:<8}", "$text-accent") + Content.styled(use, "$foreground 60%") for key, use in _KEYS]
-    return joined([title, Content(""), *keys], Content("\n"))
+    return join_content([title, Content(""), *keys], Content("\n"))

@@ -1,4 +1,4 @@
-"""Answers over a road that breaks at random: each is complete and the same as over a good one."""
+"""Answers through a proxy that breaks connections at random: each is complete, as over a good connection."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from llama_backend.wire.api import ChatMessage, ChatRequest, Delta
-from llama_chat.backends.remote import RemoteConnection
+from llama_chat.backends.remote import RemoteBackend
 from llama_chat.backends.targets import find_target
-from llama_chat.backends.tunnel import Stage, UrlRoad, make_road
+from llama_chat.backends.tunnel import Stage, UrlRoute, make_route
 from llama_chat.config import Settings
 from tests.support import stub_kubectl
-from tests.support.flaky_proxy import BrokenRoad
+from tests.support.flaky_proxy import FlakyProxy
 from tests.support.server.harness import ServerProcess, fake_config, free_port, serving
 from tests.support.stub_kubectl import Cluster
 
@@ -30,8 +30,8 @@ def question(number: int) -> str:
 
 
 async def ask(url: str, text: str, places: asyncio.Semaphore, stages: list[Stage]) -> list[Delta]:
-    connection = RemoteConnection(Settings(), UrlRoad(url, None), "there")
-    connection.listen(lambda stage, _: stages.append(stage))
+    connection = RemoteBackend(Settings(), UrlRoute(url, None), "there")
+    connection.report_stages(lambda stage, _: stages.append(stage))
     request = ChatRequest(messages=[ChatMessage("user", text)])
     async with places, aclosing(connection):
         return [delta async for delta in connection.chat(request)]
@@ -42,11 +42,11 @@ async def test_no_token_is_lost_or_doubled(tmp_path: Path, seed: int) -> None:
     with serving(fake_config(tmp_path, slots=AT_ONCE, heartbeat=0.05), tmp_path) as server:
         server.wait_state("ready")
         places, stages = asyncio.Semaphore(AT_ONCE), list[Stage]()
-        async with BrokenRoad(str(server.config.socket), seed) as road:
+        async with FlakyProxy(str(server.config.socket), seed) as proxy:
             questions = [question(number) for number in range(ANSWERS)]
-            answers = await asyncio.gather(*(ask(road.url, text, places, stages) for text in questions))
+            answers = await asyncio.gather(*(ask(proxy.url, text, places, stages) for text in questions))
         check(server, questions, answers)
-    assert road.broken > ANSWERS
+    assert proxy.broken > ANSWERS
     assert stages.count("reconnecting") > ANSWERS / 2
     assert stages.count("reached") > ANSWERS / 4
 
@@ -62,7 +62,7 @@ async def test_a_port_forward_that_dies_in_mid_answer(tmp_path: Path, monkeypatc
         server.wait_state("ready")
         target = find_target(Settings(target="kube://chat/llama-chat"))
         assert target is not None
-        connection, came = RemoteConnection(Settings(), make_road(target, None), "there"), ""
+        connection, came = RemoteBackend(Settings(), make_route(target, None), "there"), ""
         killed: list[int] = []
         async with aclosing(connection):
             async for delta in connection.chat(ChatRequest(messages=[ChatMessage("user", text)])):
@@ -81,7 +81,7 @@ async def test_a_connection_that_is_closed_under_an_answer(tmp_path: Path) -> No
     text = "delay=0.01 " + " ".join(f"w{number}" for number in range(20))
     with serving(fake_config(tmp_path, host="127.0.0.1", port=free_port()), tmp_path) as server:
         server.wait_state("ready")
-        came, connection = "", RemoteConnection(Settings(), UrlRoad(server.url, None), "there")
+        came, connection = "", RemoteBackend(Settings(), UrlRoute(server.url, None), "there")
         async with aclosing(connection):
             async for delta in connection.chat(ChatRequest(messages=[ChatMessage("user", text)])):
                 came += delta.text
@@ -93,7 +93,7 @@ async def test_a_connection_that_is_closed_under_an_answer(tmp_path: Path) -> No
 async def test_stopping_on_purpose_ends_the_work_at_once(tmp_path: Path) -> None:
     with serving(fake_config(tmp_path, host="127.0.0.1", port=free_port()), tmp_path) as server:
         server.wait_state("ready")
-        async with aclosing(RemoteConnection(Settings(), UrlRoad(server.url, None), "there")) as connection:
+        async with aclosing(RemoteBackend(Settings(), UrlRoute(server.url, None), "there")) as connection:
             deltas = connection.chat(ChatRequest(messages=[ChatMessage("user", "words=1000 delay=0.05")]))
             await anext(deltas)
             assert server.status().active == 1

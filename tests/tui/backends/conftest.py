@@ -1,0 +1,15 @@
+"""A server elsewhere that answers from a script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.scripted_server import ScriptedBackend
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedBackend]:
+    with ScriptedBackend() as scripted:
+        yield scripted
