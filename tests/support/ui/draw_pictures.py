@@ -68,7 +68,7 @@ class StillBackend:
     model = _MODEL
     is_local = True
 
-    def listen(self, tell: Any) -> None: ...
+    def report_stages(self, tell: Any) -> None: ...
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         await asyncio.Event().wait()
