@@ -14,7 +14,7 @@ from llama_backend.wire.api import ChatMessage, ChatRequest, Delta
 from llama_chat.backends.remote import RemoteConnection
 from llama_chat.backends.targets import find_target
 from llama_chat.backends.tunnel import Stage, UrlRoad, make_road
-from llama_chat.config import Settings
+from llama_chat.settings import Settings
 from tests.support import stub_kubectl
 from tests.support.flaky_proxy import BrokenRoad
 from tests.support.server.harness import ServerProcess, fake_config, free_port, serving

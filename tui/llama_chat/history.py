@@ -87,10 +87,6 @@ class StoredMessage:
     """`llama_backend.wire.api.Timings` as JSON."""
 
 
-_Conversations = list[Conversation]
-_Messages = list[StoredMessage]
-
-
 class History:
     """The conversations in the file at `path`, which is made where it is missing.
 
@@ -118,7 +114,7 @@ class History:
     def conversation(self, ref: str) -> Conversation:
         """The one whose id is or begins with `ref`; raises ConversationNotFound where none or several do."""
         where = "WHERE substr(id, 1, length(?1)) = lower(?1) ORDER BY id LIMIT 2"
-        found = self._conversations(where, ref) if ref else []
+        found = self._select(where, ref) if ref else []
         if not found:
             raise ConversationNotFound(f"no conversation has the id {ref!r}; `llama-chat history list` shows them")
         if len(found) > 1:
@@ -127,13 +123,13 @@ class History:
 
     def latest(self) -> Conversation | None:
         """The conversation that was written to last."""
-        return next(iter(self.list(limit=1)), None)
+        return next(iter(self.conversations(limit=1)), None)
 
-    def list(self, limit: int = 50) -> _Conversations:
+    def conversations(self, limit: int = 50) -> list[Conversation]:
         """The newest conversations, the newest first; a negative `limit` is all."""
-        return self._conversations(_LAST_FIRST, limit)
+        return self._select(_LAST_FIRST, limit)
 
-    def messages(self, conversation_id: str, tip: int | None = None) -> _Messages:
+    def messages(self, conversation_id: str, tip: int | None = None) -> list[StoredMessage]:
         """The branch from the first message to `tip` (None is the conversation's own tip)."""
         tip = self.conversation(conversation_id).tip if tip is None else tip
         with self._reading() as database:
@@ -186,16 +182,12 @@ class History:
                 (time.time(), message_id),
             )
 
-    def rename(self, conversation_id: str, title: str) -> None:
-        with self._transaction() as database:
-            database.execute("UPDATE conversations SET title = ? WHERE id = ?", (_one_line(title), conversation_id))
-
     def delete(self, conversation_id: str) -> None:
         """Removes a conversation with all its branches; the bytes are overwritten."""
         with self._transaction() as database:
             database.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,))
 
-    def _conversations(self, clause: str, *values: Any) -> _Conversations:
+    def _select(self, clause: str, *values: str | int) -> list[Conversation]:
         with self._reading() as database:
             return [checked(Conversation, row) for row in database.execute(_CONVERSATION + clause, values)]
 

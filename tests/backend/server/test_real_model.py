@@ -16,7 +16,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from llama_backend.wire.api import ChatMessage, ChatRequest
 from llama_chat.backends.remote import RemoteConnection
 from llama_chat.backends.tunnel import UrlRoad
-from llama_chat.config import Settings
+from llama_chat.settings import Settings
 from tests.support.flaky_proxy import BrokenRoad
 from tests.support.server.harness import CHAT, ServerProcess, chat, runs, serving, until
 

@@ -19,9 +19,9 @@ from llama_backend.server_config import ServerConfig
 from llama_backend.wire.api import ChatMessage, ChatRequest
 from llama_chat.backends.launching import server_config
 from llama_chat.backends.local import LocalConnection
-from llama_chat.config import Settings
 from llama_chat.errors import ChatError, ConfigError
 from llama_chat.paths import user_paths
+from llama_chat.settings import Settings
 from tests.support.scripted_server import MODEL, ScriptedBackend
 
 REQUEST = ChatRequest(model=MODEL, messages=[ChatMessage("user", "hi")])

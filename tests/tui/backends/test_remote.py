@@ -18,8 +18,8 @@ from llama_backend.wire.api import ChatMessage, ChatRequest
 from llama_chat.backends.remote import RemoteConnection
 from llama_chat.backends.targets import find_target
 from llama_chat.backends.tunnel import Stage, Tell, UrlRoad, make_road
-from llama_chat.config import Settings
 from llama_chat.errors import KubeError
+from llama_chat.settings import Settings
 from tests.support import stub_kubectl
 from tests.support.scripted_server import MODEL, ScriptedBackend
 from tests.support.server.harness import runs, until

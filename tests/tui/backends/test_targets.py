@@ -10,8 +10,8 @@ import pytest
 
 from llama_chat.backends.key_lookup import find_key, read_key
 from llama_chat.backends.targets import KeySource, KubeTarget, UrlTarget, find_target
-from llama_chat.config import NamedTarget, Settings
 from llama_chat.errors import ConfigError, UsageError
+from llama_chat.settings import NamedTarget, Settings
 
 WORK = {"work": NamedTarget(url="https://gpu.example.org", key_file="/keys/work")}
 

@@ -63,7 +63,7 @@ def test_an_answer_that_cannot_be_kept_is_written_to_its_end(backend: ScriptedBa
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert f"the history {history.path} cannot be used" in done.err
     assert "go on with --no-log" in done.err
-    assert history.messages(history.list()[0].id)[0].text == "hi"
+    assert history.messages(history.conversations()[0].id)[0].text == "hi"
 
 
 def test_a_question_that_cannot_be_kept_is_not_asked(backend: ScriptedBackend, history: History) -> None:

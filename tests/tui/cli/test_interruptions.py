@@ -33,7 +33,7 @@ def wait_until_broken_off(backend: ScriptedBackend) -> None:
 
 
 def stored(history: History) -> tuple[StoredMessage, StoredMessage]:
-    question, answer = history.messages(history.list()[0].id)
+    question, answer = history.messages(history.conversations()[0].id)
     return question, answer
 
 

@@ -75,7 +75,7 @@ def test_a_backend_that_was_killed_is_started_again(history: History) -> None:
     run("ask", *SHORT, "Say hi.")
     os.kill(status()["pid"], signal.SIGKILL)
     assert run("ask", *SHORT, "Say hi.").code == 0
-    assert [conversation.message_count for conversation in history.list()] == [2, 2]
+    assert [conversation.message_count for conversation in history.conversations()] == [2, 2]
 
 
 @pytest.mark.parametrize("victim", ["pid", "engine_pid"])
@@ -86,7 +86,7 @@ def test_a_kill_in_mid_answer_keeps_what_came(history: History, victim: str) -> 
     assert process.returncode in (1, 3)
     assert re.fullmatch(rb"llama-chat: [^\n]+\n", err)
     assert out.endswith(b"\n")
-    answer = history.messages(history.list()[0].id)[-1]
+    answer = history.messages(history.conversations()[0].id)[-1]
     assert answer.finish_reason == "error"
     assert answer.text.strip().endswith(out.decode().strip())
     assert run("ask", *SHORT, "Say hi.").code == 0
@@ -99,7 +99,7 @@ def test_an_interrupt_frees_the_slot(history: History) -> None:
     _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, b"")
     wait_until(lambda: status()["active"] == 0)
-    answer = history.messages(history.list()[0].id)[-1]
+    answer = history.messages(history.conversations()[0].id)[-1]
     assert (answer.finish_reason, bool(answer.text)) == ("cancelled", True)
 
 
@@ -129,7 +129,7 @@ def test_a_prompt_that_does_not_fit(history: History) -> None:
     done = run("ask", "Summarise.", stdin=b"word " * 5000)
     assert (done.code, done.out) == (5, b"")
     assert re.fullmatch(r"llama-chat: [^\n]*\b50\d\d\b[^\n]*\b4096\b[^\n]*\n", done.err)
-    assert history.messages(history.list()[0].id)[-1].finish_reason == "error"
+    assert history.messages(history.conversations()[0].id)[-1].finish_reason == "error"
     assert run("ask", "-c", *SHORT, "Say hi.").code == 0
 
 

@@ -63,7 +63,7 @@ async def test_taking_back_the_first(session: Session) -> None:
     assert session.take_back() == "one"
     assert session.messages == []
     await ask(session, "again")
-    assert len(session.history.list()) == 1
+    assert len(session.history.conversations()) == 1
 
 
 async def test_opening_goes_on_where_it_ended(session: Session) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
     from llama_backend.wire.status import BackendStatus
     from llama_chat.backends.tunnel import Road, Stage, Tell
-    from llama_chat.config import Settings
+    from llama_chat.settings import Settings
 
 _MARGIN_SECONDS = 10.0
 """How much longer than a server keeps an answer it is asked for it; its clock begins when it notices the break."""

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from llama_chat.backends.attached import RoadBackend
     from llama_chat.backends.local import LocalConnection
     from llama_chat.backends.remote import RemoteConnection
-    from llama_chat.config import Settings
     from llama_chat.history import Conversation
+    from llama_chat.settings import Settings
 
     Connection = LocalConnection | RemoteConnection
 

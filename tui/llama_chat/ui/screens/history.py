@@ -89,7 +89,7 @@ class HistoryScreen(ModalScreen[Conversation | None]):
 
     def _load(self, highlighted: int = 0) -> None:
         try:
-            self._conversations = [found for found in self._history.list(_MOST) if found.message_count]
+            self._conversations = [found for found in self._history.conversations(_MOST) if found.message_count]
             self._say("" if self._conversations else "No chat has been saved yet.")
         except HistoryError as error:
             self._say(str(error))
