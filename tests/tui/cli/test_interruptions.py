@@ -125,7 +125,7 @@ def test_a_terminal_gets_no_control_characters(backend: ScriptedBackend) -> None
     assert terminal.wait() == 0
     terminal.close()
     answer = "␛]0;title␇␛[31mred�2J\r\nline\r\n\ttab\r\n".encode()
-    assert terminal.screen == answer + b"llama-chat: the answer ended at its limit of tokens\r\n"
+    assert terminal.screen == answer + b"llama-chat: the answer was cut off at its limit of tokens\r\n"
 
 
 def test_waiting_is_shown_on_a_terminal_only(backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> None:
