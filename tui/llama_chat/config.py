@@ -61,7 +61,7 @@ def load(options: Mapping[str, Any], *, user_file: Path, folder: Path) -> Config
 
 
 def _found(options: Mapping[str, Any], user_file: Path, folder: Path) -> Iterator[tuple[str, Any, str]]:
-    """What each source sets, from the weakest to the strongest."""
+    """What each source sets as name, value and source, from the weakest source to the strongest."""
     project_file = _project_file(folder)
     for file, allowed in ((user_file, _ALL_NAMES), (project_file, _PROJECT_NAMES)):
         for name, value in _from_file(file, allowed) if file else ():
@@ -77,7 +77,7 @@ def _found(options: Mapping[str, Any], user_file: Path, folder: Path) -> Iterato
 
 
 def _is_service_link(name: str, text: str) -> bool:
-    """Whether Kubernetes wrote the variable: beside a Service `llama-chat`, LLAMA_CHAT_PORT is its `tcp://…` URL."""
+    """Whether Kubernetes set the variable: a Service named `llama-chat` makes LLAMA_CHAT_PORT a `tcp://…` URL."""
     return name == "port" and "://" in text
 
 
@@ -107,7 +107,7 @@ def _types() -> dict[str, Any]:
 
 
 def _expectation(error: msgspec.ValidationError) -> str:
-    """What msgspec expected, without what it got, which we show as it was written."""
+    """What msgspec expected; what it got is left out, since we show that as it was written."""
     expected = str(error).split(", got ")[0].replace(" | null", "").replace("`", "")
     return expected[0].lower() + expected[1:]
 

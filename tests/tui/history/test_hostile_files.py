@@ -98,7 +98,7 @@ BROKEN: dict[str, tuple[Spoil, str]] = {
     "no UTF-8": (changed("UPDATE messages SET text = CAST(x'ff' AS TEXT)"), r"UTF-8"),
     "messages in a circle": (
         changed("UPDATE messages SET parent_id = id"),
-        r"message \d follows one that is not there",
+        r"message \d follows one that is missing",
     ),
     "messages in a large circle": (
         changed("UPDATE messages SET parent_id = 3 - id"),
