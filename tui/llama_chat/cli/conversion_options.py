@@ -58,7 +58,7 @@ hub = several(
 
 
 def quant_option(help: str) -> Decorator[Any]:
-    """The option `--quant`, which means a little less to `convert` than to `pull`."""
+    """The option `--quant`; `pull` takes it for ready-made files too, so each command explains it."""
     return call_option("quant", "-q", "--quant", metavar="TYPE,…", help=f"{help}  [default: {DEFAULT}]")
 
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Decorator = Callable[[Decorated], Decorated]
 Parse = Callable[[str, str], Any]
-"""The value from the text of an option, which it also gets the name of, for an error."""
+"""Makes the value from the text of an option and, for errors, its name."""
 
 
 def setting(name: str, parse: Parse | None = None) -> Decorator[Any]:
-    """The option of a setting as `Settings` declares it; `parse` is for one whose text is not just the value."""
+    """The option of a setting as `Settings` declares it; `parse` reads one whose text is not simply the value."""
     flags = flags_of(name)
     if SETTINGS[name].is_switch:
         return click.option(*flags, name, default=None, help=_setting_help(name))
@@ -63,7 +63,7 @@ def _setting_help(name: str) -> str:
 
 
 def explain_environment(command: click.Command) -> None:
-    """Adds to the help of a command, and of those below it, that environment variables set the same as options."""
+    """Adds to the help of a command and its subcommands that every option has an environment variable."""
     for param in command.params:
         if isinstance(param, click.Option) and (param.envvar or param.name in SETTINGS):
             variable = param.envvar or config.variable_of(param.name or "")
@@ -93,7 +93,7 @@ def call_option(
 
 
 def call_flag(name: str, *flags: str, help: str) -> Decorator[Any]:
-    """As `call_option`, for one that is given or not."""
+    """As `call_option`, for an option without a value."""
     return click.option(*flags, name, is_flag=True, envvar=_variable_of_flag(flags[-1]), help=help)
 
 
@@ -109,7 +109,7 @@ def several(*decorators: Decorator[Any]) -> Decorator[Any]:
 
 
 def _sampling(_: click.Context, __: click.Parameter, pairs: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """The settings of `-o KEY VALUE`; several `stop` add up, of other keys the last one counts."""
+    """The settings of `-o KEY VALUE`; several `stop` are a list, and of any other key the last one counts."""
     values: dict[str, Any] = {}
     for key, text in pairs:
         if key not in SAMPLING_NAMES:
@@ -161,7 +161,7 @@ attached = several(
     _conversation_option,
     setting("log"),
 )
-"""The options of a conversation whose backend is named otherwise."""
+"""The options of a conversation on a backend that something else names, as for `attach`."""
 conversation = several(attached, elsewhere)
 """The options of a conversation."""
 

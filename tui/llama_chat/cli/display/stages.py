@@ -63,7 +63,7 @@ class StageClock:
 
 
 class BarStages:
-    """One line a stage, drawn again and again on a terminal."""
+    """Each stage is one line, which is drawn again as it proceeds where standard error is a terminal."""
 
     def __init__(self, clock: StageClock | None = None) -> None:
         self._clock = clock or StageClock()
@@ -107,7 +107,7 @@ class BarStages:
 
 
 class JsonStages:
-    """One JSON object a line: `stage`, `progress`, `done` and `warning`."""
+    """Each event is a line with a JSON object; `event` is `stage`, `progress`, `done` or `warning`."""
 
     def __init__(self, clock: StageClock | None = None) -> None:
         self._clock = clock or StageClock()
