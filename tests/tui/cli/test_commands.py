@@ -53,6 +53,25 @@ def test_the_help_lists_the_commands(call: Run) -> None:
             assert re.search(rf"^  {name} +{re.escape(line)}$", done.out.decode(), re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("command", "example"),
+    [
+        (["ask"], "LLAMA_CHAT_MODEL for --model"),
+        (["serve"], "LLAMA_CHAT_MODEL for --model"),
+        (["pull"], "LLAMA_CHAT_QUANT for --quant"),
+        (["history", "list"], "LLAMA_CHAT_LIMIT for --limit"),
+    ],
+)
+def test_help_explains_the_environment_once(call: Run, command: list[str], example: str) -> None:
+    text = " ".join(call(*command, "--help").out.decode().split())
+    assert text.endswith(f"Each option has an environment variable too: {example}, and so on.")
+    assert text.count("environment variable") == 1
+
+
+def test_help_of_a_command_without_variables_names_none(call: Run) -> None:
+    assert "LLAMA_CHAT" not in call("history", "delete", "--help").out.decode()
+
+
 def test_the_version(call: Run) -> None:
     assert re.fullmatch(rb"llama-chat \d+\.\d+\.\d+\n", call("--version").out)
 

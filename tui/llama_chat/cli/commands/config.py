@@ -19,9 +19,9 @@ from llama_chat.settings import SETTINGS, default_text
 def command(json: bool, **params: Any) -> None:
     """Show each setting, its value and where the value comes from.
 
-    Settings are read from environment variables (LLAMA_CHAT_MODEL and so on), then from the nearest .llama-chat.toml in
-    the working directory or above it, then from the user's config.toml (see `llama-chat paths`). What an option of a
-    command sets counts before all of them. A value in brackets describes the default.
+    The first of these that sets it counts: an option of the command, an environment variable (LLAMA_CHAT_MODEL for
+    model), the nearest .llama-chat.toml in the working directory or above it, the user's config.toml (see `llama-chat
+    paths`), the default. A text in parentheses describes a default.
     """
     found = options.load(params).config
     values = _values(found)

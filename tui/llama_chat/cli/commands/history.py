@@ -68,8 +68,8 @@ def show(conversation_id: str | None, json: bool) -> None:
 def delete(ids: tuple[str, ...], yes: bool) -> None:
     """Delete conversations for good.
 
-    The backend's KV states of all conversations are deleted too; those of the others are computed again when they
-    continue.
+    The KV states of all conversations are deleted from the backend too; those of the remaining conversations are
+    computed again when they are needed.
     """
     with closing(_history()) as history:
         found = [history.conversation(ref) for ref in dict.fromkeys(ids)]
