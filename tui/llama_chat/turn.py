@@ -1,7 +1,7 @@
 """One question and its answer, recorded in the history while the answer is being written.
 
-`ask` prints a turn; in the chat, a StreamingTurn shows one on the screen, and the Session holds the conversation that
-its turns belong to.
+`ask` prints a turn. In the chat a turn belongs to the conversation on the screen, and is streamed to a widget there;
+both stand on this module, which knows neither terminal nor widgets.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SAVE_SECONDS = 0.5
 _NO_SAMPLING = SamplingParams()
 
 
-class ChatBackend(Protocol):
+class AnswerSource(Protocol):
     """What a turn needs of a backend."""
 
     def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
@@ -69,7 +69,7 @@ class Turn:
         self._written = ""
 
     async def stream(
-        self, backend: ChatBackend, text: str, sampling: SamplingParams = _NO_SAMPLING
+        self, backend: AnswerSource, text: str, sampling: SamplingParams = _NO_SAMPLING
     ) -> AsyncGenerator[Delta, None]:
         """Asks `text` and yields the answer as it comes.
 

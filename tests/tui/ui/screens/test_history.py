@@ -162,7 +162,7 @@ async def test_a_history_that_cannot_be_read_is_told(history: History, monkeypat
         raise HistoryError("the history is damaged")
 
     async with running(history=history) as chat:
-        monkeypatch.setattr(history, "list", fail)
+        monkeypatch.setattr(history, "conversations", fail)
         await open_list(chat)
         await chat.until(lambda: "the history is damaged" in chat.screen_text)
 
