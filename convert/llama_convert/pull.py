@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from llama_convert.checkpoint.tensor import DType
 from llama_convert.convert import ConvertOptions, Outcome, Product, convert
 from llama_convert.errors import CorruptSource, DiskFull, DownloadFailed, UnsupportedModel
 from llama_convert.files import check_free, explained, free_bytes, install, read_json, temporary_folder, write_json
@@ -24,7 +25,7 @@ from llama_convert.machine import core_count
 from llama_convert.output.check import check_model
 from llama_convert.plan import Plan
 from llama_convert.progress import Progress
-from llama_convert.quant.file_types import DEFAULT, QUANTIZATIONS, parse_quantizations
+from llama_convert.quant.file_types import DEFAULT, QUANTIZATIONS, split_quantizations
 from llama_convert.record import Provenance, read_record, write_record
 from llama_convert.remote_plan import plan_download, plan_remote
 from llama_convert.source import SourceOptions
@@ -40,14 +41,15 @@ class PullOptions:
     """Where to install, from where, and how a source is converted.
 
     `revision` is a branch, tag or commit; `endpoint` another hub, which gets the token only with `send_token`;
-    `quantization` is the ready-made one to take; `keep_source` keeps weights that were fetched to convert them.
+    `quant` means what `:QUANT` of a target means, which goes before it: the quantisation to take from a repository with
+    GGUF files, which may have any, or those to make of weights. `keep_source` keeps weights that were fetched for that.
     """
 
     models: Path
     revision: str | None = None
     endpoint: str | None = None
     send_token: bool = False
-    quantization: str | None = None
+    quant: str | None = None
     keep_source: bool = False
     force: bool = False
     conversion: ConvertOptions | None = None
@@ -104,7 +106,7 @@ class _Pull:
         return self._convert(progress)
 
     def _choice(self) -> GGUFChoice | None:
-        return choose_gguf(self._listing, self._target.quantization or self._options.quantization)
+        return choose_gguf(self._listing, self._target.quantization or self._options.quant)
 
     def _find(self) -> Listing:
         """The repository's files; offline, those of the commit that was fetched last."""
@@ -186,10 +188,14 @@ class _Pull:
         return outcome
 
     def _conversion(self) -> ConvertOptions:
-        """The conversion's options, with the quantisation of `owner/repo:QUANT` and the short name."""
+        """The conversion's options, with the quantisations to make and the short name."""
         given = self._options.conversion or ConvertOptions(self._options.models, [QUANTIZATIONS[DEFAULT]])
-        if self._target.quantization:
-            given = replace(given, quantizations=parse_quantizations(self._target.quantization))
+        wanted = self._target.quantization or self._options.quant
+        if wanted:
+            kinds, unquantized = split_quantizations(wanted)
+            given = replace(given, quantizations=kinds, keep_original=given.keep_original or unquantized is not None)
+            if unquantized and given.outtype is None:
+                given = replace(given, outtype=DType[unquantized])
         name = given.source.name or self._name()
         source: SourceOptions = replace(given.source, name=name)
         return replace(given, out=self._options.models, source=source, force=given.force or self._options.force)
@@ -290,7 +296,7 @@ class _Pull:
 
 def _installed(target: Target, options: PullOptions) -> Product | None:
     """The model of `target` that is installed already, for when nobody can be asked for a newer one."""
-    wanted = (target.quantization or options.quantization or "").upper()
+    wanted = (target.quantization or options.quant or "").upper()
     for path in sorted(options.models.glob("*.gguf")):
         record = read_record(path)
         same = (record.get("source") or {}).get("repository") == target.repository

@@ -98,7 +98,7 @@ def test_the_tui_inside_is_light_and_on_the_same_backend(ready: Backend) -> None
     print(f"TUI: {tui['kib'] / 1000:.0f} MB")
     assert tui["kib"] * 1024 <= MOST_OF_A_TUI * 1_000_000
     with closing(History(ready.history / "history.db")) as history:
-        (conversation,) = history.list()
+        (conversation,) = history.conversations()
         assert [message.role for message in history.messages(conversation.id)] == ["user", "assistant"]
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import click
 
-from llama_chat.cli.group import make_group
+from llama_chat.cli.group import LazyGroup
 from llama_chat.cli.main import COMMANDS
 
-GROUP = make_group(COMMANDS)
+GROUP = LazyGroup(COMMANDS)
 _OWN_OPTIONS = {"--version", "--help", "-h"}
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from llama_backend.errors import BackendError
 from llama_chat.cli.main import COMMANDS
-from llama_chat.config import NAMES, PREFIX
+from llama_chat.config import variable_of
 from llama_chat.errors import ExitCode
+from llama_chat.settings import SETTINGS
 from tests.docs import command_tree
 from tests.docs.documents import ROOT, Document, Mark, documents
 from tests.docs.reader import Reader, live_in
@@ -92,7 +93,7 @@ def test_options_in_the_text_exist(document: Document) -> None:
 
 @each_document
 def test_variables_exist(document: Document) -> None:
-    settings = {PREFIX + name.upper() for name in NAMES}
+    settings = {variable_of(name) for name in SETTINGS}
     source = "".join(path.read_text("utf-8") for place in ("tui", "backend") for path in (ROOT / place).rglob("*.py"))
     known = settings | command_tree.variables() | set(_VARIABLE.findall(source))
     assert sorted(set(_VARIABLE.findall(document.text)) - known) == []
@@ -152,7 +153,7 @@ def test_the_table_of_settings_has_every_setting() -> None:
     text = (ROOT / "docs" / "settings.md").read_text("utf-8")
     table = text.partition("<!-- settings:begin -->")[2].partition("<!-- settings:end -->")[0]
     named = re.findall(r"^\| `(\w+)`", table, re.MULTILINE)
-    assert sorted(named) == sorted(NAMES)
+    assert sorted(named) == sorted(SETTINGS)
 
 
 @pytest.mark.parametrize("picture", sorted((ROOT / "docs").rglob("*.svg")), ids=lambda picture: picture.name)

@@ -14,8 +14,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from llama_chat.cli.commands.history import _markdown, _row
-from llama_chat.cli.display.output import table
+from llama_chat.cli.commands.history import conversation_markdown, conversation_row
+from llama_chat.cli.display.output import format_table
 from llama_chat.errors import HistoryError
 from llama_chat.history import History
 from tests.hostile.trial import Check, Trial
@@ -156,23 +156,22 @@ def _make(path: Path, case: dict[str, Any]) -> None:
 
 
 def _read(history: History) -> None:
-    found = history.list()
-    table([("ID", "CHANGED", "MESSAGES", "TITLE"), *map(_row, found)])
+    found = history.conversations()
+    format_table([("ID", "CHANGED", "MESSAGES", "TITLE"), *map(conversation_row, found)])
     history.latest()
     for conversation in found:
         with suppress(HistoryError):
-            _markdown(conversation, history.messages(conversation.id, conversation.tip))
+            conversation_markdown(conversation, history.messages(conversation.id, conversation.tip))
 
 
 def _write(history: History) -> None:
     talk = history.latest() or history.create(title="new")
     message = history.add(talk.id, "user", "text", parent_id=talk.tip)
     history.update(message.id, "more", finish_reason="stop")
-    history.rename(talk.id, "another title")
 
 
 def _delete(history: History) -> None:
-    for conversation in history.list():
+    for conversation in history.conversations():
         history.delete(conversation.id)
 
 

@@ -17,9 +17,9 @@ from llama_backend.client.http_client import Address, Client
 from llama_backend.client.stream_position import StreamPosition
 from llama_backend.errors import BackendError
 from llama_backend.wire.api import ChatMessage
-from llama_chat.cli.commands.models import _row
-from llama_chat.cli.commands.status import _rows
-from llama_chat.cli.display.output import table
+from llama_chat.cli.commands.models import model_row, served_facts
+from llama_chat.cli.commands.status import status_rows
+from llama_chat.cli.display.output import format_table
 from llama_chat.errors import exit_code
 from llama_chat.history import History
 from llama_chat.turn import Turn
@@ -162,15 +162,11 @@ async def _call(client: Client, call: str, history: History) -> None:
             assert 0 <= position.last < 10**15
     elif call == "status":
         status = await client.status()
-        assert is_harmless(table(_rows("here", status)))
+        assert is_harmless(format_table(status_rows("here", status)))
         row(Status(model=status.model, reading=Reading(1, status.context, True)), 80)
     elif call == "models":
-        names = ("size", "quantization", "context", "architecture", "license", "source", "commit")
-        rows: list[dict[str, Any]] = [
-            {"name": model.id, **{name: getattr(model.meta, name, None) for name in names}}
-            for model in await client.models()
-        ]
-        assert is_harmless(table([_row(facts) for facts in rows] or [("",)]))
+        rows = [model_row(served_facts(model)) for model in await client.models()]
+        assert is_harmless(format_table(rows or [("",)]))
     elif call == "count":
         found = await client.count([ChatMessage("user", "hi")])
         assert len(row(Status(reading=Reading(found.count, found.context, True)), 80).plain) < 200

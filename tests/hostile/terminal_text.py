@@ -9,8 +9,8 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from llama_chat.cli.display.output import table
-from llama_chat.plain_text import PlainText, cell, one_line, plain_text
+from llama_chat.cli.display.output import format_table
+from llama_chat.plain_text import PlainText, one_line, plain_text, table_cell
 from llama_chat.ui.markdown.document import MarkdownDocument
 from tests.hostile.trial import Check, Trial
 
@@ -89,11 +89,11 @@ def _check_pieces(pieces: list[str], whole: str) -> None:
 
 
 def _check_rows(text: str) -> None:
-    for short in (one_line(text), cell(text)):
+    for short in (one_line(text), table_cell(text)):
         assert is_harmless(short)
         assert not set(short) & set("\n\t")
     assert one_line(one_line(text)) == one_line(text)
-    assert table([(text, text), ("a", text)]).count("\n") == 1
+    assert format_table([(text, text), ("a", text)]).count("\n") == 1
 
 
 def _check_markdown(text: str) -> None:

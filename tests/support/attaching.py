@@ -6,7 +6,7 @@ from llama_backend.wire.api import ChatMessage, ChatRequest
 from llama_chat.backends.remote import RemoteBackend
 from llama_chat.backends.targets import find_target
 from llama_chat.backends.tunnel import make_route
-from llama_chat.config import Settings
+from llama_chat.settings import Settings
 from tests.support.scripted_server import MODEL
 
 REQUEST = ChatRequest(model=MODEL, messages=[ChatMessage("user", "hi")])

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from llama_chat import config
-from llama_chat.config import Config, Settings
+from llama_chat.config import Config
 from llama_chat.errors import ConfigError
+from llama_chat.settings import Settings
 
 
 class Places:
@@ -130,11 +131,11 @@ def test_a_wrong_variable_is_named(
         ("top_k = 'many'", ["top_k: expected int, got 'many'"]),
         ("top_k = true", ["top_k: expected int, got True"]),
         ("temperature = nan", ["temperature: expected float >= 0.0, got nan"]),
-        ("temprature = 1", ["'temprature' is no setting", "allowed are .*temperature.*url"]),
-        ("max_completion_tokens = 1", ["'max_completion_tokens' is no setting"]),
+        ("temprature = 1", ["'temprature' is not a setting", "allowed are .*temperature.*url"]),
+        ("max_completion_tokens = 1", ["'max_completion_tokens' is not a setting"]),
         ("top_k = \n", ["Invalid value", "line 1"]),
         ("top_k = 1\ntop_k = 2\n", ["overwrite", "line 2"]),
-        ("[server]\nport = 1", ["'server' is no setting"]),
+        ("[server]\nport = 1", ["'server' is not a setting"]),
     ],
 )
 def test_a_wrong_file_is_named(places: Places, text: str, patterns: list[str]) -> None:
@@ -206,5 +207,5 @@ def test_a_project_file_that_is_no_file_is_passed_over(places: Places, target: s
 
 def test_a_huge_file_is_not_read(places: Places) -> None:
     places.user("#" * (1 << 21))
-    with pytest.raises(ConfigError, match="larger"):
+    with pytest.raises(ConfigError, match="at most 1 MiB"):
         places.load()

@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from llama_chat.plain_text import PlainText, cell, one_line, plain_text
+from llama_chat.plain_text import PlainText, one_line, plain_text, table_cell
 from tests.hostile.terminal_text import is_harmless
 
 
@@ -46,7 +46,7 @@ def test_one_line_has_no_line_ends() -> None:
 
 
 def test_a_cell_keeps_its_spaces() -> None:
-    assert cell("/my  folder/a\r\nb\tc\u202e\u200f") == "/my  folder/a b c�"
+    assert table_cell("/my  folder/a\r\nb\tc\u202e\u200f") == "/my  folder/a b c�"
 
 
 def test_a_line_end_that_comes_in_two_pieces_is_one() -> None:

@@ -194,7 +194,7 @@ async def test_cancelling_while_the_question_is_written(history: History) -> Non
     with suppress(asyncio.CancelledError):
         await task
     assert backend.requests == []
-    for conversation in history.list():
+    for conversation in history.conversations():
         for message in history.messages(conversation.id):
             assert message.role == "user" or message.finish_reason == "cancelled"
 

@@ -1,14 +1,15 @@
-"""What can go wrong in the front end, and the exit code of everything that can go wrong.
+"""What can go wrong in the front end, and the exit code of every error of this program.
 
-    ChatError                 1
-    ├─ UsageError             2  the command line, standard input or a setting is wrong
-    │  └─ ConfigError         2  names the file or variable, the key and what is allowed
-    ├─ KubeError              3  kubectl is missing, or the cluster says no
-    ├─ SchemaError            6  the answer is not what the schema asks for
-    └─ HistoryError           1  the conversations on disk cannot be read or written
-       └─ ConversationNotFound
+    ChatError                    1
+    ├─ UsageError                2  the command line, standard input or a setting is wrong
+    │  └─ ConfigError            2  names the file or variable, the key and what is allowed
+    ├─ KubeError                 3  kubectl is missing, or the cluster refuses
+    ├─ SchemaError               6  the answer does not satisfy the schema
+    └─ HistoryError              1  the conversations on disk cannot be read or written
+       └─ ConversationNotFound   1  no conversation has the id, or several have
 
-Errors of the backend come as they are (`llama_backend.errors`); `exit_code` knows both trees.
+Errors of the backend (`llama_backend.errors`) and of conversions (`llama_convert.errors`) are raised as they are;
+`exit_code` knows all three trees.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from llama_backend.errors import (
     Unavailable,
     Unreachable,
 )
+from llama_convert.errors import ConvertError
 
 
 class ExitCode(IntEnum):
@@ -41,7 +43,7 @@ class ExitCode(IntEnum):
     SCHEMA = 6
     INTERRUPTED = 130
     CLOSED_PIPE = 141
-    """Whoever read standard output has gone; what a shell reports for SIGPIPE."""
+    """The reader of standard output has gone; a shell reports the same for SIGPIPE."""
 
 
 class ChatError(Exception):
@@ -88,9 +90,11 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (BackendError, ExitCode.FAILURE),
     (KeyboardInterrupt, ExitCode.INTERRUPTED),
 )
-"""The first entry that fits decides, so that subclasses stand before their base."""
+"""The first entry that fits decides, so subclasses come before their base."""
 
 
 def exit_code(error: BaseException) -> ExitCode:
     """The exit code for a command that ended with `error`."""
+    if isinstance(error, ConvertError):
+        return ExitCode(error.exit_code)
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILURE)

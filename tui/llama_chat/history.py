@@ -1,7 +1,8 @@
 """Conversations on disk: one SQLite file, shared by all front ends of a user.
 
-Messages are a tree: each has a parent, and a conversation's tip names the end of the branch that is shown. WAL mode
-lets several processes read while one writes; a `History` may be used from any thread. Times are Unix seconds.
+Messages are a tree: each has a parent, and the tip of a conversation is the last message of the branch that is shown.
+WAL mode lets several processes read while one writes, and a `History` can be used from any thread. Times are Unix
+seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import ValidationError
 
 from llama_chat.errors import ConversationNotFound, HistoryError
-from llama_chat.history_file import advice, checked, open_file, transaction
+from llama_chat.history_file import advice, checked_row, open_file, transaction
 
 if TYPE_CHECKING:
     from llama_backend.wire.api import Timings, Usage
@@ -44,9 +45,9 @@ _PATH = f"""
     )
     SELECT {_MESSAGE_COLUMNS} FROM path JOIN messages USING (id) ORDER BY depth DESC
 """
-"""A parent is older than its child, so the walk ends also in a file where messages point at each other."""
+"""A parent is older than its child; asking for that ends the walk even in a damaged file with a cycle of parents."""
 _LAST_FIRST = "ORDER BY coalesce(tip, 0) DESC, updated DESC, id LIMIT ?"
-"""Messages are numbered as they are written, whatever the clock of the machine said when."""
+"""By the numbers of messages, which grow as they are written; the clock of the machine may have been wrong."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class StoredMessage:
-    """One message as it was when it was read; the facts below `model` are an answer's."""
+    """One message as it was when it was read; only an answer has the fields from `model` on."""
 
     id: int
     conversation_id: str
@@ -77,7 +78,7 @@ class StoredMessage:
     created: float
     model: str = ""
     finish_reason: str | None = None
-    """None while the answer is being written, and for ever where its writer was killed."""
+    """None while the answer is being written, and if the process that wrote it was killed."""
     error: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -87,14 +88,10 @@ class StoredMessage:
     """`llama_backend.wire.api.Timings` as JSON."""
 
 
-_Conversations = list[Conversation]
-_Messages = list[StoredMessage]
-
-
 class History:
-    """The conversations in the file at `path`, which is made where it is missing.
+    """The conversations in the file at `path`, which is made where there is none.
 
-    Every method raises HistoryError where the file cannot be read or written. `Path(":memory:")` keeps nothing.
+    Every method raises HistoryError where the file cannot be read or written. `Path(":memory:")` is not a file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -116,9 +113,9 @@ class History:
         return Conversation(*values, tip=None, message_count=0)
 
     def conversation(self, ref: str) -> Conversation:
-        """The one whose id is or begins with `ref`; raises ConversationNotFound where none or several do."""
+        """The only conversation whose id begins with `ref`; raises ConversationNotFound for none and for several."""
         where = "WHERE substr(id, 1, length(?1)) = lower(?1) ORDER BY id LIMIT 2"
-        found = self._conversations(where, ref) if ref else []
+        found = self._select(where, ref) if ref else []
         if not found:
             raise ConversationNotFound(f"no conversation has the id {ref!r}; `llama-chat history list` shows them")
         if len(found) > 1:
@@ -127,26 +124,26 @@ class History:
 
     def latest(self) -> Conversation | None:
         """The conversation that was written to last."""
-        return next(iter(self.list(limit=1)), None)
+        return next(iter(self.conversations(limit=1)), None)
 
-    def list(self, limit: int = 50) -> _Conversations:
-        """The newest conversations, the newest first; a negative `limit` is all."""
-        return self._conversations(_LAST_FIRST, limit)
+    def conversations(self, limit: int = 50) -> list[Conversation]:
+        """The conversations that were written to last, the latest first; a negative `limit` is all."""
+        return self._select(_LAST_FIRST, limit)
 
-    def messages(self, conversation_id: str, tip: int | None = None) -> _Messages:
+    def messages(self, conversation_id: str, tip: int | None = None) -> list[StoredMessage]:
         """The branch from the first message to `tip` (None is the conversation's own tip)."""
         tip = self.conversation(conversation_id).tip if tip is None else tip
         with self._reading() as database:
-            found = [checked(StoredMessage, row) for row in database.execute(_PATH, (conversation_id, tip))]
+            found = [checked_row(StoredMessage, row) for row in database.execute(_PATH, (conversation_id, tip))]
         if found and found[0].parent_id is not None:
-            text = f"message {found[0].id} follows one that is not there"
+            text = f"message {found[0].id} follows one that is missing"
             raise HistoryError(f"the history {self.path} is damaged: {text}")
         return found
 
     def add(
         self, conversation_id: str, role: str, text: str, *, parent_id: int | None, model: str = ""
     ) -> StoredMessage:
-        """A new message below `parent_id`; it becomes the tip, and the first of a user makes the title."""
+        """A new message below `parent_id`. It becomes the tip; the first question becomes the title."""
         now = time.time()
         values = (conversation_id, parent_id, role, text, now, model)
         title = _one_line(text) if role == "user" else ""
@@ -174,7 +171,7 @@ class History:
         timings: Timings | None = None,
         seed: int | None = None,
     ) -> None:
-        """Replaces the text of an answer, and those of its facts that are given."""
+        """Replaces the text of an answer, and those of its other fields that are given."""
         facts = {"finish_reason": finish_reason, "error": error, "model": model, "seed": seed}
         facts |= _usage_facts(usage) | _timing_facts(timings)
         given = {"text": text} | {name: value for name, value in facts.items() if value is not None}
@@ -186,18 +183,14 @@ class History:
                 (time.time(), message_id),
             )
 
-    def rename(self, conversation_id: str, title: str) -> None:
-        with self._transaction() as database:
-            database.execute("UPDATE conversations SET title = ? WHERE id = ?", (_one_line(title), conversation_id))
-
     def delete(self, conversation_id: str) -> None:
         """Removes a conversation with all its branches; the bytes are overwritten."""
         with self._transaction() as database:
             database.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,))
 
-    def _conversations(self, clause: str, *values: Any) -> _Conversations:
+    def _select(self, clause: str, *values: str | int) -> list[Conversation]:
         with self._reading() as database:
-            return [checked(Conversation, row) for row in database.execute(_CONVERSATION + clause, values)]
+            return [checked_row(Conversation, row) for row in database.execute(_CONVERSATION + clause, values)]
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

@@ -1,7 +1,7 @@
-"""The file of the history: its format, and what is looked at before it is trusted.
+"""The file of the history: its format, and the checks before it is used.
 
-A file that is not ours is neither changed nor worked with: another program's database, one of a newer version, one
-with triggers or views, a pipe in its place.
+A file that is not ours is neither changed nor used. It may be the database of another program or of a newer version,
+have triggers or views, or be no file at all but a pipe.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from llama_chat.errors import HistoryError
 _BUSY_SECONDS = 10.0
 _LONGEST_VALUE = 64 << 20
 """Bytes of one text in the file."""
-_BESIDE = ("", "-wal", "-shm", "-journal")
-"""SQLite's files."""
+_SUFFIXES = ("", "-wal", "-shm", "-journal")
+"""What SQLite appends to the name for the files that belong together."""
 _SCHEMA = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
 _ADVICE = {
-    "SQLITE_NOTADB": "; move it elsewhere, and a new one is begun",
-    "SQLITE_CORRUPT": "; move it elsewhere, and a new one is begun",
-    "SQLITE_FULL": "; free some space, or go on with --no-log",
-    "SQLITE_IOERR": "; look at the disk, or go on with --no-log",
+    "SQLITE_NOTADB": "; move it elsewhere, and a new one is made",
+    "SQLITE_CORRUPT": "; move it elsewhere, and a new one is made",
+    "SQLITE_FULL": "; free some space, or continue with --no-log",
+    "SQLITE_IOERR": "; check the disk, or continue with --no-log",
 }
 T = TypeVar("T")
 
@@ -89,20 +89,20 @@ def open_file(path: Path) -> sqlite3.Connection:
     return database
 
 
-def checked(kind: type[T], row: tuple[Any, ...]) -> T:
-    """A row as an object of a dataclass; raises msgspec.ValidationError where a column holds something else."""
+def checked_row(kind: type[T], row: tuple[Any, ...]) -> T:
+    """A row as an object of a dataclass; raises msgspec.ValidationError for a column of the wrong type."""
     return msgspec.convert(dict(zip((field.name for field in fields(kind)), row, strict=True)), kind)  # type: ignore[arg-type]
 
 
 def advice(error: Exception) -> str:
-    """What a person can do about an error of SQLite, to follow its words."""
+    """What a person can do about an error of SQLite, to be appended to its text."""
     name = getattr(error, "sqlite_errorname", "")
     return next((text for begin, text in _ADVICE.items() if name.startswith(begin)), "")
 
 
 @contextmanager
 def transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """Takes the write lock at once, so that two writers queue and neither fails half-way."""
+    """A transaction that takes the write lock at its start: of two writers one waits, and none fails half-way."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -114,9 +114,12 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 
 def _prepare(path: Path) -> None:
-    """Makes folder and file for this user alone; refuses what SQLite would wait for, or read without an end."""
+    """Makes folder and file for this user alone.
+
+    Raises HistoryError for something other than a file, where SQLite would wait or read without end.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for file in [path.with_name(path.name + ending) for ending in _BESIDE]:
+    for file in [path.with_name(path.name + ending) for ending in _SUFFIXES]:
         with suppress(FileNotFoundError):
             found = file.stat()
             if not stat.S_ISREG(found.st_mode):
@@ -141,7 +144,7 @@ def _migrate(database: sqlite3.Connection, path: Path) -> None:
 
 
 def _checked_version(database: sqlite3.Connection, path: Path) -> int:
-    """The version of the format; raises HistoryError where the file has another format than that of its version."""
+    """The version of the format; raises HistoryError where the tables are not those of that version."""
     with _snapshot(database):
         version, found = _version(database), set(database.execute(_SCHEMA))
     if version > len(MIGRATIONS):
@@ -153,7 +156,7 @@ def _checked_version(database: sqlite3.Connection, path: Path) -> int:
 
 
 def _expected(version: int) -> set[tuple[str, str, str]]:
-    """Tables and indexes of a version."""
+    """The tables and indexes of a version."""
     database = sqlite3.connect(":memory:", isolation_level=None)
     try:
         for script in MIGRATIONS[:version]:
@@ -165,7 +168,7 @@ def _expected(version: int) -> set[tuple[str, str, str]]:
 
 @contextmanager
 def _snapshot(database: sqlite3.Connection) -> Iterator[None]:
-    """Has everything that is read be of one moment."""
+    """A transaction for reading: everything that is read is of one moment."""
     database.execute("BEGIN")
     try:
         yield
@@ -178,7 +181,7 @@ def _version(database: sqlite3.Connection) -> int:
 
 
 def _use_wal(database: sqlite3.Connection) -> None:
-    """Switches to WAL; SQLite does not wait by itself where another process does the same at this moment."""
+    """Switches to WAL; SQLite itself does not wait while another process does the same."""
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:
         try:

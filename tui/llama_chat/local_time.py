@@ -1,4 +1,4 @@
-"""Moments of the history as a person's clock shows them."""
+"""Times of the history in the local time zone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 
 
 def local_time(moment: float) -> datetime:
-    """Unix seconds in the local time zone; what no calendar has, as after a clock went wild, is its nearest end."""
+    """Unix seconds in the local time zone; the first or last time of the calendar for one beyond it."""
     try:
         return datetime.fromtimestamp(moment)
     except (OverflowError, ValueError, OSError):

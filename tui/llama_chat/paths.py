@@ -11,12 +11,12 @@ from llama_chat.errors import ChatError
 
 _APP = "llama-chat"
 _LONGEST_SOCKET = 100
-"""Bytes of a Unix socket's path that every system takes; Linux itself takes 107."""
+"""Bytes that every system allows for the path of a Unix socket; Linux allows 107."""
 
 
 @dataclass(frozen=True)
 class Paths:
-    """The folders in use; each can be set with a variable, such as `LLAMA_CHAT_DATA_DIR` for `data`."""
+    """The folders in use; each has an environment variable, such as `LLAMA_CHAT_DATA_DIR` for `data`."""
 
     config: Path
     data: Path
@@ -35,22 +35,22 @@ class Paths:
 
     @property
     def log(self) -> Path:
-        """What the background backend writes."""
+        """The log of the background backend."""
         return self.state / "backend.log"
 
     @property
     def kv_states(self) -> Path:
-        """Where the local backend keeps KV states, so that conversations need not be computed again."""
+        """The folder where the local backend keeps KV states, so that conversations are not computed again."""
         return self.cache / "kv-states"
 
     @property
     def socket(self) -> Path:
-        """Where the local backend listens."""
+        """The socket where the local backend listens."""
         return self.runtime / "backend.sock"
 
 
 def user_paths(models: Path | None = None) -> Paths:
-    """The paths of this user and environment; `models` stands for a folder from the settings. Makes nothing."""
+    """The paths of this user and environment, none of which is made; `models` is the folder that a setting names."""
     data = _folder("LLAMA_CHAT_DATA_DIR") or _platform_folder("data")
     return Paths(
         config=_folder("LLAMA_CHAT_CONFIG_DIR") or _platform_folder("config"),
@@ -65,7 +65,7 @@ def user_paths(models: Path | None = None) -> Paths:
 def make_runtime(folder: Path) -> None:
     """Makes the folder of the socket, for this user alone.
 
-    Raises ChatError where that cannot be, and UntrustedSocket where others could stand in for the backend there.
+    Raises ChatError where it cannot be made, and UntrustedSocket where other users could put a socket there.
     """
     if len(os.fsencode(folder / "backend.sock")) > _LONGEST_SOCKET:
         raise ChatError(f"the path of {folder} is too long for a socket; set LLAMA_CHAT_RUNTIME_DIR to a shorter one")
@@ -88,10 +88,10 @@ def _platform_folder(kind: str) -> Path:
 
 
 def _runtime_folder() -> Path:
-    """The per-session folder where the system has one, or else one in the temporary folder.
+    """The folder of the user's session where the system has one, or else one in the temporary folder.
 
-    A base that belongs to somebody else, as under `sudo -E`, is passed over. In the temporary folder ours lies at the
-    top, where the sticky bit keeps others from replacing it.
+    A folder of another user, as under `sudo -E`, is not used. In the temporary folder ours lies at the top, where the
+    sticky bit keeps other users from replacing it.
     """
     user = os.geteuid()
     for base in filter(None, [os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}"]):

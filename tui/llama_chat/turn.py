@@ -1,4 +1,8 @@
-"""One question and its answer, kept in the history while it is being written; shared by `ask` and the TUI."""
+"""One question and its answer, recorded in the history while the answer is being written.
+
+`ask` prints a turn. In the chat a turn belongs to the conversation on the screen, and is streamed to a widget there;
+both stand on this module, which knows neither terminal nor widgets.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +11,36 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Protocol, cast
+
+from msgspec import structs
 
 from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, FinishReason, Role, SamplingParams, Timings, Usage
 from llama_chat.errors import HistoryError
 
 if TYPE_CHECKING:
-    from llama_chat.backends.attached import ChatBackend
     from llama_chat.history import Conversation, History, StoredMessage
 
 SAVE_SECONDS = 0.5
-"""How often the growing answer is written; what a killed process can lose."""
+"""How often the growing answer is written to disk, and so the most that a killed process can lose."""
 
 _NO_SAMPLING = SamplingParams()
 
 
-class Turn:
-    """A question in a conversation, and the answer as far as it has come.
+class AnswerSource(Protocol):
+    """What a turn needs of a backend."""
 
-    The branch that `conversation.tip` names is what the model is sent: the caller's snapshot decides, not what another
-    process may have added. Without a conversation one is made; `conversation` is its state after the turn began.
-    With `record` false, or without a history, nothing is written.
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        """The answer in pieces; closing the iterator stops the work. Raises BackendError."""
+        ...
+
+
+class Turn:
+    """One question and its answer as far as it has come, recorded in the history.
+
+    The model is sent the branch that ends with `conversation.tip`, even if another process has added messages since the
+    conversation was read. Without a conversation a new one is made, and `conversation` is its state after the question
+    was added. Nothing is written where `record` is false or there is no history.
     """
 
     def __init__(
@@ -56,24 +69,25 @@ class Turn:
         self._written = ""
 
     async def stream(
-        self, backend: ChatBackend, text: str, sampling: SamplingParams = _NO_SAMPLING
+        self, backend: AnswerSource, text: str, sampling: SamplingParams = _NO_SAMPLING
     ) -> AsyncGenerator[Delta, None]:
         """Asks `text` and yields the answer as it comes.
 
-        The question is on disk before it is sent. Closing this iterator or cancelling its task stops the backend; what
-        had come is kept as `cancelled`. An error of the backend is kept beside what had come, and raised. Where the
-        history breaks in mid-answer, the answer still comes to its end, and then HistoryError is raised.
+        The question is on disk before it is sent. Closing this iterator or cancelling its task stops the backend, and
+        the answer is recorded as far as it came, as `cancelled`. An error of the backend is recorded with what came
+        before it, and raised. If the history fails in the middle of an answer, the answer is still read to its end, and
+        then HistoryError is raised.
         """
-        async with self._kept():
+        async with self._recorded():
             messages = await asyncio.to_thread(self._begin, text)
-            request = ChatRequest(model=self.model, messages=messages, **_fields(sampling))
+            request = ChatRequest(model=self.model, messages=messages, **structs.asdict(sampling.sampling()))
             async with aclosing(backend.chat(request)) as deltas:
                 async for delta in deltas:
                     self._take(delta)
                     yield delta
 
     def _begin(self, text: str) -> list[ChatMessage]:
-        """Writes the question and an empty answer; the messages of the request."""
+        """Writes the question and an empty answer; returns the messages of the request."""
         past = self._past()
         if self._record and self._history:
             with self._writing:
@@ -101,8 +115,8 @@ class Turn:
         self.seed = self.seed if delta.seed is None else delta.seed
 
     @asynccontextmanager
-    async def _kept(self) -> AsyncIterator[None]:
-        """Writes the answer now and then, and once more, with how it ended, at its end."""
+    async def _recorded(self) -> AsyncIterator[None]:
+        """Writes the answer at intervals, and once more at its end with how it ended."""
         saver = asyncio.create_task(self._save_regularly())
         try:
             yield
@@ -123,14 +137,14 @@ class Turn:
                 await asyncio.to_thread(self._write_growing)
 
     def _write_growing(self) -> None:
-        """A failure is left to the write at the end, which reports it."""
+        """Writes the answer, and leaves a failure to the write at the end, which reports it."""
         try:
             self._write()
         except HistoryError:
             return
 
     def _write(self) -> None:
-        """Writes the answer's present state, so that of two writes the later is never the older one."""
+        """Writes the present state of the answer; the lock keeps an older state from being written over a newer one."""
         with self._writing:
             if self._history is None or self.answer is None:
                 return
@@ -151,8 +165,8 @@ class Turn:
 def to_request(past: Sequence[StoredMessage]) -> list[ChatMessage]:
     """The messages of a branch as a request sends them.
 
-    An answer without any text is left out together with its question: roles go on alternating, and a question that
-    was too long or was taken back is not asked again.
+    An answer without text is left out, and so is its question: the roles then still alternate, and a question that was
+    too long or was taken back is not asked again.
     """
     kept: list[ChatMessage] = []
     for message in past:
@@ -161,7 +175,3 @@ def to_request(past: Sequence[StoredMessage]) -> list[ChatMessage]:
         elif kept and kept[-1].role == "user":
             kept.pop()
     return kept
-
-
-def _fields(sampling: SamplingParams) -> dict[str, Any]:
-    return {name: getattr(sampling, name) for name in SamplingParams.__struct_fields__}

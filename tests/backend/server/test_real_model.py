@@ -16,7 +16,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from llama_backend.wire.api import ChatMessage, ChatRequest
 from llama_chat.backends.remote import RemoteBackend
 from llama_chat.backends.tunnel import UrlRoute
-from llama_chat.config import Settings
+from llama_chat.settings import Settings
 from tests.support.flaky_proxy import FlakyProxy
 from tests.support.server.harness import CHAT, ServerProcess, chat, runs, serving, until
 

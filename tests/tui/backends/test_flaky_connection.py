@@ -14,7 +14,7 @@ from llama_backend.wire.api import ChatMessage, ChatRequest, Delta
 from llama_chat.backends.remote import RemoteBackend
 from llama_chat.backends.targets import find_target
 from llama_chat.backends.tunnel import Stage, UrlRoute, make_route
-from llama_chat.config import Settings
+from llama_chat.settings import Settings
 from tests.support import stub_kubectl
 from tests.support.flaky_proxy import FlakyProxy
 from tests.support.server.harness import ServerProcess, fake_config, free_port, serving

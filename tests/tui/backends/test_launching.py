@@ -10,9 +10,9 @@ import pytest
 from llama_backend.errors import ModelNotFound
 from llama_backend.models.installed import InstalledModel
 from llama_chat.backends.launching import server_config
-from llama_chat.config import Settings
 from llama_chat.errors import ConfigError
 from llama_chat.paths import user_paths
+from llama_chat.settings import Settings
 
 
 def test_where_states_are_kept() -> None:

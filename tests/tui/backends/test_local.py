@@ -18,9 +18,9 @@ from llama_backend.models.installed import InstalledModel
 from llama_backend.server_config import ServerConfig
 from llama_backend.wire.api import ChatMessage, ChatRequest
 from llama_chat.backends.local import LocalBackend
-from llama_chat.config import Settings
 from llama_chat.errors import ChatError
 from llama_chat.paths import user_paths
+from llama_chat.settings import Settings
 from tests.support.scripted_server import MODEL, ScriptedBackend
 
 REQUEST = ChatRequest(model=MODEL, messages=[ChatMessage("user", "hi")])

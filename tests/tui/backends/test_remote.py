@@ -10,7 +10,7 @@ from llama_backend.client.http_client import Address
 from llama_backend.errors import ModelNotFound, Unreachable
 from llama_chat.backends.remote import RemoteBackend
 from llama_chat.backends.tunnel import Stage, StageListener
-from llama_chat.config import Settings
+from llama_chat.settings import Settings
 from tests.support.attaching import answer, attach
 from tests.support.scripted_server import ScriptedBackend
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from llama_chat.backends.targets import KeySource, KubeTarget, UrlTarget, find_target
-from llama_chat.config import NamedTarget, Settings
 from llama_chat.errors import ConfigError, UsageError
+from llama_chat.settings import NamedTarget, Settings
 
 WORK = {"work": NamedTarget(url="https://gpu.example.org", key_file="/keys/work")}
 

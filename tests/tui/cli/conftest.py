@@ -7,7 +7,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,14 +37,6 @@ def run(*args: str | bytes, stdin: bytes = b"", timeout: float = 60) -> Outcome:
 def start(*args: str) -> subprocess.Popen[bytes]:
     """Starts `llama-chat` with pipes for its output and nothing on standard input."""
     return subprocess.Popen([*PROGRAM, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    """Looks again and again; fails where it does not become true."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 class Terminal:

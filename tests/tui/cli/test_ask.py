@@ -120,7 +120,7 @@ def test_standard_input_comes_before_the_prompt(backend: ScriptedBackend) -> Non
 def test_a_conversation_goes_on(backend: ScriptedBackend, history: History) -> None:
     backend.enqueue("first answer")
     run("ask", "-s", "Be brief.", "first")
-    (first,) = history.list()
+    (first,) = history.conversations()
     run("ask", "another")
     backend.enqueue("second answer")
     run("ask", "--cid", first.id[:6], "second")
@@ -135,14 +135,14 @@ def test_a_conversation_goes_on(backend: ScriptedBackend, history: History) -> N
         ("user", "third"),
     ]
     assert history.conversation(first.id).message_count == 6
-    assert len(history.list()) == 2
+    assert len(history.conversations()) == 2
 
 
 def test_a_conversation_goes_on_without_a_log(backend: ScriptedBackend, history: History) -> None:
     run("ask", "first")
     run("ask", "-n", "-c", "second")
     assert len(backend.requests[1]["messages"]) == 3
-    assert [conversation.message_count for conversation in history.list()] == [2]
+    assert [conversation.message_count for conversation in history.conversations()] == [2]
 
 
 def test_without_a_log_nothing_is_written(backend: ScriptedBackend, isolated_home: Path) -> None:
@@ -152,7 +152,7 @@ def test_without_a_log_nothing_is_written(backend: ScriptedBackend, isolated_hom
 
 def test_what_came_is_in_the_history(backend: ScriptedBackend, history: History) -> None:
     run("ask", "hi")
-    question, answer = history.messages(history.list()[0].id)
+    question, answer = history.messages(history.conversations()[0].id)
     assert (question.role, question.text) == ("user", "hi")
     assert (answer.role, answer.text, answer.finish_reason) == ("assistant", "Hello, world!", "stop")
     assert (answer.model, answer.seed) == ("scripted", 7)
@@ -162,7 +162,7 @@ def test_what_came_is_in_the_history(backend: ScriptedBackend, history: History)
 def test_an_answer_at_its_limit_is_an_answer(backend: ScriptedBackend, history: History) -> None:
     backend.enqueue("cut", finish_reason="length")
     assert run("ask", "hi") == Outcome(0, b"cut\n", "")
-    assert history.messages(history.list()[0].id)[-1].finish_reason == "length"
+    assert history.messages(history.conversations()[0].id)[-1].finish_reason == "length"
 
 
 def test_the_key_comes_from_the_environment(backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> None:

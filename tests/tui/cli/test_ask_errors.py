@@ -32,7 +32,7 @@ def fails(done: Outcome, code: int, pattern: str, out: bytes = b"") -> None:
         (["what is this?"], b"caf\xe9", "not UTF-8"),
         ([b"caf\xe9"], b"", "not UTF-8"),
         ([b"-s", b"caf\xe9", b"hi"], b"", "system prompt is not UTF-8"),
-        (["-o", "heat", "1", "hi"], b"", "'heat' is no option; allowed are .*temperature"),
+        (["-o", "heat", "1", "hi"], b"", "'heat' is not one of .*temperature"),
         (["-o", "temperature", "hot", "hi"], b"", "-o temperature: expected float, got 'hot'"),
         (["-o", "temperature", "nan", "hi"], b"", "-o temperature: expected float >= 0"),
         (["-o", "temperature"], b"", "requires 2 arguments"),
@@ -82,7 +82,7 @@ def test_an_error_of_the_backend_has_its_exit_code(
 ) -> None:
     backend.enqueue(status=status, error=error)
     fails(run("ask", "hi"), code, error["message"])
-    question, answer = history.messages(history.list()[0].id)
+    question, answer = history.messages(history.conversations()[0].id)
     assert question.text == "hi"
     assert (answer.text, answer.finish_reason, answer.error) == ("", "error", error["message"])
 
@@ -106,7 +106,7 @@ def test_an_error_in_mid_answer_keeps_what_came(
 ) -> None:
     backend.enqueue("half an ", "ans", **how)
     fails(run("ask", "hi"), code, pattern, out=b"half an ans\n")
-    answer = history.messages(history.list()[0].id)[-1]
+    answer = history.messages(history.conversations()[0].id)[-1]
     assert (answer.text, answer.finish_reason) == ("half an ans", "error")
     assert answer.error is not None
     assert re.search(pattern, answer.error)

@@ -53,6 +53,25 @@ def test_the_help_lists_the_commands(call: Run) -> None:
             assert re.search(rf"^  {name} +{re.escape(line)}$", done.out.decode(), re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("command", "example"),
+    [
+        (["ask"], "LLAMA_CHAT_MODEL for --model"),
+        (["serve"], "LLAMA_CHAT_MODEL for --model"),
+        (["pull"], "LLAMA_CHAT_QUANT for --quant"),
+        (["history", "list"], "LLAMA_CHAT_LIMIT for --limit"),
+    ],
+)
+def test_help_explains_the_environment_once(call: Run, command: list[str], example: str) -> None:
+    text = " ".join(call(*command, "--help").out.decode().split())
+    assert text.endswith(f"Each option has an environment variable too: {example}, and so on.")
+    assert text.count("environment variable") == 1
+
+
+def test_help_of_a_command_without_variables_names_none(call: Run) -> None:
+    assert "LLAMA_CHAT" not in call("history", "delete", "--help").out.decode()
+
+
 def test_the_version(call: Run) -> None:
     assert re.fullmatch(rb"llama-chat \d+\.\d+\.\d+\n", call("--version").out)
 
@@ -71,7 +90,7 @@ def test_a_fault_of_ours_is_one_line(call: Run, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("llama_chat.cli.options.load", fails)
     done = call("paths")
     assert (done.code, done.out) == (1, b"")
-    assert done.err == "llama-chat: something went wrong inside (RuntimeError: first); LLAMA_CHAT_DEBUG=1 shows where\n"
+    assert done.err == "llama-chat: an error inside llama-chat: RuntimeError: first; LLAMA_CHAT_DEBUG=1 shows where\n"
     monkeypatch.setenv("LLAMA_CHAT_DEBUG", "1")
     assert "Traceback" in call("paths").err
 
@@ -95,11 +114,17 @@ def test_config(call: Run, isolated_home: Path, monkeypatch: pytest.MonkeyPatch)
     file.write_text('system = "Be\\nbrief."\nparallel = 2\n')
     monkeypatch.setenv("LLAMA_CHAT_PARALLEL", "3")
     found = json.loads(call("config", "--json").out)
-    assert found["system"] == {"value": "Be\nbrief.", "source": str(file)}
-    assert found["parallel"] == {"value": 3, "source": "LLAMA_CHAT_PARALLEL"}
-    assert found["port"] == {"value": 8080, "source": "default"}
+    assert found["system"] == {
+        "value": "Be\nbrief.",
+        "source": str(file),
+        "default": None,
+        "meaning": "System prompt of a new conversation",
+    }
+    assert (found["parallel"]["value"], found["parallel"]["source"]) == (3, "LLAMA_CHAT_PARALLEL")
+    assert (found["port"]["value"], found["port"]["source"], found["port"]["default"]) == (8080, "default", "8080")
     rows = [re.split(r"\s{2,}", line) for line in call("config").out.decode().splitlines()]
     assert ["system", r"'Be\nbrief.'", str(file)] in rows
+    assert ["threads", "(chosen and adjusted while running)", "default"] in rows
     assert len(rows) == len(found) + 1
 
 

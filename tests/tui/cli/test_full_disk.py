@@ -62,14 +62,14 @@ def test_an_answer_that_cannot_be_kept_is_written_to_its_end(backend: ScriptedBa
     assert done.out.decode() == "".join(LONG) + "\n"
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert f"the history {history.path} cannot be used" in done.err
-    assert "go on with --no-log" in done.err
-    assert history.messages(history.list()[0].id)[0].text == "hi"
+    assert "continue with --no-log" in done.err
+    assert history.messages(history.conversations()[0].id)[0].text == "hi"
 
 
 def test_a_question_that_cannot_be_kept_is_not_asked(backend: ScriptedBackend, history: History) -> None:
     done = limited(10_000, "ask", "hi")
     assert (done.code, done.out, done.err.count("\n")) == (1, b"", 1)
-    assert "go on with --no-log" in done.err
+    assert "continue with --no-log" in done.err
     assert backend.requests == []
     assert limited(10_000, "ask", "--no-log", "hi").out == b"Hello, world!\n"
 
@@ -82,7 +82,7 @@ def test_a_full_disk(backend: ScriptedBackend, small_disk: Callable[[int], None]
     backend.enqueue(*LONG)
     done = limited(-1, "ask", "second")
     assert (done.code, done.out.decode()) == (1, "".join(LONG) + "\n")
-    assert "full; free some space, or go on with --no-log" in done.err
+    assert "full; free some space, or continue with --no-log" in done.err
     small_disk(0)
     done = limited(-1, "history", "list")
     assert (done.code, b"first" in done.out, b"second" in done.out) == (0, True, True)

@@ -85,18 +85,18 @@ def test_show_without_any_conversation() -> None:
 def test_delete(talk: Conversation, history: History) -> None:
     other, kept = history.create(title="Another"), history.create(title="Kept")
     assert run("history", "delete", "--yes", talk.id, other.id[:8], talk.id) == Outcome(0, b"", "")
-    assert [found.id for found in history.list()] == [kept.id]
+    assert [found.id for found in history.conversations()] == [kept.id]
 
 
 def test_delete_of_several_is_all_or_nothing(talk: Conversation, history: History) -> None:
     assert run("history", "delete", "--yes", talk.id, "ffff").code == 1
-    assert [found.id for found in history.list()] == [talk.id]
+    assert [found.id for found in history.conversations()] == [talk.id]
 
 
 def test_delete_needs_a_yes(talk: Conversation, history: History) -> None:
     done = run("history", "delete", talk.id)
     assert (done.code, done.err) == (2, "llama-chat: --yes is needed where nobody can be asked\n")
-    assert [found.id for found in history.list()] == [talk.id]
+    assert [found.id for found in history.conversations()] == [talk.id]
 
 
 @pytest.mark.parametrize(("keys", "code", "left"), [(b"y\r", 0, 0), (b"n\r", 1, 1), (b"\r", 1, 1), (b"\x03", 130, 1)])
@@ -108,7 +108,7 @@ def test_delete_asks(talk: Conversation, history: History, keys: bytes, code: in
     assert terminal.wait() == code
     terminal.close()
     assert f"{talk.id}  What is a GGUF?".encode() in terminal.screen
-    assert len(history.list()) == left
+    assert len(history.conversations()) == left
 
 
 def test_a_history_that_is_none(isolated_home: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from llama_chat.history import History, StoredMessage
 from tests.support.scripted_server import ScriptedBackend
-from tests.tui.cli.conftest import PROGRAM, Terminal, start, wait_until
+from tests.support.wait import until
+from tests.tui.cli.conftest import PROGRAM, Terminal, start
 
 
 @pytest.fixture
@@ -29,11 +30,11 @@ def terminal(slow: ScriptedBackend) -> Iterator[Terminal]:
 
 def wait_until_broken_off(backend: ScriptedBackend) -> None:
     """The server notices that its client is gone, which frees the slot."""
-    wait_until(lambda: backend.broken_off > 0)
+    until(lambda: backend.broken_off > 0)
 
 
 def stored(history: History) -> tuple[StoredMessage, StoredMessage]:
-    question, answer = history.messages(history.list()[0].id)
+    question, answer = history.messages(history.conversations()[0].id)
     return question, answer
 
 
@@ -56,7 +57,7 @@ def test_an_interrupt_in_a_script_is_quiet(slow: ScriptedBackend, history: Histo
     process = start("ask", *options, "hi")
     assert process.stdout is not None
     begin = process.stdout.read(6) if not options else b""
-    wait_until(lambda: slow.sent >= 3)
+    until(lambda: slow.sent >= 3)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, b"")
@@ -68,7 +69,7 @@ def test_an_interrupt_in_a_script_is_quiet(slow: ScriptedBackend, history: Histo
 def test_an_interrupt_before_the_answer(backend: ScriptedBackend, history: History) -> None:
     backend.enqueue("late", delay=60)
     process = start("ask", "hi")
-    wait_until(lambda: bool(backend.requests))
+    until(lambda: bool(backend.requests))
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30) == (b"", b"")
     assert process.returncode == 130
@@ -100,7 +101,7 @@ def test_kill_loses_neither_the_question_nor_what_came(slow: ScriptedBackend, hi
     process = start("ask", "hi")
     assert process.stdout is not None
     seen = process.stdout.read(len(b"word0 " * 3))
-    wait_until(lambda: stored(history)[1].text.startswith(seen.decode()))
+    until(lambda: stored(history)[1].text.startswith(seen.decode()))
     process.kill()
     process.communicate()
     wait_until_broken_off(slow)
@@ -112,7 +113,7 @@ def test_kill_loses_neither_the_question_nor_what_came(slow: ScriptedBackend, hi
 def test_kill_before_the_answer_keeps_the_question(backend: ScriptedBackend, history: History) -> None:
     backend.enqueue("late", delay=60)
     process = start("ask", "hi")
-    wait_until(lambda: bool(backend.requests))
+    until(lambda: bool(backend.requests))
     process.kill()
     process.communicate()
     question, answer = stored(history)
@@ -125,7 +126,7 @@ def test_a_terminal_gets_no_control_characters(backend: ScriptedBackend) -> None
     assert terminal.wait() == 0
     terminal.close()
     answer = "␛]0;title␇␛[31mred�2J\r\nline\r\n\ttab\r\n".encode()
-    assert terminal.screen == answer + b"llama-chat: the answer ended at its limit of tokens\r\n"
+    assert terminal.screen == answer + b"llama-chat: the answer was cut off at its limit of tokens\r\n"
 
 
 def test_waiting_is_shown_on_a_terminal_only(backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +163,7 @@ def test_an_interrupt_that_the_caller_ignores_is_ignored(backend: ScriptedBacken
     line = 'trap "" INT; exec "$@"'
     command = ["sh", "-c", line, "sh", *PROGRAM, "ask", "hi"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-        wait_until(lambda: bool(backend.requests))
+        until(lambda: bool(backend.requests))
         process.send_signal(signal.SIGINT)
         assert process.communicate()[0] == b"one two\n"
     assert process.returncode == 0

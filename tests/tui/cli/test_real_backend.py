@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from llama_chat.history import History
-from tests.tui.cli.conftest import PROGRAM, Outcome, run, start, wait_until
+from tests.support.wait import until
+from tests.tui.cli.conftest import PROGRAM, Outcome, run, start
 
 pytestmark = pytest.mark.usefixtures("demo_model", "stopped_after")
 SHORT = ("--max-tokens", "8", "-o", "temperature", "0", "-o", "seed", "1")
@@ -75,7 +76,7 @@ def test_a_backend_that_was_killed_is_started_again(history: History) -> None:
     run("ask", *SHORT, "Say hi.")
     os.kill(status()["pid"], signal.SIGKILL)
     assert run("ask", *SHORT, "Say hi.").code == 0
-    assert [conversation.message_count for conversation in history.list()] == [2, 2]
+    assert [conversation.message_count for conversation in history.conversations()] == [2, 2]
 
 
 @pytest.mark.parametrize("victim", ["pid", "engine_pid"])
@@ -86,7 +87,7 @@ def test_a_kill_in_mid_answer_keeps_what_came(history: History, victim: str) -> 
     assert process.returncode in (1, 3)
     assert re.fullmatch(rb"llama-chat: [^\n]+\n", err)
     assert out.endswith(b"\n")
-    answer = history.messages(history.list()[0].id)[-1]
+    answer = history.messages(history.conversations()[0].id)[-1]
     assert answer.finish_reason == "error"
     assert answer.text.strip().endswith(out.decode().strip())
     assert run("ask", *SHORT, "Say hi.").code == 0
@@ -98,8 +99,8 @@ def test_an_interrupt_frees_the_slot(history: History) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, b"")
-    wait_until(lambda: status()["active"] == 0)
-    answer = history.messages(history.list()[0].id)[-1]
+    until(lambda: status()["active"] == 0, seconds=60)
+    answer = history.messages(history.conversations()[0].id)[-1]
     assert (answer.finish_reason, bool(answer.text)) == ("cancelled", True)
 
 
@@ -108,7 +109,7 @@ def test_a_closed_pipe_frees_the_slot() -> None:
     command = ["bash", "-c", line, "sh", *PROGRAM, "ask", *LONG, "Tell me a long story."]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
     assert (len(done.stdout), done.stderr) == (10, b"code 141\n")
-    wait_until(lambda: status()["active"] == 0)
+    until(lambda: status()["active"] == 0, seconds=60)
 
 
 def test_another_model_replaces_an_idle_backend_only(tmp_path: Path, demo_model: Path) -> None:
@@ -120,7 +121,7 @@ def test_another_model_replaces_an_idle_backend_only(tmp_path: Path, demo_model:
     assert re.fullmatch(r"llama-chat: the backend is at work with smollm2:135m[^\n]+\n", busy.err)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
-    wait_until(lambda: status()["active"] == 0)
+    until(lambda: status()["active"] == 0, seconds=60)
     assert run("ask", "-m", other, *SHORT, "Say hi.").code == 0
     assert status()["model"] == "other"
 
@@ -129,7 +130,7 @@ def test_a_prompt_that_does_not_fit(history: History) -> None:
     done = run("ask", "Summarise.", stdin=b"word " * 5000)
     assert (done.code, done.out) == (5, b"")
     assert re.fullmatch(r"llama-chat: [^\n]*\b50\d\d\b[^\n]*\b4096\b[^\n]*\n", done.err)
-    assert history.messages(history.list()[0].id)[-1].finish_reason == "error"
+    assert history.messages(history.conversations()[0].id)[-1].finish_reason == "error"
     assert run("ask", "-c", *SHORT, "Say hi.").code == 0
 
 
@@ -159,7 +160,7 @@ def test_a_truncated_model(tmp_path: Path, demo_model: Path) -> None:
 def test_it_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMA_CHAT_IDLE_EXIT", "1")
     assert run("ask", *SHORT, "Say hi.").code == 0
-    wait_until(lambda: run("status").code == 3)
+    until(lambda: run("status").code == 3, seconds=60)
     assert run("ask", *SHORT, "Say hi.").code == 0
 
 
@@ -167,7 +168,7 @@ def test_serve_in_the_foreground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "keys").write_text("secret\n")
     options = ("--host", "127.0.0.1", "--port", "18123", "--api-key-file", str(tmp_path / "keys"))
     server = start("serve", *options)
-    wait_until(lambda: run("status").code == 0)
+    until(lambda: run("status").code == 0, seconds=60)
     assert run("ask", *SHORT, "Say hi.").code == 0
     elsewhere = ("ask", "--url", "http://127.0.0.1:18123", *SHORT, "Say hi.")
     refused = run(*elsewhere)

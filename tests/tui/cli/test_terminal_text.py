@@ -33,8 +33,7 @@ def evil_model(isolated_home: Path) -> Path:
 
 @pytest.fixture
 def evil_history(history: History) -> History:
-    talk = history.create(model=EVIL, system=EVIL, title="title")
-    history.rename(talk.id, "T" + EVIL)
+    talk = history.create(model=EVIL, system=EVIL, title="T" + EVIL)
     question = history.add(talk.id, "user", "a question\x1b]0;OWNED\x07\u202e", parent_id=None)
     answer = history.add(talk.id, "assistant", "", parent_id=question.id, model=EVIL)
     history.update(answer.id, f"the answer {EVIL}", finish_reason="error", error=EVIL)

@@ -41,6 +41,7 @@ def models(isolated_home: Path) -> Path:
 def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
     served = LocalHub()
     served.repositories["someone/tiny"] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    served.repositories["someone/ready"] = {"ready-Q4_K_M.gguf": b"no model"}
     served.cards["someone/tiny"] = {"license": "llama2"}
     monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
     yield served
@@ -148,6 +149,23 @@ def test_pull_converts_what_a_repository_holds(hub: LocalHub, models: Path) -> N
     assert re.search(rf"tiny-Q8_0 .* llama2 +someone/tiny@{COMMIT[:8]}", rows)
 
 
+@pytest.mark.parametrize("arguments", [["someone/ready", "--quant", "q4_k_l"], ["someone/ready:Q4_K_L"]])
+def test_any_quantisation_of_a_ready_made_repository_can_be_pulled(
+    hub: LocalHub, models: Path, arguments: list[str]
+) -> None:
+    hub.repositories["someone/ready"] = {"ready-Q4_K_L.gguf": b"x" * 30, "ready-Q4_K_M.gguf": b"x" * 20}
+    plan = json.loads(run("pull", *arguments, "--plan", "--json").out)
+    assert (plan["fetch_bytes"], plan["models"][0]["quantization"]) == (30, "Q4_K_L")
+
+
+@pytest.mark.parametrize("arguments", [["someone/tiny", "--quant", "q8_0,f16"], ["convert", "someone/tiny"]])
+def test_weights_become_every_quantisation_that_is_asked_for(hub: LocalHub, models: Path, arguments: list[str]) -> None:
+    command = arguments if arguments[0] == "convert" else ["pull", *arguments]
+    plan = json.loads(run(*command, "--plan", "--json").out)
+    wanted = ["Q8_0", "F16"] if "--quant" in arguments else ["Q4_K_M"]
+    assert [model["quantization"] for model in plan["models"]] == wanted
+
+
 def test_convert_takes_a_repository_too(hub: LocalHub, tmp_path: Path) -> None:
     done = run("convert", "someone/tiny", "--quant", "q8_0", "--out", str(tmp_path / "out"))
     assert done.code == 0, done.err
@@ -161,6 +179,9 @@ def test_convert_takes_a_repository_too(hub: LocalHub, tmp_path: Path) -> None:
         (["pull", "someone/other"], 4, "no such repository"),
         (["convert", "./nowhere"], 4, "no such folder"),
         (["convert", ".", "--quant", "Q9"], 2, "unknown quantisation Q9"),
+        (["pull", "someone/tiny", "--quant", "Q9"], 2, "unknown quantisation Q9"),
+        (["pull", "someone/tiny:Q9"], 2, "unknown quantisation Q9"),
+        (["pull", "someone/ready", "--quant", "Q9"], 2, "someone/ready has no Q9; it has Q4_K_M"),
         (["convert", ".", "--quant", "f16,bf16"], 2, "one unquantised type"),
         (["convert", "."], 4, r"config\.json"),
     ],

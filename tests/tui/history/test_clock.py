@@ -43,7 +43,7 @@ def test_messages_and_conversations_keep_their_order(
     assert latest.id == first.id
     at(monkeypatch, NOW + 3)
     history.add(second.id, "user", "y", parent_id=None)
-    assert [found.id for found in history.list()] == [second.id, first.id]
+    assert [found.id for found in history.conversations()] == [second.id, first.id]
 
 
 def test_a_conversation_of_the_future_does_not_stay_the_latest(

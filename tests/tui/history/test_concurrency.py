@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from llama_chat.history import History
@@ -30,8 +32,8 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(file), name]) for name in names]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
     history = History(file)
-    assert sorted(conversation.title for conversation in history.list()) == sorted(names)
-    for conversation in history.list():
+    assert sorted(conversation.title for conversation in history.conversations()) == sorted(names)
+    for conversation in history.conversations():
         expected = [f"{conversation.title} {number}!" for number in range(100)]
         assert [message.text for message in history.messages(conversation.id)] == expected
     history.close()
@@ -54,9 +56,12 @@ def test_threads_share_one_history(tmp_path: Path) -> None:
 
 
 def test_one_process_reads_while_another_writes(tmp_path: Path) -> None:
-    writer, reader = History(tmp_path / "history.db"), History(tmp_path / "history.db")
-    conversation = writer.create()
-    with writer._transaction():
-        assert [found.id for found in reader.list()] == [conversation.id]
-    writer.close()
+    reader = History(tmp_path / "history.db")
+    conversation = reader.create()
+    with closing(sqlite3.connect(tmp_path / "history.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("UPDATE conversations SET title = 'changed'")
+        assert reader.conversations() == [conversation]
+        writer.execute("COMMIT")
+    assert reader.conversations()[0].title == "changed"
     reader.close()

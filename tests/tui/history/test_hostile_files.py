@@ -61,7 +61,7 @@ def resized(share: float) -> Spoil:
 def use(path: Path) -> Conversation:
     """What commands do with a history."""
     with closing(History(path)) as history:
-        found = history.list()
+        found = history.conversations()
         for conversation in found:
             history.messages(conversation.id, conversation.tip)
         return found[0]
@@ -98,7 +98,7 @@ BROKEN: dict[str, tuple[Spoil, str]] = {
     "no UTF-8": (changed("UPDATE messages SET text = CAST(x'ff' AS TEXT)"), r"UTF-8"),
     "messages in a circle": (
         changed("UPDATE messages SET parent_id = id"),
-        r"message \d follows one that is not there",
+        r"message \d follows one that is missing",
     ),
     "messages in a large circle": (
         changed("UPDATE messages SET parent_id = 3 - id"),
@@ -143,7 +143,7 @@ def test_a_link_to_a_file_of_ours_is_followed(file: Path) -> None:
 def test_an_empty_file_becomes_a_history(tmp_path: Path) -> None:
     (tmp_path / "history.db").touch(0o666)
     with closing(History(tmp_path / "history.db")) as history:
-        assert history.list() == []
+        assert history.conversations() == []
     assert stat.S_IMODE((tmp_path / "history.db").stat().st_mode) == 0o600
 
 

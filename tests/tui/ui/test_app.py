@@ -12,10 +12,10 @@ from llama_backend.models.installed import InstalledModel
 from llama_chat.backends.local import LocalBackend
 from llama_chat.backends.remote import RemoteBackend
 from llama_chat.backends.tunnel import UrlRoute
-from llama_chat.config import Settings
 from llama_chat.errors import ConfigError, UsageError
 from llama_chat.history import History
 from llama_chat.paths import Paths, user_paths
+from llama_chat.settings import Settings
 from llama_chat.ui.app import ChatApp, run_app
 from llama_chat.ui.chat_options import ChatOptions
 from tests.support.ui.scripted_backend import ScriptedBackend

@@ -63,7 +63,7 @@ async def test_taking_back_the_first(conversation: ShownConversation) -> None:
     assert conversation.take_back() == "one"
     assert conversation.messages == []
     await ask(conversation, "again")
-    assert len(conversation.history.list()) == 1
+    assert len(conversation.history.conversations()) == 1
 
 
 async def test_opening_goes_on_where_it_ended(conversation: ShownConversation) -> None:

@@ -12,14 +12,12 @@ from llama_backend.server_config import ServerConfig
 from llama_backend.wire.ipc import EngineConfig
 from llama_chat.errors import ChatError, ConfigError
 from llama_chat.paths import Paths, make_runtime
+from llama_chat.settings import BACKGROUND_IDLE_EXIT
 
 if TYPE_CHECKING:
     from llama_backend.client.http_client import Address
     from llama_backend.models.installed import InstalledModel
-    from llama_chat.config import Settings
-
-IDLE_EXIT = 600.0
-"""Seconds without a request until a background backend ends."""
+    from llama_chat.settings import Settings
 
 _MIB = 1 << 20
 
@@ -78,7 +76,7 @@ def server_config(settings: Settings, paths: Paths, model: InstalledModel) -> Se
         speculation=settings.speculation != "off",
         draft_model=_draft_model(settings, paths),
     )
-    idle_exit = IDLE_EXIT if settings.idle_exit is None else settings.idle_exit
+    idle_exit = BACKGROUND_IDLE_EXIT if settings.idle_exit is None else settings.idle_exit
     return ServerConfig(model=model.name, engine=engine, idle_exit=idle_exit or None)
 
 

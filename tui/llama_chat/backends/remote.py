@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, ModelInfo, TokenCount
     from llama_backend.wire.status import BackendStatus
     from llama_chat.backends.tunnel import Route, Stage, StageListener
-    from llama_chat.config import Settings
+    from llama_chat.settings import Settings
 
 
 class RemoteBackend:

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from llama_chat.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from llama_chat.config import Settings
+    from llama_chat.settings import Settings
 
 LOCAL = "local"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")

@@ -1,4 +1,4 @@
-"""The command line as click has it: commands are imported when they are called, and errors become one line."""
+"""The command line for click: a command is imported when it is called, and an error becomes one line."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ import click
 from llama_backend.errors import BackendError
 from llama_chat.cli.display import output
 from llama_chat.errors import ChatError, ExitCode, exit_code
+from llama_convert.errors import ConvertError
 
 
 class LazyGroup(click.Group):
     """Imports a command when it is called, and reads a command line without one as `chat`.
 
-    `lines` has the names of the modules with the commands, and their help.
+    `lines` has the help of each command by the name of its module.
     """
 
-    def __init__(self, lines: Mapping[str, str], **attributes: Any) -> None:
-        super().__init__(**attributes)
+    def __init__(self, lines: Mapping[str, str]) -> None:
+        super().__init__(
+            params=[_version_option()],
+            context_settings={"help_option_names": ["-h", "--help"]},
+            help="Chat with Llama 2 and related models on this machine.\n\n"
+            "Without a command, `llama-chat` opens the chat in the terminal.",
+        )
         self._lines = lines
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -33,6 +39,9 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"llama_chat.cli.commands.{cmd_name}")
         command: click.Command = module.command
+        from llama_chat.cli.options import explain_environment
+
+        explain_environment(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -40,14 +49,14 @@ class LazyGroup(click.Group):
             formatter.write_dl(sorted(self._lines.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        own = {"--help", "-h", "--version"}
-        names_none = not args or (args[0].startswith("-") and args[0] not in own)
-        if names_none and not ctx.resilient_parsing:
+        own_options = {"--help", "-h", "--version"}
+        has_no_command = not args or (args[0].startswith("-") and args[0] not in own_options)
+        if has_no_command and not ctx.resilient_parsing:
             args = ["chat", *args]
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Interrupts and closed pipes end a command here, where click has not yet written anything about them."""
+        """Runs a command; Ctrl+C and a closed pipe end it here, before click writes anything about them."""
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
@@ -58,7 +67,18 @@ class LazyGroup(click.Group):
             raise click.exceptions.Exit(ExitCode.CLOSED_PIPE) from None
 
 
-def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+def _version_option() -> click.Option:
+    return click.Option(
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_show_version,
+        help="Show the version.",
+    )
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
@@ -66,43 +86,29 @@ def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-def make_group(lines: Mapping[str, str]) -> LazyGroup:
-    """The whole command line."""
-    version = click.Option(
-        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show the version."
-    )
-    return LazyGroup(
-        lines,
-        params=[version],
-        context_settings={"help_option_names": ["-h", "--help"]},
-        help="Chat with Llama 2 and its kin, on this machine.\n\n"
-        "Without a command, `llama-chat` opens the chat in the terminal.",
-    )
-
-
 def run(lines: Mapping[str, str], args: list[str]) -> int:
-    """Runs a command line; its exit code."""
+    """Runs a command line and returns its exit code."""
     output.prepare_streams()
     try:
-        result = make_group(lines).main(args, prog_name="llama-chat", standalone_mode=False)
+        result = LazyGroup(lines).main(args, prog_name="llama-chat", standalone_mode=False)
     except click.ClickException as error:
-        output.complain(error.format_message())
+        output.print_error(error.format_message())
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
-    except (ChatError, BackendError) as error:
-        output.complain(str(error))
+    except (ChatError, BackendError, ConvertError) as error:
+        output.print_error(str(error))
         return exit_code(error)
     except Exception as error:  # noqa: BLE001 - the outermost edge: a person gets a line, not a traceback
-        return _fault(error)
+        return _report_bug(error)
     return result if isinstance(result, int) else ExitCode.ANSWER
 
 
-def _fault(error: Exception) -> int:
+def _report_bug(error: Exception) -> int:
     if os.environ.get("LLAMA_CHAT_DEBUG"):
         import traceback
 
-        output.note(traceback.format_exc())
+        output.print_note(traceback.format_exc())
     detail = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-    output.complain(f"something went wrong inside ({detail}); LLAMA_CHAT_DEBUG=1 shows where")
+    output.print_error(f"an error inside llama-chat: {detail}; LLAMA_CHAT_DEBUG=1 shows where")
     return ExitCode.FAILURE

@@ -8,29 +8,29 @@ import sys
 from typing import NoReturn
 
 COMMANDS = {
-    "ask": "Answer one prompt on standard output.",
+    "ask": "Write one answer to standard output.",
     "attach": "Chat on a backend elsewhere.",
-    "cache": "Show and clear what the backend keeps of conversations.",
+    "cache": "Show or clear the KV states of conversations.",
     "chat": "Chat in the terminal; the default command.",
-    "convert": "Convert weights to GGUF, quantise and check them.",
     "config": "Show the settings in force and where each comes from.",
+    "convert": "Convert weights to GGUF, quantise and check them.",
     "history": "List, show and delete conversations.",
     "models": "List, show and remove installed models.",
     "paths": "Show where settings, history, models and logs are.",
     "pull": "Fetch a model and install it.",
     "serve": "Run the backend in the foreground.",
-    "status": "Show how the backend is.",
+    "status": "Show the state of the backend.",
     "stop": "End the background backend.",
 }
-"""Each is a module of `commands`; its help line stands here, so that listing the commands imports none."""
+"""The help line of each command by its module in `commands`, so that listing the commands imports none of them."""
 
 
 def main() -> NoReturn:
     """Runs the command line of this process.
 
-    Until a command runs, Ctrl+C ends the process as it ends a program in C: while modules are imported nothing is
-    there to clean up, and nobody wants to read where that was. In the end nothing is searched for garbage, which the
-    end of the process clears anyway: that would take as long as importing much of it.
+    Until a command runs, Ctrl+C ends the process at once, as it ends a program in C: while modules are imported, there
+    is nothing to clean up, and a traceback would help nobody. At the end the garbage collector is kept from searching
+    memory that the end of the process frees anyway, since the search would take noticeable time.
     """
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:

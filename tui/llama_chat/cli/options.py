@@ -1,4 +1,4 @@
-"""Options that set settings: one name on the command line, in the environment and in files."""
+"""The options of the commands: those that set a setting, and those that belong to one call."""
 
 from __future__ import annotations
 
@@ -11,101 +11,90 @@ import click
 
 from llama_chat import config
 from llama_chat.backends.targets import find_target
-from llama_chat.config import Config, Settings
+from llama_chat.config import Config
 from llama_chat.errors import UsageError
 from llama_chat.paths import Paths, user_paths
+from llama_chat.settings import SETTINGS, Settings, default_text, flags_of, metavar_of
 
 if TYPE_CHECKING:
     from llama_chat.backends.remote import RemoteBackend
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Decorator = Callable[[Decorated], Decorated]
+Parse = Callable[[str, str], Any]
+"""Makes the value from the text of an option and, for errors, its name."""
 
 
-def setting(name: str, *flags: str, help: str, metavar: str = "TEXT", multiple: bool = False) -> Decorator[Any]:
-    """An option for one of the settings; its value is checked as a variable's would be.
-
-    One that may be repeated (`multiple`) stands for a value with commas.
-    """
+def setting(name: str, parse: Parse | None = None) -> Decorator[Any]:
+    """The option of a setting as `Settings` declares it; `parse` reads one whose text is not simply the value."""
+    flags = flags_of(name)
+    if SETTINGS[name].is_switch:
+        return click.option(*flags, name, default=None, help=_setting_help(name))
 
     def parsed(_: click.Context, __: click.Parameter, given: str | tuple[str, ...] | None) -> Any:
         if given is None or given == ():
             return None
-        return config.parse(name, given if isinstance(given, str) else ",".join(given), flags[-1])
+        text = given if isinstance(given, str) else ",".join(given)
+        return parse(text, flags[-1]) if parse else config.parse(name, text, flags[-1])
 
-    about = f"{help}  [{config.PREFIX}{name.upper()}]"
-    return click.option(*flags, name, callback=parsed, metavar=metavar, multiple=multiple, help=about)
-
-
-def switch(name: str, *flags: str, help: str) -> Decorator[Any]:
-    """An option for a setting that is on or off."""
-    return click.option(*flags, name, default=None, help=f"{help}  [{config.PREFIX}{name.upper()}]")
-
-
-def flag(name: str, *flags: str, help: str) -> Decorator[Any]:
-    """An option that is no setting, since it belongs to one call."""
-    variable = config.PREFIX + flags[-1].strip("-").replace("-", "_").upper()
-    return click.option(*flags, name, is_flag=True, envvar=variable, help=f"{help}  [{variable}]")
+    return click.option(
+        *flags,
+        name,
+        callback=parsed,
+        metavar=metavar_of(name),
+        multiple=SETTINGS[name].multiple,
+        help=_setting_help(name),
+    )
 
 
-def sampling(_: click.Context, __: click.Parameter, pairs: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """The settings of `-o KEY VALUE`; several `stop` add up, of other keys the last one counts."""
-    values: dict[str, Any] = {}
-    for key, text in pairs:
-        if key not in config.SAMPLING_NAMES:
-            raise UsageError(f"-o: {key!r} is no option; allowed are {', '.join(sorted(config.SAMPLING_NAMES))}")
-        value = config.parse(key, text, f"-o {key}")
-        values[key] = [*values.get(key, []), value] if key == "stop" else value
-    return values
+def settings(*names: str) -> Decorator[Any]:
+    """The options of several settings."""
+    return several(*map(setting, names))
 
 
-def schema(_: click.Context, __: click.Parameter, given: str | None) -> Any:
-    """The JSON schema of `--schema`: JSON, or a file with it."""
-    if given is None:
-        return None
-    text = given if given.lstrip().startswith("{") else _read_file(given, "--schema")
-    return config.parse("json_schema", text, "--schema")
+def _setting_help(name: str) -> str:
+    flag, default = flags_of(name)[-1], default_text(name)
+    if SETTINGS[name].is_switch:
+        default = flags_of(name)[0].split("/")[0 if default == "true" else 1]
+    notes = [f"default: {default}"] if default else []
+    if not SETTINGS[name].is_switch and _variable_of_flag(flag) != config.variable_of(name):
+        notes.append(f"variable: {config.variable_of(name)}")
+    return f"{SETTINGS[name].help}." + (f"  [{'; '.join(notes)}]" if notes else "")
 
 
-def _read_file(path: str, where: str) -> str:
-    try:
-        return Path(path).read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{where}: {path}: {getattr(error, 'strerror', None) or error}") from error
+def explain_environment(command: click.Command) -> None:
+    """Adds to the help of a command and its subcommands that every option has an environment variable."""
+    for param in command.params:
+        if isinstance(param, click.Option) and (param.envvar or param.name in SETTINGS):
+            variable = param.envvar or config.variable_of(param.name or "")
+            command.epilog = f"Each option has an environment variable too: {variable} for {param.opts[-1]}, and so on."
+            break
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            explain_environment(below)
 
 
-model = setting("model", "-m", "--model", metavar="NAME|PATH", help="Installed model, or a GGUF file.")
-url = setting("url", "--url", metavar="URL", help="Backend elsewhere, instead of the local one.")
-target = setting("target", "--target", metavar="NAME|URL", help="Configured backend, or `local`.")
-system = setting("system", "-s", "--system", help="System prompt of a new conversation.")
-max_tokens = setting("max_tokens", "--max-tokens", metavar="N", help="Most tokens of the answer.")
-log = switch("log", "--log/--no-log", " /-n", help="Whether to keep the conversation in the history.")
-option = click.option(
-    "options",
-    "-o",
-    "--option",
-    nargs=2,
-    multiple=True,
-    metavar="KEY VALUE",
-    callback=sampling,
-    help="How tokens are chosen: `-o temperature 0.2`.  [LLAMA_CHAT_TEMPERATURE and so on]",
-)
-json_schema = click.option(
-    "json_schema",
-    "--schema",
-    metavar="FILE|JSON",
-    callback=schema,
-    help="JSON schema that the answer must satisfy; exit 6 where it does not.  [LLAMA_CHAT_JSON_SCHEMA]",
-)
-resume = flag("resume", "-c", "--continue", help="Go on with the conversation that was written to last.")
-conversation_id = click.option(
-    "conversation_id",
-    "--cid",
-    metavar="ID",
-    envvar="LLAMA_CHAT_CID",
-    help="Go on with this conversation.  [LLAMA_CHAT_CID]",
-)
-as_json = flag("json", "--json", help="Write JSON.")
+def _variable_of_flag(flag: str) -> str:
+    return config.variable_of(flag.strip("-"))
+
+
+def call_option(
+    name: str,
+    *flags: str,
+    help: str,
+    kind: click.ParamType[Any] | None = None,
+    metavar: str | None = None,
+    default: str | None = None,
+) -> Decorator[Any]:
+    """An option with a value that is not a setting, since it belongs to one call."""
+    text = f"{help}  [default: {default}]" if default else help
+    variable = _variable_of_flag(flags[-1])
+    return click.option(*flags, name, type=kind, metavar=metavar, default=default, envvar=variable, help=text)
+
+
+def call_flag(name: str, *flags: str, help: str) -> Decorator[Any]:
+    """As `call_option`, for an option without a value."""
+    return click.option(*flags, name, is_flag=True, envvar=_variable_of_flag(flags[-1]), help=help)
 
 
 def several(*decorators: Decorator[Any]) -> Decorator[Any]:
@@ -119,14 +108,67 @@ def several(*decorators: Decorator[Any]) -> Decorator[Any]:
     return decorate
 
 
-elsewhere = several(url, target)
-attached = several(model, system, option, max_tokens, resume, conversation_id, log)
+def _sampling(_: click.Context, __: click.Parameter, pairs: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """The settings of `-o KEY VALUE`; several `stop` are a list, and of any other key the last one counts."""
+    values: dict[str, Any] = {}
+    for key, text in pairs:
+        if key not in SAMPLING_NAMES:
+            raise UsageError(f"-o: {key!r} is not one of {', '.join(sorted(SAMPLING_NAMES))}")
+        value = config.parse(key, text, f"-o {key}")
+        values[key] = [*values.get(key, []), value] if key == "stop" else value
+    return values
+
+
+def _json_schema(given: str, where: str) -> Any:
+    """The schema of `--schema`: JSON, or a file with it."""
+    text = given if given.lstrip().startswith("{") else _read_file(given, where)
+    return config.parse("json_schema", text, where)
+
+
+def _read_file(path: str, where: str) -> str:
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{where}: {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+SAMPLING_NAMES = tuple(name for name, found in SETTINGS.items() if found.section == "sampling")
+_sampling_option = click.option(
+    "sampling",
+    "-o",
+    "--option",
+    nargs=2,
+    multiple=True,
+    metavar="KEY VALUE",
+    callback=_sampling,
+    help="How tokens are chosen, such as `-o temperature 0.2`; an unknown KEY lists all of them.",
+)
+_continue_flag = call_flag(
+    "continue_latest", "-c", "--continue", help="Continue the conversation that was written to last."
+)
+_conversation_option = call_option(
+    "conversation_id", "--cid", metavar="ID", help="Continue the conversation with this ID."
+)
+as_json = call_flag("json", "--json", help="Write JSON.")
+json_schema = setting("json_schema", _json_schema)
+elsewhere = settings("url", "target")
+"""The options of commands that can ask a backend elsewhere."""
+attached = several(
+    settings("model", "system"),
+    _sampling_option,
+    setting("max_tokens"),
+    _continue_flag,
+    _conversation_option,
+    setting("log"),
+)
+"""The options of a conversation on a backend that something else names, as for `attach`."""
 conversation = several(attached, elsewhere)
+"""The options of a conversation."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a command works with."""
+    """What a command works with: the settings in force, and the paths that follow from them."""
 
     config: Config
     paths: Paths
@@ -137,10 +179,9 @@ class Setup:
 
 
 def load(params: Mapping[str, Any]) -> Setup:
-    """The settings in force for a command with these parameters, and the paths that follow from them."""
-    given = {name: value for name, value in params.items() if name in config.NAMES}
-    chosen = {**params.get("options", {}), **{name: value for name, value in given.items() if value is not None}}
-    found = config.load(chosen, user_file=user_paths().config_file, folder=_folder())
+    """What a command with these parameters works with."""
+    given = {name: value for name, value in params.items() if name in SETTINGS and value is not None}
+    found = config.load({**params.get("sampling", {}), **given}, user_file=user_paths().config_file, folder=_folder())
     models = found.settings.models_dir
     return Setup(found, user_paths(Path(models).expanduser().absolute() if models else None))
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from llama_chat.backends.attached import AttachedBackend
     from llama_chat.backends.local import LocalBackend
     from llama_chat.backends.remote import RemoteBackend
-    from llama_chat.config import Settings
     from llama_chat.history import Conversation
+    from llama_chat.settings import Settings
 
 _WIDTHS = [(0, "-narrow"), (60, "-normal")]
 _HEIGHTS = [(0, "-low"), (16, "-high")]

@@ -293,7 +293,7 @@ class TestConversations:
             assert chat.prompt.text == "draft"
             await chat.send("two")
             await chat.answered()
-            assert len(chat.history.list()) == 2
+            assert len(chat.history.conversations()) == 2
 
     async def test_a_new_one_stops_the_answer_of_the_old(self) -> None:
         async with running(ScriptedBackend(answers=[["half ", "whole"]], gate=asyncio.Event())) as chat:

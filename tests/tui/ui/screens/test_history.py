@@ -87,7 +87,7 @@ async def test_deletes_after_a_yes(history: History) -> None:
         await chat.press("y")
         await chat.until(lambda: isinstance(chat.app.screen, HistoryScreen))
         await chat.until(lambda: "second question" not in chat.screen_text)
-        assert len(history.list()) == 3
+        assert len(history.conversations()) == 3
         await chat.until(lambda: chat.backend.cleared == 1)
 
 
@@ -97,7 +97,7 @@ async def test_tells_where_the_backend_cannot_forget_what_was_deleted(history: H
         await delete_first(chat)
         await chat.press("escape")
         await chat.until(lambda: "KV states are left" in chat.screen_text)
-        assert len(history.list()) == 3
+        assert len(history.conversations()) == 3
 
 
 @pytest.mark.parametrize("key", ["n", "escape", "enter", "ctrl+c"])
@@ -108,7 +108,7 @@ async def test_anything_else_keeps_it(history: History, key: str) -> None:
         await chat.until(lambda: isinstance(chat.app.screen, ConfirmScreen))
         await chat.press(key)
         await chat.until(lambda: isinstance(chat.app.screen, HistoryScreen))
-        assert len(history.list()) == 4
+        assert len(history.conversations()) == 4
         assert chat.backend.cleared == 0
 
 
@@ -119,11 +119,11 @@ async def test_deletes_by_the_mouse(history: History) -> None:
         await chat.until(lambda: isinstance(chat.app.screen, ConfirmScreen))
         await chat.pilot.pause()
         await chat.pilot.click(Button)
-        await chat.until(lambda: len(history.list()) == 3)
+        await chat.until(lambda: len(history.conversations()) == 3)
 
 
 async def test_deleting_the_open_conversation_begins_a_new_one(history: History) -> None:
-    async with running(history=history, conversation=history.list()[0]) as chat:
+    async with running(history=history, conversation=history.conversations()[0]) as chat:
         assert chat.messages[:1] == [("user", "third question")]
         await delete_first(chat)
         await chat.press("escape")
@@ -138,7 +138,7 @@ async def test_deleting_what_is_being_answered_stops_it(history: History) -> Non
         await delete_first(chat)
         await chat.until(lambda: backend.cleared == 1)
         assert backend.stopped == 1, "before it was told to clear its KV states"
-        assert len(history.list()) == 4
+        assert len(history.conversations()) == 4
         await chat.press("escape")
         await chat.until(lambda: chat.messages == [])
         assert not chat.chat.is_answering
@@ -162,7 +162,7 @@ async def test_a_history_that_cannot_be_read_is_told(history: History, monkeypat
         raise HistoryError("the history is damaged")
 
     async with running(history=history) as chat:
-        monkeypatch.setattr(history, "list", fail)
+        monkeypatch.setattr(history, "conversations", fail)
         await open_list(chat)
         await chat.until(lambda: "the history is damaged" in chat.screen_text)
 

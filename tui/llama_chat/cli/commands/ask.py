@@ -10,17 +10,17 @@ import click
 
 from llama_chat.cli import options
 from llama_chat.cli.display import output
-from llama_chat.cli.prompt import check_text, read_prompt
+from llama_chat.cli.read_prompt import check_text, read_prompt
 
 
 @click.command("ask")
 @click.argument("prompt", nargs=-1)
 @options.conversation
 @options.json_schema
-@options.switch("stream", "--stream/--no-stream", help="Whether to write the answer as it comes.")
+@options.setting("stream")
 @options.as_json
 def command(prompt: tuple[str, ...], **params: Any) -> None:
-    """Answer PROMPT on standard output.
+    """Write one answer to standard output.
 
     Text on standard input is put before the prompt, with a blank line between, as in
     `git diff | llama-chat ask "Write a commit message."`
@@ -31,18 +31,18 @@ def command(prompt: tuple[str, ...], **params: Any) -> None:
     answer_one(setup, text, params)
 
 
-def answer_one(setup: options.Setup, text: str, params: dict[str, Any]) -> None:
-    """Answers `text`; the backend is started before what talks to it is imported."""
-    from llama_chat.cli.conversation import Choice
+def answer_one(setup: options.Setup, prompt: str, params: dict[str, Any]) -> None:
+    """Writes the answer; the backend is started before the modules that talk to it are imported."""
+    from llama_chat.cli.chat_start import ChatStart
 
-    choice = Choice(setup, params)
-    choice.start()
-    from llama_chat.cli.answer import Answer
+    start = ChatStart(setup, params)
+    start.start_backend()
+    from llama_chat.cli.printed_answer import PrintedAnswer
 
     json = params["json"]
     writer = output.AnswerWriter(io.StringIO() if json else sys.stdout)
-    answer = Answer(choice, writer, streamed=setup.settings.stream)
-    answer.run(text)
+    answer = PrintedAnswer(start, writer, streamed=setup.settings.stream)
+    answer.run(prompt)
     if json:
-        output.write_json(answer.facts())
-    answer.check()
+        output.print_json(answer.facts())
+    answer.check_schema()

@@ -16,8 +16,10 @@ from llama_chat.cli.commands.chat import open_or_answer
 def command(target: str, **params: Any) -> None:
     """Chat on the backend at TARGET.
 
-    TARGET is http://… or https://…, the NAME of a [targets.NAME] in config.toml, or kube://namespace/service[:port],
-    which runs `kubectl port-forward` as long as the chat lives; ?context=NAME and ?secret=NAME choose the kubeconfig's
-    context and the Secret with the API key. Other keys come from LLAMA_CHAT_API_KEY, a file or the keyring.
+    TARGET is the URL of a backend (http://… or https://…), the name of a target in config.toml, or a Service in a
+    Kubernetes cluster: kube://NAMESPACE/SERVICE[:PORT], to which `kubectl port-forward` connects as long as the chat is
+    open. At its end, ?context=NAME chooses a context of the kubeconfig, and ?secret=NAME the Secret with the API key.
+
+    The key for another backend comes from LLAMA_CHAT_API_KEY, a file or the keyring.
     """
     open_or_answer({**params, "target": target})

@@ -1,4 +1,4 @@
-"""`llama-chat cache`: what the backend keeps of conversations to go on with them at once."""
+"""`llama-chat cache`: the KV states that the backend keeps, so that conversations continue at once."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from llama_chat.cli.display.units import size_text
 
 @click.group("cache")
 def command() -> None:
-    """Show and clear the KV states of conversations.
+    """Show or clear the KV states of conversations.
 
-    A state is what a model has computed of a conversation, with its text in tokens. It is kept in RAM and in files that
-    only this user can read, so that the conversation goes on at once. Clearing costs nothing but time.
+    A KV state holds what a model has computed for a conversation, and the conversation's text as tokens. The backend
+    keeps states in RAM and in files that only you can read, so that conversations continue at once. Whatever is cleared
+    is computed again when it is needed.
     """
 
 
 @command.command("show")
 @options.as_json
 def show(json: bool, **params: Any) -> None:
-    """Show where the states are and how much they take."""
+    """Show the folder of the states, their number and their size."""
     from llama_backend.host.kv_state_folder import states_in
     from llama_chat.backends.launching import kv_folder
 
@@ -32,15 +33,15 @@ def show(json: bool, **params: Any) -> None:
     folder = kv_folder(setup.settings, setup.paths)
     count, size = states_in(folder)
     if json:
-        output.write_json({"folder": str(folder), "states": count, "bytes": size})
+        output.print_json({"folder": str(folder), "states": count, "bytes": size})
     else:
         rows: list[tuple[str, ...]] = [("folder", str(folder)), ("states", str(count)), ("size", size_text(size))]
-        output.write(output.table(rows))
+        output.print_result(output.format_table(rows))
 
 
 @command.command("clear")
 def clear(**params: Any) -> None:
-    """Remove the states of all conversations, from the disk and from a running backend."""
+    """Remove all states, on disk and in a running backend."""
     from llama_chat.backends.launching import clear_kv_states
 
     setup = options.load(params)

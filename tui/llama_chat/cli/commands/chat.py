@@ -16,17 +16,17 @@ from llama_chat.errors import UsageError
 def command(**params: Any) -> None:
     """Chat in the terminal.
 
-    Where standard input is no terminal, it is answered as by `llama-chat ask`.
+    If standard input is not a terminal, its text is answered as by `llama-chat ask`.
     """
     open_or_answer(params)
 
 
 def open_or_answer(params: dict[str, Any]) -> None:
-    """The chat, or one answer where standard input is no terminal."""
+    """Opens the chat, or writes one answer where standard input is not a terminal."""
     setup = options.load(params)
     if not sys.stdin.isatty():
         from llama_chat.cli.commands.ask import answer_one
-        from llama_chat.cli.prompt import read_prompt
+        from llama_chat.cli.read_prompt import read_prompt
 
         answer_one(setup, read_prompt("", sys.stdin.buffer), {**params, "json": False})
     elif not sys.stdout.isatty():
@@ -36,12 +36,12 @@ def open_or_answer(params: dict[str, Any]) -> None:
 
 
 def _open_chat(setup: options.Setup, params: dict[str, Any]) -> None:
-    from llama_chat.cli.conversation import Choice
+    from llama_chat.cli.chat_start import ChatStart
     from llama_chat.ui.app import run_app
 
-    choice = Choice(setup, params)
-    if choice.resumes and not setup.settings.log:
-        raise UsageError("a chat that goes on with a conversation is kept in the history; --no-log is for new ones")
-    run_app(setup.settings, choice.connection(), choice.history, choice.conversation)
-    if choice.history:
-        choice.history.close()
+    start = ChatStart(setup, params)
+    if start.continues and not setup.settings.log:
+        raise UsageError("a chat that continues a conversation is kept in the history; --no-log is for new ones")
+    run_app(setup.settings, start.connection(), start.history, start.conversation)
+    if start.history:
+        start.history.close()

@@ -1,4 +1,4 @@
-"""`llama-chat convert`: weights of others become a model of ours."""
+"""`llama-chat convert`: weights from elsewhere become a GGUF model."""
 
 from __future__ import annotations
 
@@ -10,33 +10,44 @@ import click
 
 from llama_chat.cli import options
 from llama_chat.cli.commands.pull import fetch
-from llama_chat.cli.conversion import conversion, convert_options, hub, option, show_outcome, show_plan, stages
+from llama_chat.cli.conversion_options import conversion, convert_options, hub, quant_option
+from llama_chat.cli.display.conversion_results import print_outcome, print_plan
+from llama_chat.cli.display.stages import shown_stages
+from llama_chat.cli.options import call_option
 
 
 @click.command("convert")
 @click.argument("source", metavar="SOURCE")
-@option("out", "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Write here.")
+@quant_option("Quantisations to make; F16, BF16 or F32 makes a file without quantisation.")
+@call_option(
+    "out",
+    "--out",
+    kind=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Folder to write to, instead of the one with the models.",
+)
 @hub
 @conversion
 @options.as_json
 def command(source: str, out: Path | None, json: bool, **params: Any) -> None:
     """Convert weights to GGUF, quantise and check them.
 
-    SOURCE is a folder in Hugging Face's layout (safetensors, or PyTorch's .bin) or in Meta's own (consolidated.*.pth),
-    or OWNER/REPO of a hub. A file gets its name only when it is complete and computes; an interrupted run goes on.
+    SOURCE is a folder in Hugging Face's layout (safetensors, or PyTorch's .bin) or in Meta's (consolidated.*.pth), or
+    the repository OWNER/REPO of a hub. A model is moved into place only after it has loaded and generated tokens.
+    After an interruption, the same command continues where it stopped.
     """
     target = out or options.load({}).paths.models
-    # Unlike those of Path these two functions answer for any text.
+    # Unlike the methods of Path, these two functions accept any text.
     folder = Path(os.path.expanduser(source))  # noqa: PTH111
-    found = os.path.exists(folder)  # noqa: PTH110
-    if not found and source.count("/") == 1 and not source.startswith((".", "~")):
+    exists = os.path.exists(folder)  # noqa: PTH110
+    if not exists and source.count("/") == 1 and not source.startswith((".", "~")):
         fetch(source, target, json, {**params, "official": True})
         return
-    with stages(json) as listener:
+    with shown_stages(json) as listener:
         from llama_convert.convert import convert, plan_conversion
 
-        chosen = convert_options(params, target)
+        wanted = convert_options(params, target, params["quant"])
         if params["plan"]:
-            show_plan(plan_conversion(folder, chosen), json)
+            print_plan(plan_conversion(folder, wanted), json)
         else:
-            show_outcome(convert(folder, chosen, listener), json)
+            print_outcome(convert(folder, wanted, listener), json)

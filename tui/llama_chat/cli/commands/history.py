@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from llama_chat.cli import options
+from llama_chat.cli.confirm_deletion import confirm_deletion, yes_flag
 from llama_chat.cli.display import output
 from llama_chat.cli.display.units import time_text
-from llama_chat.errors import ExitCode, UsageError
-from llama_chat.plain_text import cell, one_line
+from llama_chat.plain_text import one_line, table_cell
 
 if TYPE_CHECKING:
     from llama_chat.history import Conversation, History, StoredMessage
@@ -23,57 +22,65 @@ if TYPE_CHECKING:
 def command() -> None:
     """List, show and delete conversations.
 
-    An ID may be shortened as long as it is clear.
+    The beginning of an ID is enough if no other ID begins like it.
     """
 
 
 @command.command("list")
-@click.option("limit", "-n", "--limit", type=click.IntRange(min=0), default=50, help="How many, 0 for all.  [50]")
+@options.call_option(
+    "limit", "-n", "--limit", kind=click.IntRange(min=0), default="50", metavar="N", help="How many to list; 0 is all."
+)
 @options.as_json
 def list_conversations(limit: int, json: bool) -> None:
     """List conversations, the newest first."""
     with closing(_history()) as history:
-        found = history.list(limit or -1)
+        found = history.conversations(limit or -1)
     if json:
-        output.write_json([asdict(conversation) for conversation in found])
+        output.print_json([asdict(conversation) for conversation in found])
     elif found:
-        output.write(output.table([("ID", "CHANGED", "MESSAGES", "TITLE"), *map(_row, found)]))
+        output.print_result(
+            output.format_table([("ID", "CHANGED", "MESSAGES", "TITLE"), *map(conversation_row, found)])
+        )
 
 
 @command.command("show")
 @click.argument("conversation_id", metavar="[ID]", required=False)
 @options.as_json
 def show(conversation_id: str | None, json: bool) -> None:
-    """Write a conversation as Markdown; without ID the one that was written to last."""
-    from llama_chat.cli.conversation import find
+    """Write a conversation as Markdown.
+
+    Without an ID, it is the one that was written to last.
+    """
+    from llama_chat.cli.chat_start import find_conversation
 
     with closing(_history()) as history:
-        conversation = find(history, conversation_id)
+        conversation = find_conversation(history, conversation_id)
         messages = history.messages(conversation.id, conversation.tip)
     if json:
-        output.write_json({**asdict(conversation), "messages": [asdict(message) for message in messages]})
+        output.print_json({**asdict(conversation), "messages": [asdict(message) for message in messages]})
     else:
-        output.write(_markdown(conversation, messages))
+        output.print_result(conversation_markdown(conversation, messages))
 
 
 @command.command("delete")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@click.option("sure", "-y", "--yes", is_flag=True, help="Do not ask.")
-def delete(ids: tuple[str, ...], sure: bool) -> None:
+@yes_flag
+def delete(ids: tuple[str, ...], yes: bool) -> None:
     """Delete conversations for good.
 
-    The backend's KV states of all conversations go as well; the others are computed again when they go on.
+    The KV states of all conversations are deleted from the backend too; those of the remaining conversations are
+    computed again when they are needed.
     """
     with closing(_history()) as history:
         found = [history.conversation(ref) for ref in dict.fromkeys(ids)]
-        if not sure and not _confirmed(found):
-            raise click.exceptions.Exit(ExitCode.FAILURE)
+        if not yes:
+            confirm_deletion([f"{table_cell(one.id)}  {table_cell(one.title)}" for one in found])
         for conversation in found:
             history.delete(conversation.id)
-    _forget()
+    _clear_kv_states()
 
 
-def _forget() -> None:
+def _clear_kv_states() -> None:
     import asyncio
 
     from llama_chat.backends.launching import clear_kv_states
@@ -88,16 +95,8 @@ def _history() -> History:
     return History(options.load({}).paths.history)
 
 
-def _confirmed(found: list[Conversation]) -> bool:
-    """Asks the person."""
-    if not sys.stdin.isatty():
-        raise UsageError("--yes is needed where nobody can be asked")
-    for conversation in found:
-        output.note(f"{cell(conversation.id)}  {cell(conversation.title)}")
-    return click.confirm("Delete this for good?", err=True)
-
-
-def _row(conversation: Conversation) -> tuple[str, ...]:
+def conversation_row(conversation: Conversation) -> tuple[str, ...]:
+    """A conversation as a row of the table."""
     return (
         conversation.id,
         time_text(conversation.updated),
@@ -106,7 +105,8 @@ def _row(conversation: Conversation) -> tuple[str, ...]:
     )
 
 
-def _markdown(conversation: Conversation, messages: list[StoredMessage]) -> str:
+def conversation_markdown(conversation: Conversation, messages: list[StoredMessage]) -> str:
+    """A conversation as `show` writes it."""
     facts = [conversation.id, time_text(conversation.created), *filter(None, [conversation.model])]
     parts = [f"# {one_line(conversation.title or conversation.id)}", one_line(" · ".join(facts))]
     if conversation.system:
@@ -117,7 +117,7 @@ def _markdown(conversation: Conversation, messages: list[StoredMessage]) -> str:
 
 
 def _ending(message: StoredMessage) -> str:
-    """How an answer ended, where it did not come to its own end."""
+    """How an answer ended, where the model did not end it."""
     if message.role != "assistant" or message.finish_reason == "stop":
         return ""
     return f"*({one_line(message.error or message.finish_reason or 'unfinished')})*"

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import aclosing
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import click
 
 from llama_backend.errors import ModelUnreadable
 from llama_backend.models.installed import InstalledModel, installed, resolve
 from llama_chat.cli import options
+from llama_chat.cli.confirm_deletion import confirm_deletion, yes_flag
 from llama_chat.cli.display import output
 from llama_chat.cli.display.units import size_text
 from llama_chat.cli.options import Setup
-from llama_chat.errors import ExitCode, UsageError
-from llama_chat.plain_text import cell, one_line
+from llama_chat.errors import UsageError
+from llama_chat.plain_text import one_line, table_cell
 from llama_convert.record import files_of, read_record
 
 if TYPE_CHECKING:
     from llama_backend.wire.api import ModelInfo
     from llama_chat.backends.remote import RemoteBackend
 
-_HEAD = ("NAME", "SIZE", "TYPE", "CONTEXT", "ARCHITECTURE", "LICENSE", "SOURCE")
+_COLUMNS = ("NAME", "SIZE", "TYPE", "CONTEXT", "ARCHITECTURE", "LICENSE", "SOURCE")
 _WIDEST = 100
 """Characters of a value that are shown."""
+
+
+class ModelFacts(TypedDict):
+    """What `--json` writes of a model. Only an installed one has a path, and only one that cannot be read an error."""
+
+    name: str
+    path: NotRequired[str]
+    size: NotRequired[int | None]
+    quantization: NotRequired[str | None]
+    context: NotRequired[int | None]
+    architecture: NotRequired[str | None]
+    license: NotRequired[str | None]
+    source: NotRequired[str | None]
+    commit: NotRequired[str | None]
+    error: NotRequired[str]
 
 
 @click.group("models", invoke_without_command=True)
@@ -44,116 +58,110 @@ def command(context: click.Context, /, json: bool, **params: Any) -> None:
 def show(name: str, json: bool) -> None:
     """Show everything that a model's file and its record say."""
     model = resolve(name, options.load({}).paths.models)
-    facts = _facts(model) | {"metadata": model.metadata, "record": read_record(model.path)}
+    facts, record = installed_facts(model), read_record(model.path)
     if json:
-        output.write_json(facts)
+        output.print_json({**facts, "metadata": model.metadata, "record": record})
     else:
-        output.write(output.table(_details(facts)))
+        output.print_result(output.format_table(_details(facts, model.metadata, record)))
 
 
 @command.command("rm")
 @click.argument("name")
-@click.option("sure", "-y", "--yes", is_flag=True, help="Do not ask.")
-def remove(name: str, sure: bool) -> None:
+@yes_flag
+def remove(name: str, yes: bool) -> None:
     """Delete a model, its record and its licence files."""
     folder = options.load({}).paths.models
     model = resolve(name, folder)
     if model.path.parent != folder:
         raise UsageError(f"{model.path} is not in {folder}, so it is not removed")
     files = files_of(model.path)
-    if not sure and not _confirmed(files):
-        raise click.exceptions.Exit(ExitCode.FAILURE)
+    if not yes:
+        confirm_deletion([f"{table_cell(path.name)}  {size_text(path.stat().st_size)}" for path in files])
     for path in files:
         path.unlink()
 
 
 def _list(setup: Setup, json: bool) -> None:
     elsewhere = options.remote(setup.settings)
-    models = _served(elsewhere) if elsewhere else _installed(setup)
+    models = _served(elsewhere) if elsewhere else [installed_facts(model) for model in installed(setup.paths.models)]
     if json:
-        output.write_json(models)
+        output.print_json(models)
     elif models:
-        output.write(
-            output.table([("NAME", "SIZE", "TYPE", "CONTEXT", "ARCHITECTURE", "LICENSE", "SOURCE"), *map(_row, models)])
-        )
+        output.print_result(output.format_table([_COLUMNS, *map(model_row, models)]))
     else:
-        output.note(f"llama-chat: no model is installed in {setup.paths.models}")
+        output.print_note(f"llama-chat: no model is installed in {setup.paths.models}")
 
 
-def _installed(setup: Setup) -> list[dict[str, Any]]:
-    return [_facts(model) for model in installed(setup.paths.models)]
-
-
-def _facts(model: InstalledModel) -> dict[str, Any]:
-    """What is known of a model; of a file that is no GGUF, why."""
-    facts: dict[str, Any] = {"name": model.name, "path": str(model.path)}
+def installed_facts(model: InstalledModel) -> ModelFacts:
+    """What is known of an installed model; of a file that cannot be read, why."""
     try:
-        return facts | {
+        record: dict[str, Any] = read_record(model.path)
+        source = record.get("source") or {}
+        license_name = record.get("license") or model.metadata.get("general.license")
+        return {
+            "name": model.name,
+            "path": str(model.path),
             "size": model.size,
             "quantization": model.quantization,
             "context": model.context,
             "architecture": model.architecture,
-            **_origin(model),
+            "license": None if license_name is None else str(license_name),
+            "source": source.get("repository"),
+            "commit": source.get("commit"),
         }
     except (ModelUnreadable, OSError) as error:
-        return facts | {"error": str(error)}
+        return {"name": model.name, "path": str(model.path), "error": str(error)}
 
 
-def _origin(model: InstalledModel) -> dict[str, Any]:
-    """Licence, repository and commit, as far as the record or the file knows."""
-    record = read_record(model.path)
-    source = record.get("source") or {}
+def served_facts(model: ModelInfo) -> ModelFacts:
+    """What a backend elsewhere says of a model."""
+    meta = model.meta
     return {
-        "license": record.get("license") or model.metadata.get("general.license"),
-        "source": source.get("repository"),
-        "commit": source.get("commit"),
+        "name": model.id,
+        "size": meta.size if meta else None,
+        "quantization": meta.quantization if meta else None,
+        "context": meta.context if meta else None,
+        "architecture": meta.architecture if meta else None,
+        "license": None,
+        "source": None,
+        "commit": None,
     }
 
 
-def _confirmed(files: list[Path]) -> bool:
-    """Asks the person."""
-    if not sys.stdin.isatty():
-        raise UsageError("--yes is needed where nobody can be asked")
-    for path in files:
-        output.note(f"{cell(path.name)}  {size_text(path.stat().st_size)}")
-    return click.confirm("Delete this for good?", err=True)
+def model_row(facts: ModelFacts) -> tuple[str, ...]:
+    """A model as a row of the table."""
+    if "error" in facts:
+        return facts["name"], "", "", "", facts["error"], "", ""
+    size, context = facts.get("size"), facts.get("context")
+    return (
+        facts["name"],
+        "" if size is None else size_text(size),
+        facts.get("quantization") or "",
+        "" if context is None else str(context),
+        facts.get("architecture") or "",
+        facts.get("license") or "",
+        "@".join(filter(None, [facts.get("source"), (facts.get("commit") or "")[:8]])),
+    )
 
 
-def _details(facts: dict[str, Any]) -> list[tuple[str, ...]]:
+def _details(facts: ModelFacts, metadata: dict[str, Any], record: dict[str, Any]) -> list[tuple[str, ...]]:
     """All facts as rows; long values are cut."""
-    metadata, record = facts.pop("metadata"), facts.pop("record")
-    plain = {key: record[key] for key in ("created", "imatrix", "warnings", "versions", "seconds") if record.get(key)}
-    rows = {**facts, **metadata, **plain}
+    shown = {key: record[key] for key in ("created", "imatrix", "warnings", "versions", "seconds") if record.get(key)}
+    rows = {**facts, **metadata, **shown}
     return [(str(key), _short(value)) for key, value in rows.items() if value is not None]
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = one_line(str(value))
     return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}…"
 
 
-def _served(backend: RemoteBackend) -> list[dict[str, Any]]:
+def _served(backend: RemoteBackend) -> list[ModelFacts]:
     import asyncio
 
-    names = ("size", "quantization", "context", "architecture", "license", "source", "commit")
-    models = asyncio.run(_ask_models(backend))
-    return [{"name": model.id, **{name: getattr(model.meta, name, None) for name in names}} for model in models]
+    return [served_facts(model) for model in asyncio.run(_ask_models(backend))]
 
 
 async def _ask_models(backend: RemoteBackend) -> list[ModelInfo]:
     async with aclosing(backend):
         return await backend.models()
-
-
-def _row(facts: dict[str, Any]) -> tuple[str, ...]:
-    if "error" in facts:
-        return facts["name"], "", "", "", facts["error"], "", ""
-    size = size_text(facts["size"]) if facts["size"] is not None else ""
-    rest = (facts[name] for name in ("quantization", "context", "architecture"))
-    cells = ["" if value is None else str(value) for value in rest]
-    return facts["name"], size, *cells, facts["license"] or "", _source_text(facts)
-
-
-def _source_text(facts: dict[str, Any]) -> str:
-    commit = (facts["commit"] or "")[:8]
-    return "@".join(filter(None, [facts["source"], commit]))

@@ -16,13 +16,14 @@ from llama_chat.paths import Paths
 def command(json: bool, **params: Any) -> None:
     """Show where settings, history, models, KV states and logs are.
 
-    LLAMA_CHAT_CONFIG_DIR, …_DATA_DIR, …_STATE_DIR, …_CACHE_DIR, …_RUNTIME_DIR and …_MODELS_DIR set other places.
+    To use other folders, set LLAMA_CHAT_CONFIG_DIR, LLAMA_CHAT_DATA_DIR, LLAMA_CHAT_STATE_DIR, LLAMA_CHAT_CACHE_DIR,
+    LLAMA_CHAT_RUNTIME_DIR or LLAMA_CHAT_MODELS_DIR.
     """
     found = _facts(options.load(params).paths)
     if json:
-        output.write_json(found)
+        output.print_json(found)
     else:
-        output.write(output.table(list(found.items())))
+        output.print_result(output.format_table(list(found.items())))
 
 
 def _facts(paths: Paths) -> dict[str, str]:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_chat.cli import options
-from llama_chat.cli.conversion import conversion, convert_options, hub, show_outcome, show_plan, stages
-from llama_chat.cli.options import flag
+from llama_chat.cli.conversion_options import conversion, convert_options, hub, quant_option
+from llama_chat.cli.display.conversion_results import print_outcome, print_plan
+from llama_chat.cli.display.stages import shown_stages
+from llama_chat.cli.options import call_flag
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,38 +18,44 @@ if TYPE_CHECKING:
 
 @click.command("pull")
 @click.argument("target", metavar="NAME")
-@flag("official", "--official", help="Take the makers' own weights of a catalogue name, and convert them.")
+@quant_option(
+    "Quantisation to install, as in OWNER/REPO:TYPE: any that the repository has. Where weights are converted, those to"
+    " make: Q4_K_M,Q8_0 makes two files, and F16, BF16 or F32 one without quantisation."
+)
+@call_flag("official", "--official", help="Take the weights that the model's makers publish, and convert them.")
 @hub
 @conversion
 @options.as_json
 def command(target: str, json: bool, **params: Any) -> None:
     """Fetch a model and install it.
 
-    NAME is llama2:7b, 13b or 70b, each with -chat too, or smollm2:135m, or OWNER/REPO[:QUANT] of a hub. A repository
-    with GGUF files is installed as it is, one with weights is converted. Downloads go on where they stopped.
-    HF_TOKEN opens gated repositories; HF_HUB_OFFLINE uses only what is here.
+    NAME is llama2:7b, llama2:13b, llama2:70b, any of these with -chat, smollm2:135m, or a repository of a hub:
+    OWNER/REPO[:TYPE]. If the repository has GGUF files, the one of that quantisation is installed; if it has weights,
+    they are converted. An interrupted download continues where it stopped.
+
+    HF_TOKEN opens gated repositories; HF_HUB_OFFLINE=1 uses only what was fetched before.
     """
     fetch(target, options.load({}).paths.models, json, params)
 
 
 def fetch(target: str, models: Path, json: bool, params: dict[str, Any]) -> None:
-    """Run `pull`, or only show its plan."""
-    with stages(json) as listener:
+    """Runs `pull`, or only shows its plan."""
+    with shown_stages(json) as listener:
         from llama_convert.hub.catalogue import parse_target
         from llama_convert.pull import PullOptions, plan_pull, pull
 
         wanted = parse_target(target, official=params["official"])
         chosen = PullOptions(
             models=models,
+            quant=params["quant"],
             revision=params["revision"],
             endpoint=params["endpoint"],
             send_token=params["send_token"],
             keep_source=params["keep_source"],
             force=params["force"],
-            conversion=convert_options(params, models),
-            quantization=params["quant"],
+            conversion=convert_options(params, models, quant=None),
         )
         if params["plan"]:
-            show_plan(plan_pull(wanted, chosen), json)
+            print_plan(plan_pull(wanted, chosen), json)
         else:
-            show_outcome(pull(wanted, chosen, listener), json)
+            print_outcome(pull(wanted, chosen, listener), json)

@@ -1,4 +1,4 @@
-"""`llama-chat status`: how the backend is."""
+"""`llama-chat status`: the state of the backend."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 @options.elsewhere
 @options.as_json
 def command(json: bool, **params: Any) -> None:
-    """Show how the backend is; exit 3 where none runs. Starts nothing."""
+    """Show the state of the backend.
+
+    If none is running, the exit code is 3; none is started.
+    """
     setup = options.load(params)
     elsewhere = options.remote(setup.settings)
     address = str(find_target(setup.settings) or _local(setup))
@@ -33,9 +36,9 @@ def command(json: bool, **params: Any) -> None:
     if json:
         import msgspec
 
-        output.write_json({"address": address, **msgspec.to_builtins(status)})
+        output.print_json({"address": address, **msgspec.to_builtins(status)})
     else:
-        output.write(output.table(_rows(address, status)))
+        output.print_result(output.format_table(status_rows(address, status)))
 
 
 def _local(setup: Setup) -> Address:
@@ -50,7 +53,7 @@ def _local(setup: Setup) -> Address:
 
 
 def local_status(setup: Setup) -> BackendStatus:
-    """What the backend of this machine says of itself."""
+    """What the backend of this machine says about itself."""
     from llama_backend.client.http_client import Client
 
     address = _local(setup)
@@ -58,7 +61,7 @@ def local_status(setup: Setup) -> BackendStatus:
 
 
 def ask_status(backend: Backend, address: str) -> BackendStatus:
-    """What the backend at that address says of itself; closes the connection."""
+    """What the backend at that address says about itself; the connection is closed."""
     import asyncio
 
     async def asked() -> BackendStatus:
@@ -68,10 +71,13 @@ def ask_status(backend: Backend, address: str) -> BackendStatus:
     try:
         return asyncio.run(asked())
     except (NotFound, ModelNotFound) as error:
-        raise ChatError(f"the server at {address} does not tell how it is; `llama-chat models` may work") from error
+        raise ChatError(
+            f"the server at {address} does not say what state it is in; `llama-chat models` may work"
+        ) from error
 
 
-def _rows(address: str, status: BackendStatus) -> list[tuple[str, ...]]:
+def status_rows(address: str, status: BackendStatus) -> list[tuple[str, ...]]:
+    """The state as rows of a name and a value."""
     facts: dict[str, object] = {
         "state": _state(status),
         "model": status.model,
@@ -80,7 +86,7 @@ def _rows(address: str, status: BackendStatus) -> list[tuple[str, ...]]:
         "pid": status.pid or None,
         "log": status.log,
         "context": f"{status.context} tokens" if status.context else None,
-        "slots": f"{status.slots}: {status.running} at work, {status.waiting} waiting" if status.slots else None,
+        "slots": f"{status.slots}: {status.running} busy, {status.waiting} requests waiting" if status.slots else None,
         **(tuning_rows(status.tuning) if status.tuning else {"threads": status.threads}),
         "uptime": duration_text(status.uptime),
         "memory": size_text(status.rss) if status.rss else None,

@@ -13,7 +13,10 @@ from llama_chat.errors import ChatError
 
 @click.command("stop")
 def command(**params: Any) -> None:
-    """End the background backend; answers that it is writing may still come to their end."""
+    """End the background backend.
+
+    Answers that it is still writing may be completed first.
+    """
     from llama_backend.client.launch import find, stop
     from llama_chat.backends.launching import runtime_files
     from llama_chat.cli.commands.status import local_status
@@ -21,6 +24,6 @@ def command(**params: Any) -> None:
     setup = options.load(params)
     found = runtime_files(setup.paths)
     if find(found) is None:
-        output.note("llama-chat: no backend was running")
+        output.print_note("llama-chat: no backend was running")
     elif not stop(found, local_status(setup).pid):
-        raise ChatError("the backend is still at work on an answer; it ends once that is complete")
+        raise ChatError("the backend is still writing an answer; it ends when that is complete")

@@ -1,4 +1,4 @@
-"""Shows the stages of a long task on standard error: bars on a terminal, lines elsewhere, or JSON lines."""
+"""The stages of a long task on standard error: bars on a terminal, lines elsewhere, or JSON lines."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from llama_chat.cli.display import output
 from llama_chat.cli.display.units import duration_text, size_text
+from llama_chat.errors import ChatError
 from llama_chat.plain_text import one_line
 
 _INTERVAL = 0.1
-"""Seconds between two looks of a bar, so that a terminal far away keeps up."""
-_BAR = 24
+"""Seconds between two drawings of a bar, so that a terminal far away keeps up."""
+_BAR_WIDTH = 24
 
 
-class Clock:
-    """How far the open stage is, and how fast it goes."""
+class StageClock:
+    """How far the present stage is, and how fast it goes."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -34,7 +36,7 @@ class Clock:
         self._start, self._shown = self._now(), float("-inf")
 
     def advance(self, done: int) -> None:
-        """What is there at the first call was there before: it does not count for the rate."""
+        """What is done at the first call was done by an earlier run: it does not count for the rate."""
         if self._first < 0:
             self._first = done
         self.done = done
@@ -53,7 +55,7 @@ class Clock:
         return (self.total - self.done) / self.rate if self.total and self.rate > 0 else None
 
     def due(self) -> bool:
-        """Whether the last look is old enough for another."""
+        """Whether the last drawing is old enough for another."""
         if self._now() - self._shown < _INTERVAL:
             return False
         self._shown = self._now()
@@ -61,10 +63,10 @@ class Clock:
 
 
 class BarStages:
-    """One line a stage, drawn again and again on a terminal."""
+    """Each stage is one line, which is drawn again as it proceeds where standard error is a terminal."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
-        self._clock = clock or Clock()
+    def __init__(self, clock: StageClock | None = None) -> None:
+        self._clock = clock or StageClock()
         self._live = sys.stderr.isatty()
         self._open = False
 
@@ -83,32 +85,32 @@ class BarStages:
         self._open = False
         clock = self._clock
         size = f"{size_text(clock.total)}, " if _is_size(clock) else ""
-        output.note(f"{clock.stage}: {size}{duration_text(clock.seconds)}")
+        output.print_note(f"{clock.stage}: {size}{duration_text(clock.seconds)}")
 
     def warn(self, text: str) -> None:
         self._clear()
-        output.note(f"note: {text}")
+        output.print_note(f"note: {text}")
 
     def close(self) -> None:
-        """Leave no half a bar behind."""
+        """Removes a bar that is not complete."""
         if self._open:
             self._clear()
 
     def _draw(self) -> None:
         if self._live:
             width = shutil.get_terminal_size().columns - 1
-            output.put("\r" + bar(self._clock)[:width] + "\x1b[K")
+            output.write_stderr("\r" + bar(self._clock)[:width] + "\x1b[K")
 
     def _clear(self) -> None:
         if self._live:
-            output.put("\r\x1b[K")
+            output.write_stderr("\r\x1b[K")
 
 
 class JsonStages:
-    """One JSON object a line: `stage`, `progress`, `done` and `warning`."""
+    """Each event is a line with a JSON object; `event` is `stage`, `progress`, `done` or `warning`."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
-        self._clock = clock or Clock()
+    def __init__(self, clock: StageClock | None = None) -> None:
+        self._clock = clock or StageClock()
 
     def start(self, stage: str, total: int) -> None:
         self._clock.start(stage, total)
@@ -134,13 +136,32 @@ class JsonStages:
 Stages = BarStages | JsonStages
 
 
-def bar(clock: Clock) -> str:
-    """The stage as one line: how much is done, how fast, how long it takes yet."""
+@contextmanager
+def shown_stages(json: bool) -> Iterator[Stages]:
+    """The listener for a task, which leaves nothing behind on the screen however the task ends.
+
+    Raises ChatError where the system fails the task: with the file and the reason.
+    """
+    listener = JsonStages() if json else BarStages()
+    try:
+        yield listener
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ChatError(f"{error.filename or 'the system'}: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise ChatError("there is not enough memory") from error
+    finally:
+        listener.close()
+
+
+def bar(clock: StageClock) -> str:
+    """The stage as one line: how much is done, how fast, and how long the rest takes."""
     if not clock.total:
         return f"{clock.stage} …"
     share = min(clock.done / clock.total, 1.0)
-    filled = round(share * _BAR)
-    line = f"{clock.stage} {'█' * filled}{'░' * (_BAR - filled)} {share:4.0%}"
+    filled = round(share * _BAR_WIDTH)
+    line = f"{clock.stage} {'█' * filled}{'░' * (_BAR_WIDTH - filled)} {share:4.0%}"
     if not _is_size(clock):
         return f"{line}  {clock.done}/{clock.total}"
     line += f"  {size_text(clock.done)} of {size_text(clock.total)}  {size_text(clock.rate)}/s"
@@ -148,10 +169,10 @@ def bar(clock: Clock) -> str:
     return line if left is None else f"{line}  {duration_text(left)} left"
 
 
-def _is_size(clock: Clock) -> bool:
+def _is_size(clock: StageClock) -> bool:
     """Measuring counts windows of text; everything else counts bytes."""
     return bool(clock.total) and not clock.stage.startswith("measure")
 
 
 def _send(**event: Any) -> None:
-    output.put(output.shown(json.dumps(event, ensure_ascii=False), sys.stderr) + "\n")
+    output.write_stderr(output.safe_for(sys.stderr, json.dumps(event, ensure_ascii=False)) + "\n")

@@ -1,4 +1,4 @@
-"""How a backend computes, for a person."""
+"""How a backend computes, as rows of `status`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A word on a terminal while nothing comes yet, as when a large model is loading."""
+"""A line on a terminal while nothing comes yet, as when a large model is loading."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PATIENCE_SECONDS = 1.0
 _TEXT = "waiting for the model …"
 
 
-class Waiting:
-    """Shows the word after a second and takes it away at the end; a script's standard error stays empty."""
+class WaitingLine:
+    """Shows the line after a second and removes it at the end; a script's standard error stays empty."""
 
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
@@ -31,20 +31,20 @@ class Waiting:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.end()
+        self.remove()
 
-    def end(self) -> None:
+    def remove(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._is_shown:
-            output.put("\r\x1b[K")
+            output.write_stderr("\r\x1b[K")
             self._is_shown = False
 
-    def say(self, stage: Stage, reason: str) -> None:
-        """Shows what the connection to a backend elsewhere waits for, where the word is shown.
+    def set_stage(self, stage: Stage, reason: str) -> None:
+        """Says how far the connection to a backend elsewhere is.
 
-        A first connection that nothing is known to hold up is as likely to wait for the model.
+        A first connection without a known problem is as likely to wait for the model, so the line says that.
         """
         is_usual = stage == "reached" or (stage == "connecting" and not reason)
         self._text = _TEXT if is_usual else f"{stage} …"
@@ -52,5 +52,5 @@ class Waiting:
             self._show()
 
     def _show(self) -> None:
-        output.put(f"\r{self._text}\x1b[K")
+        output.write_stderr(f"\r{self._text}\x1b[K")
         self._is_shown = True

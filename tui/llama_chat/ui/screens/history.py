@@ -90,7 +90,7 @@ class HistoryScreen(ModalScreen[Conversation | None]):
 
     def _load(self, highlighted: int = 0) -> None:
         try:
-            self._conversations = [found for found in self._history.list(_MOST) if found.message_count]
+            self._conversations = [found for found in self._history.conversations(_MOST) if found.message_count]
             self._show_message("" if self._conversations else "There are no saved chats.")
         except HistoryError as error:
             self._show_message(str(error))

@@ -8,38 +8,38 @@ from typing import Any
 
 import msgspec
 
-from llama_chat.cli.conversation import Choice
+from llama_chat.cli.chat_start import ChatStart
 from llama_chat.cli.display import output
-from llama_chat.cli.display.waiting import Waiting
+from llama_chat.cli.display.waiting import WaitingLine
 from llama_chat.errors import SchemaError
 from llama_chat.turn import Turn
 
 
-class Answer:
+class PrintedAnswer:
     """One turn whose text goes to a writer: piece by piece where it is `streamed`, or else as a whole."""
 
-    def __init__(self, choice: Choice, writer: output.AnswerWriter, *, streamed: bool) -> None:
-        settings = choice.setup.settings
+    def __init__(self, start: ChatStart, writer: output.AnswerWriter, *, streamed: bool) -> None:
+        settings = start.setup.settings
         self._sampling = settings.sampling()
-        self._connection = choice.connection()
+        self._connection = start.connection()
         self._writer = writer
         self._streamed = streamed
         self._turn = Turn(
-            choice.history,
-            choice.conversation,
+            start.history,
+            start.conversation,
             model=self._connection.model,
             system=settings.system,
             record=settings.log,
         )
 
-    def run(self, text: str) -> None:
-        """Answers `text`. Ctrl+C raises KeyboardInterrupt once what had come is kept."""
-        asyncio.run(self._answer(text))
+    def run(self, prompt: str) -> None:
+        """Answers the prompt. Ctrl+C raises KeyboardInterrupt once what had come is in the history."""
+        asyncio.run(self._answer(prompt))
         if self._turn.finish_reason == "length":
-            output.hint("llama-chat: the answer ended at its limit of tokens")
+            output.print_hint("llama-chat: the answer was cut off at its limit of tokens")
 
-    def check(self) -> None:
-        """Raises SchemaError where a schema was asked for and the answer is no whole JSON text."""
+    def check_schema(self) -> None:
+        """Raises SchemaError where a schema was asked for and the answer is not a whole JSON text."""
         if self._sampling.json_schema is None:
             return
         try:
@@ -48,7 +48,7 @@ class Answer:
             raise SchemaError(f"the answer does not satisfy the schema: {error}") from error
 
     def facts(self) -> dict[str, Any]:
-        """What `--json` shows."""
+        """What `--json` writes."""
         turn = self._turn
         return {
             "answer": turn.text,
@@ -60,21 +60,21 @@ class Answer:
             "conversation_id": turn.conversation.id if turn.conversation else None,
         }
 
-    async def _answer(self, text: str) -> None:
+    async def _answer(self, prompt: str) -> None:
         complete = False
         async with aclosing(self._connection):
             try:
-                await self._stream(text)
+                await self._stream(prompt)
                 complete = True
             finally:
                 self._writer.end(complete=complete)
 
-    async def _stream(self, text: str) -> None:
-        with Waiting() as waiting:
-            self._connection.report_stages(waiting.say)
-            async with aclosing(self._turn.stream(self._connection, text, self._sampling)) as deltas:
+    async def _stream(self, prompt: str) -> None:
+        with WaitingLine() as waiting:
+            self._connection.report_stages(waiting.set_stage)
+            async with aclosing(self._turn.stream(self._connection, prompt, self._sampling)) as deltas:
                 async for delta in deltas:
-                    waiting.end()
+                    waiting.remove()
                     if self._streamed:
                         self._writer.write(delta.text)
         if not self._streamed:

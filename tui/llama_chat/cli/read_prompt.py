@@ -8,13 +8,13 @@ from llama_backend.errors import PromptTooLong
 from llama_chat.errors import UsageError
 
 MAX_BYTES = 8 << 20
-"""More than any context holds: a token is seldom shorter than a byte, and the longest contexts have 10 million."""
+"""More than any context holds: a token is rarely shorter than a byte, and the longest contexts have 10 million."""
 
 
 def read_prompt(words: str, stdin: BinaryIO | None) -> str:
-    """What is asked; with both, a blank line stands between, so that the instruction comes last.
+    """What is asked: standard input, a blank line and the words, so that the instruction comes last.
 
-    Raises UsageError for an empty or binary prompt, PromptTooLong for one beyond all measure.
+    Raises UsageError for an empty or binary prompt, and PromptTooLong for one of more than MAX_BYTES.
     """
     parts = [check_text(words, "the prompt"), read_text(stdin) if stdin else ""]
     prompt = "\n\n".join(part for part in reversed(parts) if part.strip())
@@ -30,7 +30,7 @@ def read_text(stdin: BinaryIO) -> str:
     except OSError as error:
         raise UsageError(f"standard input cannot be read: {error.strerror}") from error
     if len(data) > MAX_BYTES:
-        raise PromptTooLong(f"standard input holds more than {MAX_BYTES >> 20} MiB, which fits no context")
+        raise PromptTooLong(f"standard input holds more than {MAX_BYTES >> 20} MiB, more than any context holds")
     if b"\0" in data:
         raise UsageError("standard input is binary, not text")
     try:
@@ -40,7 +40,7 @@ def read_text(stdin: BinaryIO) -> str:
 
 
 def check_text(text: str, what: str) -> str:
-    """Text of the command line; raises UsageError where its bytes were no UTF-8."""
+    """Text of the command line; raises UsageError where its bytes are not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""Which conversation a command goes on with, and on which model."""
+"""What a chat or an answer of `ask` starts with: history, conversation, model and backend."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ if TYPE_CHECKING:
     from llama_chat.history import Conversation, History
 
 
-class Choice:
-    """What the settings and the options `--continue`, `--cid` and `--log` come to."""
+class ChatStart:
+    """What the settings and the options `--continue` and `--cid` come to."""
 
     def __init__(self, setup: Setup, params: Mapping[str, Any]) -> None:
-        if params["resume"] and params["conversation_id"]:
+        wanted: str | None = params["conversation_id"]
+        if params["continue_latest"] and wanted:
             raise UsageError("--continue and --cid exclude each other")
         self.setup = setup
-        self.resumes = bool(params["resume"] or params["conversation_id"])
+        self.continues = bool(params["continue_latest"] or wanted)
         self.conversation: Conversation | None = None
-        if self.resumes and self.history:
-            self.conversation = find(self.history, params["conversation_id"])
+        if self.continues and self.history:
+            self.conversation = find_conversation(self.history, wanted)
 
     @cached_property
     def history(self) -> History | None:
         """None where nothing is to be read or written."""
-        if not (self.resumes or self.setup.settings.log):
+        if not (self.continues or self.setup.settings.log):
             return None
         from llama_chat.history import History
 
@@ -55,18 +56,24 @@ class Choice:
             try:
                 return resolve(earlier, folder)
             except ModelNotFound:
-                output.hint(f"llama-chat: {earlier}, the model of this conversation, is not installed; using another")
+                output.print_hint(
+                    f"llama-chat: {earlier}, the model of this conversation, is not installed; another is used"
+                )
         return resolve(settings.model, folder)
 
-    def start(self) -> None:
-        """Starts a local backend. Nothing that it does not need is imported before, so that its model loads while the
-        rest of this process still comes up."""
+    def start_backend(self) -> None:
+        """Starts the local backend, where it is the local one.
+
+        Nothing that this does not need is imported before, so that the model loads while the rest of this process
+        still comes up.
+        """
         if self.model is not None:
             from llama_chat.backends.launching import start
 
             start(self.setup.settings, self.setup.paths, self.model)
 
     def connection(self) -> LocalBackend | RemoteBackend:
+        """A connection to the backend, not yet opened."""
         if self.model is None:
             elsewhere = options.remote(self.setup.settings)
             assert elsewhere is not None
@@ -76,8 +83,8 @@ class Choice:
         return LocalBackend(self.setup.settings, self.setup.paths, self.model)
 
 
-def find(history: History, ref: str | None) -> Conversation:
-    """The conversation with that id, or the one that was written to last."""
+def find_conversation(history: History, ref: str | None) -> Conversation:
+    """The conversation whose id begins with `ref`; without `ref`, the one that was written to last."""
     found = history.conversation(ref) if ref else history.latest()
     if found is None:
         raise ConversationNotFound("there is no conversation yet")
