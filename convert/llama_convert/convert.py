@@ -16,8 +16,9 @@ from llama_convert.errors import DiskFull, UsageError, WorkerFailed
 from llama_convert.files import check_free, explained, free_bytes, replacing, sha256_of
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.gguf.writer import header
+from llama_convert.llama_checkpoint import Checkpoint, SourceOptions, open_checkpoint
 from llama_convert.machine import core_count
-from llama_convert.output.check import check_model, compare_tensors
+from llama_convert.output.verify import check_model, compare_tensors
 from llama_convert.output.workspace import Workspace, open_workspace, workspace_folder
 from llama_convert.output.write_model import Layout, plan_layout, write_model
 from llama_convert.plan import Plan, make_plan
@@ -25,9 +26,8 @@ from llama_convert.progress import Progress
 from llama_convert.quant.file_types import Quantization
 from llama_convert.quant.imatrix import read_imatrix
 from llama_convert.record import Provenance, fingerprint, is_made_from, keep_licenses, write_record
-from llama_convert.report.report import Report, make_report
-from llama_convert.source import Checkpoint, SourceOptions, open_checkpoint
-from llama_convert.worker.worker_process import run_worker
+from llama_convert.report.quality import Report, make_report
+from llama_convert.worker.child_process import run_worker
 
 _FULL: Final = 1 << 20
 """Free bytes below which a failure of llama.cpp, which gives no reason then, is the disk's."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from llama_convert.errors import ConvertError, CorruptSource, DiskFull, OutputExists
-from llama_convert.foreign import MOST_CONFIG, open_regular, parse_object, read_regular
 from llama_convert.progress import Progress
+from llama_convert.untrusted import MOST_CONFIG, open_regular, parse_object, read_regular
 
 _BLOCK: Final = 4 << 20
 PART: Final = ".part"

@@ -13,21 +13,21 @@ from typing import Any, Final
 from llama_convert.convert import ConvertOptions, Outcome, Product, convert
 from llama_convert.errors import CorruptSource, DiskFull, DownloadFailed, UnsupportedModel
 from llama_convert.files import check_free, explained, free_bytes, install, read_json, temporary_folder, write_json
-from llama_convert.foreign import MOST_TOKENIZER, excerpt, is_plain_name, read_regular
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.hub.catalogue import Target
+from llama_convert.hub.client import HubClient
 from llama_convert.hub.download import Advance, Downloader
-from llama_convert.hub.hub import Hub
 from llama_convert.hub.listing import Listing, RemoteFile
 from llama_convert.hub.select import GGUFChoice, choose_gguf, source_files
+from llama_convert.llama_checkpoint import SourceOptions
 from llama_convert.machine import core_count
-from llama_convert.output.check import check_model
+from llama_convert.output.verify import check_model
 from llama_convert.plan import Plan
 from llama_convert.progress import Progress
 from llama_convert.quant.file_types import DEFAULT, QUANTIZATIONS, parse_quantizations
 from llama_convert.record import Provenance, read_record, write_record
 from llama_convert.remote_plan import plan_download, plan_remote
-from llama_convert.source import SourceOptions
+from llama_convert.untrusted import MOST_TOKENIZER, excerpt, is_plain_name, read_regular
 
 SOURCES: Final = ".sources"
 _MANIFEST: Final = "manifest.json"
@@ -56,7 +56,7 @@ class PullOptions:
 
 def plan_pull(target: Target, options: PullOptions) -> Plan:
     """What `pull` would fetch, write and need; only small files are fetched."""
-    return _Pull(target, options, Hub(options.endpoint, send_token=options.send_token)).plan()
+    return _Pull(target, options, HubClient(options.endpoint, send_token=options.send_token)).plan()
 
 
 def pull(target: Target, options: PullOptions, progress: Progress) -> Outcome:
@@ -70,7 +70,7 @@ def pull(target: Target, options: PullOptions, progress: Progress) -> Outcome:
         DownloadFailed: the network or the hub fails again and again.
         OutputExists, DiskFull, CheckFailed: as in `convert`.
     """
-    hub = Hub(options.endpoint, send_token=options.send_token)
+    hub = HubClient(options.endpoint, send_token=options.send_token)
     installed = _installed(target, options) if hub.offline else None
     return Outcome([installed], None) if installed else _Pull(target, options, hub).run(progress)
 
@@ -78,7 +78,7 @@ def pull(target: Target, options: PullOptions, progress: Progress) -> Outcome:
 class _Pull:
     """One call of `pull`."""
 
-    def __init__(self, target: Target, options: PullOptions, hub: Hub) -> None:
+    def __init__(self, target: Target, options: PullOptions, hub: HubClient) -> None:
         self._target = target
         self._options = options
         self._hub = hub

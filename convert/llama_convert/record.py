@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from llama_convert.errors import CorruptSource
 from llama_convert.files import read_json, replacing, write_json
-from llama_convert.foreign import MOST_CONFIG, is_plain_name, read_regular
+from llama_convert.untrusted import MOST_CONFIG, is_plain_name, read_regular
 
 _FORMAT: Final = 1
 _FIRST_PART: Final = re.compile(r"-00001-of-(\d{5})$")

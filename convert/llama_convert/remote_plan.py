@@ -51,7 +51,7 @@ def plan_remote(folder: Path, options: ConvertOptions, weights: Sequence[RemoteF
 
     Which tensors there are, and their shapes, follows from the configuration.
     """
-    config, vocabulary, dtype = _describe(folder)
+    config, vocabulary, dtype = describe_source(folder)
     vocabulary.fit(config.vocab_size)
     dtype = options.outtype or dtype
     name = options.source.name or folder.name
@@ -69,7 +69,7 @@ def plan_remote(folder: Path, options: ConvertOptions, weights: Sequence[RemoteF
     )
 
 
-def _describe(folder: Path) -> tuple[LlamaConfig, Vocabulary, DType]:
+def describe_source(folder: Path) -> tuple[LlamaConfig, Vocabulary, DType]:
     config = read_json(folder / "config.json")
     if config:
         dtype = _DTYPES.get(str(config.get("dtype") or config.get("torch_dtype")), DType.F16)

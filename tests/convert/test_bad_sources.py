@@ -18,9 +18,9 @@ import pytest
 from llama_convert.checkpoint.tensor import DType
 from llama_convert.checkpoint.torch_file import read_torch_file
 from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
+from llama_convert.llama_checkpoint import open_checkpoint
 from llama_convert.output.write_model import write_model
 from llama_convert.progress import Silent
-from llama_convert.source import open_checkpoint
 from tests.support.convert.layouts import (
     TinyLlama,
     random_weights,

@@ -33,13 +33,13 @@ from llama_convert.gguf.reader import read_gguf
 from llama_convert.gguf.tensor_types import TensorType
 from llama_convert.gguf.values import i32s, string
 from llama_convert.gguf.writer import GGUFWriter, TensorInfo
-from llama_convert.output.check import check_model, compare_tensors
+from llama_convert.llama_checkpoint import SourceOptions
+from llama_convert.output.verify import check_model, compare_tensors
 from llama_convert.output.workspace import open_workspace
 from llama_convert.progress import Silent
 from llama_convert.quant.file_types import QUANTIZATIONS, parse_quantizations
 from llama_convert.record import Provenance
-from llama_convert.source import SourceOptions
-from llama_convert.worker.worker_process import run_worker
+from llama_convert.worker.child_process import run_worker
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder
 from tests.support.convert.recorder import Recorder
 
@@ -306,7 +306,7 @@ def test_a_name_of_ones_own(folder: Path, options: ConvertOptions) -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
-from llama_convert.output.check import check_model, compare_tensors
+from llama_convert.output.verify import check_model, compare_tensors
 from llama_convert.convert import ConvertOptions, convert
 from llama_convert.progress import Silent
 from llama_convert.quant.file_types import QUANTIZATIONS

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from llama_convert.errors import ConvertError, CorruptSource, DownloadFailed, UnsupportedModel
-from llama_convert.foreign import MOST_CONFIG
 from llama_convert.hub.catalogue import parse_target
+from llama_convert.hub.client import HubClient
 from llama_convert.hub.download import Downloader
 from llama_convert.hub.http import Pace
-from llama_convert.hub.hub import Hub
 from llama_convert.hub.listing import Listing, RemoteFile, checked
 from llama_convert.progress import Silent
 from llama_convert.pull import PullOptions, pull
+from llama_convert.untrusted import MOST_CONFIG
 from tests.support.convert.local_hub import COMMIT, Fault, LocalHub, sibling
 
 REPOSITORY, NAME = "someone/tiny", "model.safetensors"
@@ -117,7 +117,7 @@ def test_impossible_sizes_and_digests_are_refused(
 def test_an_answer_that_is_no_list_of_files_is_refused(hub: LocalHub, raw: bytes) -> None:
     hub.listings[REPOSITORY] = raw
     with pytest.raises(DownloadFailed, match=r"no list of files|more than 8388608 bytes") as found:
-        Hub(hub.endpoint).listing(REPOSITORY, None)
+        HubClient(hub.endpoint).listing(REPOSITORY, None)
     assert len(str(found.value)) <= 1001
 
 
@@ -129,7 +129,7 @@ def test_a_list_of_very_many_files_is_refused() -> None:
 @pytest.mark.parametrize("license", [["mit"], {"a": 1}, 5, "x" * 10_000])
 def test_a_licence_that_is_no_name_is_left_out(hub: LocalHub, license: object) -> None:
     hub.listings[REPOSITORY] = listed(cardData={"license": license})
-    assert Hub(hub.endpoint).listing(REPOSITORY, None).license is None
+    assert HubClient(hub.endpoint).listing(REPOSITORY, None).license is None
 
 
 @pytest.mark.parametrize("name", ["-rf.gguf", ".hidden.gguf", "a/ x.gguf", ".gguf", "x" * 250 + ".gguf"])

@@ -19,9 +19,9 @@ import pytest
 from llama_convert.checkpoint.meta_folder import read_meta_tensors
 from llama_convert.checkpoint.torch_file import read_torch_file
 from llama_convert.errors import ConvertError, CorruptSource, SourceError
-from llama_convert.foreign import MOST_MEMORY
+from llama_convert.llama_checkpoint import open_checkpoint
 from llama_convert.output.write_model import plan_layout
-from llama_convert.source import open_checkpoint
+from llama_convert.untrusted import MOST_MEMORY
 from llama_convert.vocab.load import load_hf_vocabulary
 from tests.hostile.bounded import Reader, reader
 from tests.hostile.pickles import BOMBS, read_archive, read_pickle

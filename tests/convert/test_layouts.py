@@ -15,10 +15,10 @@ from llama_convert.checkpoint.tensor import DType
 from llama_convert.errors import CorruptSource, SourceNotFound
 from llama_convert.files import sha256_of
 from llama_convert.gguf.reader import read_gguf
+from llama_convert.llama_checkpoint import SourceOptions, open_checkpoint
 from llama_convert.model.permute import permute_rows, unpermute_rows
 from llama_convert.output.write_model import write_model
 from llama_convert.progress import Silent
-from llama_convert.source import SourceOptions, open_checkpoint
 from tests.support.convert.layouts import (
     TinyLlama,
     interleave,

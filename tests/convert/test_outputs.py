@@ -19,15 +19,15 @@ import pytest
 
 from llama_convert.convert import ConvertOptions, convert
 from llama_convert.errors import ConvertError, CorruptSource, DiskFull, OutputExists, UsageError, WorkerFailed
-from llama_convert.foreign import MOST_CONFIG
 from llama_convert.hub.catalogue import parse_target
 from llama_convert.hub.download import Downloader
+from llama_convert.llama_checkpoint import SourceOptions
 from llama_convert.progress import Silent
 from llama_convert.pull import PullOptions, pull
 from llama_convert.quant.file_types import QUANTIZATIONS
 from llama_convert.record import files_of, read_record
-from llama_convert.source import SourceOptions
-from llama_convert.worker.worker_process import run_worker
+from llama_convert.untrusted import MOST_CONFIG
+from llama_convert.worker.child_process import run_worker
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder
 from tests.support.convert.local_hub import LocalHub
 

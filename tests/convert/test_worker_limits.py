@@ -11,7 +11,7 @@ import pytest
 
 from llama_convert.errors import ConvertError
 from llama_convert.worker import limits
-from llama_convert.worker.worker_process import run_worker
+from llama_convert.worker.child_process import run_worker
 from tests.support.convert.recorder import Recorder
 
 GIB = 1 << 30

@@ -10,7 +10,7 @@ from llama_convert.checkpoint.tensor import SourceTensor
 from llama_convert.checkpoint.torch_file import read_torch_file
 from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
 from llama_convert.files import read_json
-from llama_convert.foreign import excerpt
+from llama_convert.untrusted import excerpt
 
 _SHOWN = 8
 Reader = Callable[[Path], Mapping[str, SourceTensor]]

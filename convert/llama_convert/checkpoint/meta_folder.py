@@ -11,7 +11,7 @@ import numpy as np
 from llama_convert.checkpoint.tensor import DType, Rows, SourceTensor
 from llama_convert.checkpoint.torch_file import read_torch_file
 from llama_convert.errors import CorruptSource, SourceNotFound
-from llama_convert.foreign import read_text
+from llama_convert.untrusted import read_text
 
 _COLUMNS = ("tok_embeddings.weight", "attention.wo.weight", "feed_forward.w2.weight")
 
@@ -87,7 +87,7 @@ class JoinedTensor:
         else:
             self._read_beside(start, out)
 
-    def place(self, start: int) -> None:
+    def location(self, start: int) -> None:
         return None
 
     def _read_stacked(self, start: int, out: Rows) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from llama_convert.checkpoint.tensor import DType, StoredTensor
 from llama_convert.errors import CorruptSource, UnsupportedModel
-from llama_convert.foreign import MOST_TOKENIZER, excerpt, open_regular, parse_object
+from llama_convert.untrusted import MOST_TOKENIZER, excerpt, open_regular, parse_object
 
 _MOST_HEADER: Final = MOST_TOKENIZER
 _MOST_TENSORS: Final = 1 << 16

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama_convert.errors import CorruptSource
-from llama_convert.foreign import open_regular
+from llama_convert.untrusted import open_regular
 
 Rows = npt.NDArray[Any]
 
@@ -56,7 +56,7 @@ class SourceTensor(Protocol):
     def read_rows(self, start: int, out: Rows) -> None:
         """Fill `out`, C-contiguous and of the dtype's raw type, with the rows from `start` on."""
 
-    def place(self, start: int) -> tuple[Path, int] | None:
+    def location(self, start: int) -> tuple[Path, int] | None:
         """The file and the offset where all rows from `start` on stand as they are, or None."""
 
 
@@ -92,8 +92,8 @@ class StoredTensor:
         self._offset = offset
 
     def read_rows(self, start: int, out: Rows) -> None:
-        read_into(*self.place(start), out)
+        read_into(*self.location(start), out)
 
-    def place(self, start: int) -> tuple[Path, int]:
+    def location(self, start: int) -> tuple[Path, int]:
         _, columns = row_shape(self.shape)
         return self.origin, self._offset + start * columns * self.dtype.itemsize

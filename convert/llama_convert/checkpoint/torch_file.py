@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 from llama_convert.checkpoint.tensor import DType, Rows, SourceTensor, StoredTensor
 from llama_convert.checkpoint.unpickler import PickledTensor, Storage, unpickle_tensors
 from llama_convert.errors import ConvertError, CorruptSource, UnsupportedModel
-from llama_convert.foreign import excerpt, open_regular
+from llama_convert.untrusted import excerpt, open_regular
 
 _MOST_PIECE = 8 << 20
 """Bytes of the pickle, and of the zip's list of files. For Llama 2 70B both have less than a tenth."""
@@ -29,7 +29,7 @@ def read_torch_file(path: Path) -> dict[str, SourceTensor]:
         CorruptSource: the file is cut short, broken, of before PyTorch 1.6, or its pickle holds more than tensors.
         UnsupportedModel: a tensor is of another element type.
     """
-    with _Sparing(open_regular(path).detach()) as file:
+    with _BoundedReader(open_regular(path).detach()) as file:
         if not zipfile.is_zipfile(file):
             raise CorruptSource(f"{path}: no zip file: cut short, or saved before PyTorch 1.6 (load and save it again)")
         try:
@@ -41,7 +41,7 @@ def read_torch_file(path: Path) -> dict[str, SourceTensor]:
             raise CorruptSource(f"{path}: the zip is broken ({error})") from error
 
 
-class _Sparing(io.BufferedReader):
+class _BoundedReader(io.BufferedReader):
     """A file of which no large piece is read at once, such as a list of millions of files that a zip claims to hold."""
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -130,5 +130,5 @@ class _StridedTensor:
         rows = as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
         out.reshape(-1, *tensor.shape[1:])[...] = rows[start : start + len(out)]
 
-    def place(self, start: int) -> None:
+    def location(self, start: int) -> None:
         return None

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from llama_convert.checkpoint.tensor import DType
 from llama_convert.errors import CorruptSource
-from llama_convert.foreign import excerpt
+from llama_convert.untrusted import excerpt
 
 STORAGES: Final = {"HalfStorage": DType.F16, "BFloat16Storage": DType.BF16, "FloatStorage": DType.F32}
 _MOST_STEPS: Final = 1 << 20

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llama_convert.errors import CorruptSource, SourceNotFound
-from llama_convert.foreign import excerpt, open_regular
 from llama_convert.gguf.tensor_types import ALIGNMENT, MAGIC, TensorType, ValueType, aligned
 from llama_convert.gguf.values import SCALARS, Metadata, Value
 from llama_convert.gguf.writer import TensorInfo
+from llama_convert.untrusted import excerpt, open_regular
 
 _MOST_HEADER: Final = 64 << 20
 """Bytes; the header of a model with 262,144 tokens and their merges has a quarter of that."""
@@ -30,7 +30,7 @@ _MOST_ALIGNMENT: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTensor:
+class GGUFTensor:
     """A tensor of an existing file; `offset` counts bytes from the start of the file."""
 
     info: TensorInfo
@@ -43,7 +43,7 @@ class GGUFFile:
 
     path: Path
     metadata: Metadata
-    tensors: dict[str, StoredTensor]
+    tensors: dict[str, GGUFTensor]
 
     def get(self, key: str, default: Any = None) -> Any:
         """The plain value of a metadata key."""
@@ -90,7 +90,7 @@ def _parse(path: Path, raw: mmap.mmap, size: int) -> GGUFFile:
     metadata = {cursor.string(): cursor.value() for _ in range(value_count)}
     infos = [cursor.tensor() for _ in range(tensor_count)]
     start = aligned(cursor.offset, _alignment(metadata))
-    tensors = {info.name: StoredTensor(info, start + offset) for info, offset in infos}
+    tensors = {info.name: GGUFTensor(info, start + offset) for info, offset in infos}
     _check(path, tensors, tensor_count, size)
     return GGUFFile(path, metadata, tensors)
 
@@ -102,7 +102,7 @@ def _alignment(metadata: Metadata) -> int:
     return found
 
 
-def _check(path: Path, tensors: dict[str, StoredTensor], count: int, size: int) -> None:
+def _check(path: Path, tensors: dict[str, GGUFTensor], count: int, size: int) -> None:
     if len(tensors) != count:
         raise CorruptSource(f"{path}: two tensors have the same name")
     for tensor in tensors.values():

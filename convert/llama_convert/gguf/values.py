@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from llama_convert.foreign import excerpt
 from llama_convert.gguf.tensor_types import ValueType
+from llama_convert.untrusted import excerpt
 
 SCALARS: Final[dict[ValueType, str]] = {
     ValueType.UINT8: "B",

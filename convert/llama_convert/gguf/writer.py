@@ -91,15 +91,15 @@ class GGUFWriter:
             raise ValueError(f"tensor {name} is not the next one in the header")
         self._left = self._pending[-1].nbytes
 
-    def write(self, data: memoryview, twin: tuple[Path, int] | None = None) -> None:
+    def write(self, data: memoryview, identical_range: tuple[Path, int] | None = None) -> None:
         """Append `data` to the tensor that was begun.
 
-        `twin` is a file and an offset where the same bytes stand. The system then copies them from there, which was
-        measured to be about twice as fast as from memory where other processes keep the machine busy.
+        `identical_range` is a file and an offset where the same bytes stand. The system then copies them from there,
+        which was measured to be about twice as fast as from memory while other processes keep the machine busy.
         """
         if data.nbytes > self._left:
             raise ValueError(f"tensor {self._pending[-1].name} is longer than its header says")
-        copied = self._copy(*twin, data.nbytes) if twin else 0
+        copied = self._copy(*identical_range, data.nbytes) if identical_range else 0
         self._put(data[copied:])
         self._left -= data.nbytes
 

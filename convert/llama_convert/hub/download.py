@@ -16,8 +16,8 @@ import httpx2
 
 from llama_convert.errors import ConvertError, CorruptSource, DownloadFailed
 from llama_convert.files import PART, explained
+from llama_convert.hub.client import answered
 from llama_convert.hub.http import NetworkError, Pace, host, opened
-from llama_convert.hub.hub import answered
 from llama_convert.hub.listing import RemoteFile
 
 _BLOCK: Final = 1 << 20

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from llama_convert.errors import DownloadFailed
-from llama_convert.foreign import excerpt
+from llama_convert.untrusted import excerpt
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")

@@ -9,7 +9,7 @@ from typing import Final
 import yaml
 
 from llama_convert.errors import CorruptSource
-from llama_convert.foreign import read_text
+from llama_convert.untrusted import read_text
 
 _LONGEST_HEAD: Final = 1 << 16
 _LONGEST_TEXT: Final = 1000

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from llama_convert.errors import CorruptSource, UnsupportedModel
-from llama_convert.foreign import excerpt
 from llama_convert.model.numbers import Numbers
 from llama_convert.model.rope import Rope
+from llama_convert.untrusted import excerpt
 
 ARCHITECTURES = ("LlamaForCausalLM", "LLaMAForCausalLM")
 LLAMA2_CONTEXT = 4096

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llama_convert.errors import CorruptSource
-from llama_convert.foreign import excerpt
+from llama_convert.untrusted import excerpt
 
 LARGEST: Final = 3.4e38
 """What a float of 32 bits holds, the type that the numbers are written as."""

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llama_convert.errors import CorruptSource, UnsupportedModel
-from llama_convert.foreign import excerpt
 from llama_convert.gguf.values import Metadata, f32, string, u32
 from llama_convert.model.numbers import LARGEST, Numbers
+from llama_convert.untrusted import excerpt
 
 _MOST_CONTEXT: Final = 1 << 30
 _NEEDED: Final[dict[str, tuple[str, ...]]] = {

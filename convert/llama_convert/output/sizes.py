@@ -11,7 +11,7 @@ from llama_convert.gguf.writer import data_nbytes, header, write_sparse
 from llama_convert.output.write_model import Layout
 from llama_convert.progress import Silent
 from llama_convert.quant.file_types import Quantization
-from llama_convert.worker.worker_process import run_worker
+from llama_convert.worker.child_process import run_worker
 
 _TYPES = {kind.name.upper(): kind for kind in TensorType}
 

@@ -15,9 +15,9 @@ from llama_convert.checkpoint.casting import all_finite, cast
 from llama_convert.checkpoint.tensor import DType, Rows, row_shape
 from llama_convert.errors import CorruptSource, UnsupportedModel
 from llama_convert.gguf.writer import GGUFWriter
+from llama_convert.llama_checkpoint import ModelTensor
 from llama_convert.model.permute import permute_rows
 from llama_convert.progress import Progress
-from llama_convert.source import ModelTensor
 
 CHUNK: Final = 4 << 20
 """Bytes of rows that are read at a time."""
@@ -30,7 +30,7 @@ def stored_dtype(tensor: ModelTensor, dtype: DType) -> DType:
     return dtype if len(tensor.spec.shape) > 1 else DType.F32
 
 
-class Copier:
+class TensorCopier:
     """Writes in a thread of its own; the buffers are used again and again, so memory does not grow with the model."""
 
     def __init__(self, writer: GGUFWriter, dtype: DType, head_dim: int, progress: Progress) -> None:
@@ -69,7 +69,7 @@ class Copier:
         for start in range(0, rows, step):
             shape = (min(step, rows - start), *tensor.spec.shape[1:])
             data = self._cast(tensor, self._read(tensor, start, shape)).data.cast("B")
-            self._do(self._writer.write, data, self._twin(tensor, start))
+            self._do(self._writer.write, data, self._identical_range(tensor, start))
             self._done += data.nbytes
             self._progress.advance(self._done)
         self._do(self._writer.end)
@@ -83,10 +83,10 @@ class Copier:
         while len(self._jobs) > most:
             self._jobs.popleft().result()
 
-    def _twin(self, tensor: ModelTensor, start: int) -> tuple[Path, int] | None:
+    def _identical_range(self, tensor: ModelTensor, start: int) -> tuple[Path, int] | None:
         """Where the bytes to write stand already, if they are neither moved nor cast."""
         changed = tensor.permuted or tensor.source.dtype is not stored_dtype(tensor, self._dtype)
-        return None if changed else tensor.source.place(start)
+        return None if changed else tensor.source.location(start)
 
     def _step(self, tensor: ModelTensor, columns: int) -> int:
         """Rows of one chunk; whole heads where rows are permuted."""

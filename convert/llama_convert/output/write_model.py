@@ -10,11 +10,11 @@ from llama_convert.checkpoint.tensor import DType
 from llama_convert.gguf.tensor_types import TensorType
 from llama_convert.gguf.values import Metadata
 from llama_convert.gguf.writer import GGUFWriter, TensorInfo
+from llama_convert.llama_checkpoint import Checkpoint
 from llama_convert.model.config import LlamaConfig
 from llama_convert.model.metadata import general_metadata, llama_metadata
-from llama_convert.output.tensor_copier import Copier, stored_dtype
+from llama_convert.output.tensor_copier import TensorCopier, stored_dtype
 from llama_convert.progress import Progress
-from llama_convert.source import Checkpoint
 
 FILE_TYPES: Final = {DType.F32: 0, DType.F16: 1, DType.BF16: 32}
 TYPES: Final = {DType.F32: TensorType.F32, DType.F16: TensorType.F16, DType.BF16: TensorType.BF16}
@@ -70,7 +70,7 @@ def write_model(checkpoint: Checkpoint, path: Path, outtype: DType | None, progr
             writer.begin(_FACTORS)
             writer.write(factors.data)
             writer.end()
-        with Copier(writer, layout.dtype, checkpoint.config.head_dim, progress) as copier:
+        with TensorCopier(writer, layout.dtype, checkpoint.config.head_dim, progress) as copier:
             for tensor in checkpoint.tensors:
                 copier.copy(tensor)
         writer.finish()

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
-from llama_convert.foreign import excerpt, open_regular, read_regular
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.gguf.tensor_types import MAGIC
+from llama_convert.untrusted import excerpt, open_regular, read_regular
 
 Floats = npt.NDArray[np.float32]
 Importance = dict[str, Floats]

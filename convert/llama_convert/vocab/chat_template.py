@@ -8,8 +8,8 @@ from typing import Any
 
 from llama_convert.errors import CorruptSource, UsageError
 from llama_convert.files import read_json
-from llama_convert.foreign import excerpt, read_text
 from llama_convert.gguf.values import Metadata, string, strings
+from llama_convert.untrusted import excerpt, read_text
 
 _MOST_TEMPLATES = 100
 _LONGEST_NAME = 100

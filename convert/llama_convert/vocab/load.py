@@ -7,7 +7,7 @@ from typing import Any
 
 from llama_convert.errors import CorruptSource, SourceNotFound
 from llama_convert.files import read_json
-from llama_convert.foreign import MOST_TOKENIZER
+from llama_convert.untrusted import MOST_TOKENIZER
 from llama_convert.vocab.sentencepiece import read_sentencepiece
 from llama_convert.vocab.special_tokens import add_tokens, set_special
 from llama_convert.vocab.tokenizer_json import read_tokenizer

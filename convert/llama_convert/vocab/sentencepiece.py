@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llama_convert.errors import CorruptSource, UnsupportedModel
-from llama_convert.foreign import read_regular
 from llama_convert.gguf.tensor_types import TokenType
+from llama_convert.untrusted import read_regular
 from llama_convert.vocab.vocabulary import META_SPACE, MOST_TOKENS, Vocabulary
 
 _BPE = 2

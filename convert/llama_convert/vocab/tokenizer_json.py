@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_convert.errors import CorruptSource, UnsupportedModel
-from llama_convert.foreign import excerpt
 from llama_convert.gguf.tensor_types import TokenType
+from llama_convert.untrusted import excerpt
 from llama_convert.vocab.pretokenizer import pretokenizer_name
 from llama_convert.vocab.vocabulary import Vocabulary
 

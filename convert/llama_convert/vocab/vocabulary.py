@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from llama_convert.foreign import excerpt
 from llama_convert.gguf.tensor_types import TokenType
 from llama_convert.gguf.values import Metadata, boolean, f32s, i32s, string, strings, u32
+from llama_convert.untrusted import excerpt
 
 PAD_SCORE = -10000.0
 ADDED_SCORE = -1000.0

@@ -23,7 +23,7 @@ from llama_backend.wire.status import BackendStatus
 from llama_chat.backends.kubectl import Kubectl
 from llama_chat.backends.targets import KeySource, KubeTarget
 from llama_convert.errors import WorkerFailed
-from llama_convert.worker.worker_process import run_worker
+from llama_convert.worker.child_process import run_worker
 from tests.support.convert.recorder import Recorder
 from tests.support.server.harness import fake_config, python_path
 

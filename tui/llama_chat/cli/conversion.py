@@ -65,8 +65,8 @@ def convert_options(params: Mapping[str, Any], out: Path) -> ConvertOptions:
     """
     from llama_convert.checkpoint.tensor import DType
     from llama_convert.convert import ConvertOptions
+    from llama_convert.llama_checkpoint import SourceOptions
     from llama_convert.quant.file_types import DEFAULT, split_quantizations
-    from llama_convert.source import SourceOptions
 
     quantizations, unquantized = split_quantizations(params["quant"] or DEFAULT)
     outtype = DType[params["outtype"].upper()] if params["outtype"] != "auto" else None

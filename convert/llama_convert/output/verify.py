@@ -10,12 +10,12 @@ from llama_convert.checkpoint.casting import cast
 from llama_convert.checkpoint.tensor import row_shape
 from llama_convert.errors import CheckFailed
 from llama_convert.gguf.reader import read_gguf
+from llama_convert.llama_checkpoint import Checkpoint
 from llama_convert.model.permute import permute_rows
 from llama_convert.output.tensor_copier import CHUNK, stored_dtype
 from llama_convert.output.write_model import Layout
 from llama_convert.progress import Progress
-from llama_convert.source import Checkpoint
-from llama_convert.worker.worker_process import run_worker
+from llama_convert.worker.child_process import run_worker
 
 
 def check_model(path: Path, threads: int, *, full: bool, progress: Progress) -> list[int]:

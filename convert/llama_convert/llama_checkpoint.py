@@ -15,10 +15,10 @@ from llama_convert.checkpoint.meta_folder import read_meta_tensors, shard_files
 from llama_convert.checkpoint.tensor import DType, SourceTensor, row_shape
 from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel, UsageError
 from llama_convert.files import read_json
-from llama_convert.foreign import excerpt, is_plain_name
 from llama_convert.gguf.values import Metadata
 from llama_convert.model.config import MOST_TOKENS, LlamaConfig, from_hf, from_meta
 from llama_convert.model.names import TensorSpec, bias_of, expected_tensors
+from llama_convert.untrusted import excerpt, is_plain_name
 from llama_convert.vocab.chat_template import chosen_template
 from llama_convert.vocab.load import load_hf_vocabulary, load_meta_vocabulary
 from llama_convert.vocab.vocabulary import Vocabulary

@@ -11,7 +11,7 @@ from typing import Any, Final
 from llama_convert.files import write_json
 from llama_convert.progress import Progress
 from llama_convert.report.plot import write_plot
-from llama_convert.worker.worker_process import run_worker
+from llama_convert.worker.child_process import run_worker
 
 _WINDOWS: Final = 16
 

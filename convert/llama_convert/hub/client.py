@@ -13,9 +13,9 @@ import httpx2
 import msgspec
 
 from llama_convert.errors import AccessDenied, ConvertError, CorruptSource, DownloadFailed, SourceNotFound
-from llama_convert.foreign import MOST_CONFIG, parse_object
 from llama_convert.hub.http import NetworkError, opened, read_body
 from llama_convert.hub.listing import Listing, RemoteFile, checked
+from llama_convert.untrusted import MOST_CONFIG, parse_object
 
 _PATIENCE: Final = 60.0
 """Seconds for a list of files, of which the longest have a few MB."""
@@ -23,7 +23,7 @@ _LONGEST_LICENSE: Final = 200
 DEFAULT_ENDPOINT: Final = "https://huggingface.co"
 
 
-class Hub:
+class HubClient:
     """A hub at `endpoint` (None: `HF_ENDPOINT`, or Hugging Face).
 
     The token of the environment (`HF_TOKEN`, or the one that `hf auth login` keeps) goes to Hugging Face itself; to
