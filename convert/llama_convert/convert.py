@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from llama_convert.checkpoint.meta_folder import read_checklist
 from llama_convert.checkpoint.tensor import DType
@@ -29,7 +29,7 @@ from llama_convert.record import Provenance, fingerprint, is_made_from, keep_lic
 from llama_convert.report.quality import Report, make_report
 from llama_convert.worker.child_process import run_worker
 
-_FULL: Final = 1 << 20
+_FULL = 1 << 20
 """Free bytes below which a failure of llama.cpp, which gives no reason then, is the disk's."""
 
 
@@ -84,12 +84,9 @@ def convert(folder: Path, options: ConvertOptions, progress: Progress, provenanc
     A product appears under its name only when it is complete and checked. What an interrupted run had finished is used
     again where its inputs are unchanged.
 
-    Raises:
-        SourceError: the source cannot be converted.
-        OutputExists: a file is in the way, and `force` is not set.
-        DiskFull: the disk is too small, known before the first byte, or fills up.
-        WorkerFailed: llama.cpp refused.
-        CheckFailed: the result does not compute.
+    Raises SourceError where the source cannot be converted, OutputExists where a file is in the way, and `force` is not
+    set, DiskFull where the disk is too small, known before the first byte, or fills up, WorkerFailed where llama.cpp
+    refused, and CheckFailed where the result does not compute.
     """
     checkpoint = open_checkpoint(folder, options.source)
     for text in checkpoint.warnings:

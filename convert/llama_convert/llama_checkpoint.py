@@ -1,4 +1,4 @@
-"""A checkpoint in a folder, whichever layout it has: its configuration, its tensors by role, its vocabulary."""
+"""A checkpoint of a Llama in a folder, whichever layout it has: configuration, tensors by role, vocabulary."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """What a person says about a source: its name, the context, the chat template (None: as found), epsilon."""
+    """What the user says about a source: its name, the context, the chat template (None: as found), epsilon."""
 
     name: str | None = None
     context: int | None = None
@@ -70,10 +70,9 @@ class SourceOptions:
 
 
 def open_checkpoint(folder: Path, options: SourceOptions | None = None) -> Checkpoint:
-    """Open the checkpoint in `folder`; headers are read and checked, weights are not.
+    """Opens the checkpoint in `folder`; headers are read and checked, weights are not.
 
-    Raises:
-        SourceError: nothing usable is there; the message names the file and the reason.
+    Raises SourceError where it cannot be converted; the message names the file and the reason.
     """
     options = options or SourceOptions()
     if not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir it answers for any name
@@ -86,14 +85,13 @@ def open_checkpoint(folder: Path, options: SourceOptions | None = None) -> Check
 
 
 def model_name(folder: Path, options: SourceOptions) -> str:
-    """The name that a person gives, or else the folder's; the model's files begin with it.
+    """The name that the user gives, or else the folder's; the names of the model's files begin with it.
 
-    Raises:
-        UsageError: files cannot have it.
+    Raises UsageError where it cannot be part of a file name.
     """
     name = options.name or folder.resolve().name
     if not is_plain_name(name):
-        why = "it has 1 to 200 bytes that print, without slashes, and starts with neither a dot nor a dash"
+        why = "a name has 1 to 200 printable bytes without slashes, and starts with neither a dot nor a dash"
         raise UsageError(f"{excerpt(name)} cannot be the name of a model: {why} (--name)")
     return name
 
@@ -136,7 +134,7 @@ def _open_meta(folder: Path, options: SourceOptions) -> Checkpoint:
 def _rows(tensor: SourceTensor) -> int:
     if len(tensor.shape) != 2 or not 1 <= tensor.shape[0] <= MOST_TOKENS:
         raise CorruptSource(
-            f"{tensor.origin}: {tensor.name} has shape {list(tensor.shape)}, which is no matrix of a Llama"
+            f"{tensor.origin}: {tensor.name} has shape {list(tensor.shape)}, which no matrix of a Llama has"
         )
     return tensor.shape[0]
 
@@ -145,18 +143,18 @@ def _meta_config(raw: dict[str, Any], params: Path, tensors: dict[str, SourceTen
     try:
         rows, width = _rows(tensors["tok_embeddings.weight"]), _rows(tensors["layers.0.feed_forward.w1.weight"])
     except KeyError as error:
-        raise CorruptSource(f"{params.parent}: the weights lack {error.args[0]}") from error
+        raise CorruptSource(f"{params.parent}: the weights do not hold {error.args[0]}") from error
     return from_meta(raw, params, vocab_size=rows, feed_forward_length=width)
 
 
 def _adjusted(config: LlamaConfig, options: SourceOptions) -> tuple[LlamaConfig, list[str]]:
-    """The configuration with a person's wishes, and warnings about numbers that early releases had wrong."""
+    """The configuration with the user's options, and warnings about numbers that early releases had wrong."""
     warnings = []
     llama2 = config.vocab_size in range(32000, 32032) and config.embedding_length in (4096, 5120, 8192)
     if llama2 and config.context_length == 2048 and options.context is None:
-        warnings.append("the context is 2048, which early files of Llama 2 say by mistake; set 4096 if it is one")
+        warnings.append("early files of Llama 2 give a context of 2048 by mistake; use --context 4096 for such a file")
     if llama2 and config.rms_epsilon == 1e-6 and options.rms_epsilon is None:
-        warnings.append("the norm's epsilon is 1e-6, which early files of Llama 2 say by mistake instead of 1e-5")
+        warnings.append("early files of Llama 2 give an epsilon of 1e-6 by mistake; use --rms-eps 1e-5 for such a file")
     if options.rms_epsilon is not None:
         config = replace(config, rms_epsilon=options.rms_epsilon)
     return config.with_context(options.context), warnings
@@ -179,7 +177,7 @@ def _checkpoint(
 def _collect(
     config: LlamaConfig, tensors: dict[str, SourceTensor], folder: Path, *, meta: bool
 ) -> tuple[list[ModelTensor], list[str]]:
-    """The model's tensors in the order in which they are written; every source tensor has its place."""
+    """The model's tensors in the order in which they are written; every source tensor must be one of them."""
     left = dict(tensors)
     found: list[ModelTensor] = []
     warnings = _drop_tied(config, left)
@@ -190,10 +188,10 @@ def _collect(
             _check_shape(spec, source)
             found.append(ModelTensor(spec, source, bool(spec.heads) and not meta))
         elif not _optional(spec, config):
-            raise CorruptSource(f"{folder}: the weights lack {name}")
+            raise CorruptSource(f"{folder}: the weights do not hold {name}")
     if left:
         name, origin = min(left), left[min(left)].origin
-        raise UnsupportedModel(f"{origin}: {name} has no place in a Llama ({len(left)} such tensors in all)")
+        raise UnsupportedModel(f"{origin}: {name} is not a tensor of a Llama ({len(left)} such tensors in all)")
     return found, warnings
 
 
@@ -212,11 +210,11 @@ def _optional(spec: TensorSpec, config: LlamaConfig) -> bool:
 def _check_shape(spec: TensorSpec, source: SourceTensor) -> None:
     if source.shape != spec.shape:
         wanted, have = list(spec.shape), list(source.shape)
-        raise CorruptSource(f"{source.origin}: {source.name} has shape {have}, and the configuration wants {wanted}")
+        raise CorruptSource(f"{source.origin}: {source.name} has shape {have}, but the configuration says {wanted}")
 
 
 def _drop_tied(config: LlamaConfig, tensors: dict[str, SourceTensor]) -> list[str]:
-    """Leave out an output matrix that repeats tied embeddings; keep one that differs."""
+    """Removes an output matrix that repeats the tied embeddings; one that differs is kept, with a warning."""
     head, embedding = tensors.get("lm_head.weight"), tensors.get("model.embed_tokens.weight")
     if not config.tied_embeddings or head is None or embedding is None:
         return []

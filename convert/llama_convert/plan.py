@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from llama_convert.machine import core_count, memory_bytes
 from llama_convert.model.config import LlamaConfig
@@ -12,9 +12,9 @@ from llama_convert.output.sizes import QuantizedSize, quantized_sizes, unquantiz
 from llama_convert.output.write_model import Layout
 from llama_convert.quant.file_types import Quantization
 
-_RUN_CONTEXT: Final = 4096
-_RUN_BATCH: Final = 512
-_HEADROOM: Final = 64 << 20
+_RUN_CONTEXT = 4096
+_RUN_BATCH = 512
+_HEADROOM = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)

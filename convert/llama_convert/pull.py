@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from llama_convert.convert import ConvertOptions, Outcome, Product, convert
 from llama_convert.errors import CorruptSource, DiskFull, DownloadFailed, UnsupportedModel
@@ -29,10 +29,10 @@ from llama_convert.record import Provenance, read_record, write_record
 from llama_convert.remote_plan import plan_download, plan_remote
 from llama_convert.untrusted import MOST_TOKENIZER, excerpt, is_plain_name, read_regular
 
-SOURCES: Final = ".sources"
-_MANIFEST: Final = "manifest.json"
-_MOST_SMALL: Final = 200
-_LICENSES: Final = ("LICENSE", "USE_POLICY", "NOTICE")
+SOURCES = ".sources"
+_MANIFEST = "manifest.json"
+_MOST_SMALL = 200
+_LICENSES = ("LICENSE", "USE_POLICY", "NOTICE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,9 @@ def pull(target: Target, options: PullOptions, progress: Progress) -> Outcome:
     A GGUF repository is installed as it is; one with weights is converted. What an interrupted call has fetched is
     used again.
 
-    Raises:
-        SourceError: there is no such model, it is closed to us, broken, or of a kind that we do not convert.
-        DownloadFailed: the network or the hub fails again and again.
-        OutputExists, DiskFull, CheckFailed: as in `convert`.
+    Raises SourceError where there is no such model, it is closed to us, broken, or of a kind that we do not convert,
+    DownloadFailed where the network or the hub fails again and again, and OutputExists, DiskFull, CheckFailed where as
+    in `convert`.
     """
     hub = HubClient(options.endpoint, send_token=options.send_token)
     installed = _installed(target, options) if hub.offline else None
@@ -314,8 +313,7 @@ def _is_present(path: Path, file: RemoteFile) -> bool:
 def _small(listing: Listing, files: Sequence[RemoteFile]) -> Sequence[RemoteFile]:
     """The same files, which are as few and as small as configurations and tokenizers are.
 
-    Raises:
-        UnsupportedModel: they are not.
+    Raises UnsupportedModel where they are not.
     """
     for file in files:
         if file.size > MOST_TOKENIZER:
@@ -328,8 +326,7 @@ def _small(listing: Listing, files: Sequence[RemoteFile]) -> Sequence[RemoteFile
 def _verified(path: Path, file: RemoteFile) -> str:
     """The SHA-256 of a small file, after comparing it with what the hub lists.
 
-    Raises:
-        CorruptSource: it is another file.
+    Raises CorruptSource where it is another file.
     """
     raw = read_regular(path, MOST_TOKENIZER)
     digest = hashlib.sha256(raw).hexdigest()

@@ -12,20 +12,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from llama_convert.errors import CorruptSource
 from llama_convert.files import read_json, replacing, write_json
 from llama_convert.untrusted import MOST_CONFIG, is_plain_name, read_regular
 
-_FORMAT: Final = 1
-_FIRST_PART: Final = re.compile(r"-00001-of-(\d{5})$")
-_KINDS: Final[dict[str, type]] = {
+_FORMAT = 1
+_FIRST_PART = re.compile(r"-00001-of-(\d{5})$")
+_KINDS: dict[str, type] = {
     **dict.fromkeys(("name", "file", "quantization", "license", "imatrix", "fingerprint", "created"), str),
     "source": dict,
 }
 """What those values of a record are that are worked with."""
-_LICENSES: Final = ("LICENSE*", "USE_POLICY*", "NOTICE*")
+_LICENSES = ("LICENSE*", "USE_POLICY*", "NOTICE*")
 
 
 @dataclass(frozen=True, slots=True)

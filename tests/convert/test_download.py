@@ -140,7 +140,7 @@ def test_a_server_that_lies_about_the_size_is_refused(
     hub: LocalHub, fetcher: Fetcher, tmp_path: Path, total: int, whole: bool
 ) -> None:
     hub.faults[NAME] = [Fault(total=total, whole=whole)]
-    with pytest.raises(DownloadFailed, match=f"the server has {total} bytes, and the hub lists 5000000"):
+    with pytest.raises(DownloadFailed, match=f"the server has {total} bytes, but the hub lists 5000000"):
         fetcher.fetch()
     assert not (tmp_path / NAME).exists()
 

@@ -59,7 +59,7 @@ def test_a_commit_that_is_a_path_is_refused(hub: LocalHub, options: PullOptions,
     (tmp_path / "precious").write_text("precious")
     hub.repositories[REPOSITORY]["tiny.Q4_K_M.gguf"] = b"GGUF junk"
     hub.listings[REPOSITORY] = listed(sha=sha, siblings=[sibling("tiny.Q4_K_M.gguf", b"GGUF junk")])
-    with pytest.raises(DownloadFailed, match=r"no commit|no list of files"):
+    with pytest.raises(DownloadFailed, match=r"not a commit|not answer with a list of files"):
         pull(parse_target(REPOSITORY), options, Silent())
     assert tree(tmp_path) == ["precious"]
 
@@ -93,7 +93,7 @@ def test_impossible_sizes_and_digests_are_refused(
     hub: LocalHub, options: PullOptions, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     hub.listings[REPOSITORY] = one_file(**changes)
-    with pytest.raises(DownloadFailed, match=r"impossible size or digest|no list of files"):
+    with pytest.raises(DownloadFailed, match=r"impossible size or digest|not answer with a list of files"):
         pull(parse_target(REPOSITORY), options, Silent())
     assert tree(tmp_path) == []
 
@@ -116,7 +116,7 @@ def test_impossible_sizes_and_digests_are_refused(
 )
 def test_an_answer_that_is_no_list_of_files_is_refused(hub: LocalHub, raw: bytes) -> None:
     hub.listings[REPOSITORY] = raw
-    with pytest.raises(DownloadFailed, match=r"no list of files|more than 8388608 bytes") as found:
+    with pytest.raises(DownloadFailed, match=r"not answer with a list of files|more than 8388608 bytes") as found:
         HubClient(hub.endpoint).listing(REPOSITORY, None)
     assert len(str(found.value)) <= 1001
 

@@ -7,7 +7,7 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +18,15 @@ from llama_convert.gguf.values import SCALARS, Metadata, Value
 from llama_convert.gguf.writer import TensorInfo
 from llama_convert.untrusted import excerpt, open_regular
 
-_MOST_HEADER: Final = 64 << 20
+_MOST_HEADER = 64 << 20
 """Bytes; the header of a model with 262,144 tokens and their merges has a quarter of that."""
-_MOST_VALUES: Final = 10_000
-_MOST_ITEMS: Final = 4 << 20
+_MOST_VALUES = 10_000
+_MOST_ITEMS = 4 << 20
 """Items of all arrays together."""
-_MOST_TENSORS: Final = 1 << 16
-_MOST_AXES: Final = 4
-_LONGEST_TEXT: Final = 1000
-_MOST_ALIGNMENT: Final = 1 << 16
+_MOST_TENSORS = 1 << 16
+_MOST_AXES = 4
+_LONGEST_TEXT = 1000
+_MOST_ALIGNMENT = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class GGUFFile:
         return self.metadata[key].value if key in self.metadata else default
 
     def text(self, key: str) -> str | None:
-        """The value of a metadata key where it is a name or a line, and nothing that a stranger put there instead."""
+        """The value of a metadata key where it is a short printable text, else None."""
         found = self.get(key)
         return found if isinstance(found, str) and len(found) <= _LONGEST_TEXT and found.isprintable() else None
 
@@ -61,11 +61,10 @@ class GGUFFile:
 
 
 def read_gguf(path: Path) -> GGUFFile:
-    """Read and check the header of `path`.
+    """Reads and checks the header of `path`.
 
-    Raises:
-        SourceNotFound: there is no such file.
-        CorruptSource: it is no GGUF file, or it is shorter than its header says.
+    Raises SourceNotFound where there is no such file, and CorruptSource where it is not a GGUF file, or is shorter than
+    its header says.
     """
     try:
         with open_regular(path) as file:
@@ -112,7 +111,7 @@ def _check(path: Path, tensors: dict[str, GGUFTensor], count: int, size: int) ->
 
 @dataclass(slots=True)
 class _Cursor:
-    """A place in the header that moves on with each read."""
+    """A position in the header, which each read moves on."""
 
     raw: mmap.mmap
     offset: int

@@ -1,4 +1,4 @@
-"""How large a quantisation becomes: exact, from llama.cpp's own dry run on a file without weights."""
+"""How large a quantisation becomes: exactly, from llama.cpp's own dry run on a file without weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carries tensors from a checkpoint to a GGUF file: some rows are read and checked while those before are written."""
+"""Copies tensors from a checkpoint to a GGUF file: some rows are read and checked while those before are written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,9 +19,9 @@ from llama_convert.llama_checkpoint import ModelTensor
 from llama_convert.model.permute import permute_rows
 from llama_convert.progress import Progress
 
-CHUNK: Final = 4 << 20
+CHUNK = 4 << 20
 """Bytes of rows that are read at a time."""
-_AHEAD: Final = 2
+_AHEAD = 2
 """Writes that may wait while the next rows are read."""
 
 
@@ -31,7 +31,7 @@ def stored_dtype(tensor: ModelTensor, dtype: DType) -> DType:
 
 
 class TensorCopier:
-    """Writes in a thread of its own; the buffers are used again and again, so memory does not grow with the model."""
+    """Copies tensors, writing in a separate thread. The buffers are reused, so memory does not grow with the model."""
 
     def __init__(self, writer: GGUFWriter, dtype: DType, head_dim: int, progress: Progress) -> None:
         self._writer = writer
@@ -57,11 +57,10 @@ class TensorCopier:
             self._thread.shutdown(cancel_futures=True)
 
     def copy(self, tensor: ModelTensor) -> None:
-        """Write one tensor: read, permute, check and cast some rows at a time.
+        """Copies one tensor: reads, permutes, checks, casts and writes some rows at a time.
 
-        Raises:
-            CorruptSource: it holds NaN or infinity, or its file ends early.
-            UnsupportedModel: a value does not fit into F16.
+        Raises CorruptSource where it holds NaN or infinity, or its file ends early, and UnsupportedModel where a value
+        does not fit into F16.
         """
         rows, columns = row_shape(tensor.spec.shape)
         step = self._step(tensor, columns)
@@ -75,7 +74,7 @@ class TensorCopier:
         self._do(self._writer.end)
 
     def _do(self, step: Callable[..., None], *args: Any) -> None:
-        """Have the thread take a step after those before; no more than `_AHEAD` wait."""
+        """Queues a step for the writing thread; no more than `_AHEAD` steps wait."""
         self._wait(_AHEAD - 1)
         self._jobs.append(self._thread.submit(step, *args))
 
@@ -84,12 +83,12 @@ class TensorCopier:
             self._jobs.popleft().result()
 
     def _identical_range(self, tensor: ModelTensor, start: int) -> tuple[Path, int] | None:
-        """Where the bytes to write stand already, if they are neither moved nor cast."""
+        """Where the bytes to write are already stored, if they are neither permuted nor cast."""
         changed = tensor.permuted or tensor.source.dtype is not stored_dtype(tensor, self._dtype)
         return None if changed else tensor.source.location(start)
 
     def _step(self, tensor: ModelTensor, columns: int) -> int:
-        """Rows of one chunk; whole heads where rows are permuted."""
+        """The number of rows in a chunk; whole heads where rows are permuted."""
         unit = self._head_dim if tensor.permuted else 1
         return max(1, CHUNK // (columns * tensor.source.dtype.itemsize * unit)) * unit
 

@@ -1,4 +1,4 @@
-"""Checks of a file that was written: it opens, it computes, and it holds what the checkpoint held."""
+"""Checks of a file that was written: it loads, it computes, and it holds what the checkpoint held."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from llama_convert.worker.child_process import run_worker
 
 
 def check_model(path: Path, threads: int, *, full: bool, progress: Progress) -> list[int]:
-    """Reopen `path`, load it, decode eight tokens with finite logits, and return them.
+    """Loads `path` with llama.cpp and decodes eight tokens, whose logits must be finite; returns the tokens.
 
-    Raises:
-        CorruptSource: the header is broken.
-        CheckFailed: llama.cpp does not load it, or computes nonsense.
+    Raises CorruptSource where the header is broken, and CheckFailed where llama.cpp does not load the file, or computes
+    nonsense.
     """
     if not read_gguf(path).tensors:
         raise CheckFailed(f"{path}: holds no tensors")
@@ -35,10 +34,9 @@ def check_model(path: Path, threads: int, *, full: bool, progress: Progress) -> 
 
 
 def compare_tensors(checkpoint: Checkpoint, layout: Layout, path: Path, progress: Progress) -> None:
-    """Read every tensor of the file at `path` back, and compare it with the checkpoint's.
+    """Reads every tensor of the file at `path` back, and compares it with the checkpoint's.
 
-    Raises:
-        CheckFailed: a byte differs; the message names the tensor.
+    Raises CheckFailed where a byte differs; the message names the tensor.
     """
     file = read_gguf(path)
     progress.start("verify", sum(tensor.nbytes for tensor in layout.tensors))

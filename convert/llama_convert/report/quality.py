@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from llama_convert.files import write_json
 from llama_convert.progress import Progress
 from llama_convert.report.plot import write_plot
 from llama_convert.worker.child_process import run_worker
 
-_WINDOWS: Final = 16
+_WINDOWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Report:
 
 
 def default_text() -> str:
-    """The text that is measured on where a person gives none."""
+    """The text to measure on where the user gives none."""
     return resources.files("llama_convert.report").joinpath("text.txt").read_text("utf-8")
 
 
@@ -67,9 +67,9 @@ def make_report(
     threads: int,
     progress: Progress,
 ) -> Report:
-    """Measure `models`, pairs of a name and a file, against `original`.
+    """Measures `models`, pairs of a name and a file, against `original`.
 
-    Writes `target` with .json, and with .png where matplotlib is installed.
+    The report is written to `target` with the ending .json, and with .png if matplotlib is installed.
     """
     store = original.with_name("probabilities.f32")
     base = {

@@ -39,7 +39,7 @@ LLAMA2 = """\
 
 
 def chosen_template(choice: str | None, folder: Path, config: dict[str, Any], name: str) -> Metadata:
-    """The template's metadata: the one that a person chose, else the checkpoint's, else Llama 2's for a chat model.
+    """The template's metadata: the one that the user chose, else the checkpoint's, else Llama 2's for a chat model.
 
     `choice` is None, "llama2", "none" or a path; `config` is `tokenizer_config.json`; `name` is the model's name.
     """
@@ -86,14 +86,14 @@ def _named(entry: Any) -> tuple[str, str]:
     match entry:
         case {"name": str(name), "template": str(text)} if len(name) <= _LONGEST_NAME:
             return name, text
-    raise CorruptSource(f"a chat template needs a name and a text, and one is {excerpt(entry)}")
+    raise CorruptSource(f"a chat template needs a name and a text, but one is {excerpt(entry)}")
 
 
 def _read(path: Path) -> str:
-    """A file that a person names; unlike what a checkpoint holds it may be a pipe."""
+    """A file that the user names; unlike the files of a checkpoint it may be a pipe."""
     try:
         return path.read_text("utf-8")
     except OSError as error:
         raise UsageError(f"the chat template {path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise UsageError(f"the chat template {path} is no text ({error})") from error
+        raise UsageError(f"the chat template {path} is not a text ({error})") from error

@@ -21,8 +21,7 @@ def load_hf_vocabulary(folder: Path, model_config: dict[str, Any]) -> tuple[Voca
 
     `tokenizer.model` is used where there is one; else `tokenizer.json`.
 
-    Raises:
-        SourceNotFound: there is neither.
+    Raises SourceNotFound where there is neither.
     """
     tokenizer = read_json(folder / "tokenizer.json", MOST_TOKENIZER)
     config = read_json(folder / "tokenizer_config.json")

@@ -10,13 +10,13 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from typing import IO, Any, Final
+from typing import IO, Any
 
 from llama_convert import errors
 from llama_convert.errors import ConvertError, WorkerFailed
 from llama_convert.progress import Progress
 
-_LAST: Final = 4000
+_LAST = 4000
 """Bytes at the end of what the child wrote to stderr."""
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|_KEY|^(LLAMA_CHAT|HF|HUGGING)", re.IGNORECASE)
 """Names of variables that llama.cpp, which reads weights of strangers, has no need of."""
@@ -27,9 +27,8 @@ def run_worker(stage: str, progress: Progress, request: dict[str, Any]) -> dict[
 
     Whatever ends this function early, Ctrl+C included, ends the child first.
 
-    Raises:
-        WorkerFailed: the child refused or died; the message has its reason.
-        ConvertError: another error of ours that the child reports.
+    Raises WorkerFailed where the child refused or died; the message has its reason, and ConvertError where another
+    error of ours that the child reports.
     """
     try:
         return _run(stage, progress, request)
