@@ -28,6 +28,7 @@ from llama_convert.quant.imatrix import read_imatrix
 from llama_convert.record import Provenance, fingerprint, is_made_from, keep_licenses, write_record
 from llama_convert.report.quality import Report, make_report
 from llama_convert.worker.child_process import run_worker
+from llama_convert.worker.messages import Quantized, QuantizeTask
 
 _FULL = 1 << 20
 """Free bytes below which a failure of llama.cpp, which gives no reason then, is the disk's."""
@@ -157,22 +158,16 @@ class _Conversion:
             write_record(target, self._record(kind, part, inputs, tokens))
 
     def _quantize(self, quantization: Quantization, source: Path, target: Path) -> None:
-        request = {
-            "task": "quantize",
-            "source": str(source),
-            "target": str(target),
-            "file_type": quantization.file_type,
-            "threads": self._threads,
-            "imatrix": str(self._options.imatrix.resolve()) if self._options.imatrix else None,
-        }
+        imatrix = str(self._options.imatrix.resolve()) if self._options.imatrix else None
+        task = QuantizeTask(str(source), str(target), quantization.file_type, self._threads, imatrix)
         try:
             with self._timed("quantize"):
-                result = run_worker(f"quantise {quantization.name}", self._progress, request)
+                result = run_worker(f"quantise {quantization.name}", self._progress, task, Quantized)
         except WorkerFailed as error:
             if free_bytes(target.parent) < _FULL:
                 raise DiskFull(f"{target}: the disk is full") from error
             raise
-        for kind, count in result["fallbacks"].items():
+        for kind, count in result.fallbacks.items():
             total = len(self._layout.tensors)
             self._progress.warn(f"{count} of {total} tensors became {kind}: their rows are not divisible by 256")
 

@@ -39,7 +39,6 @@ from llama_convert.output.workspace import open_workspace
 from llama_convert.progress import Silent
 from llama_convert.quant.file_types import QUANTIZATIONS, parse_quantizations
 from llama_convert.record import Provenance
-from llama_convert.worker.child_process import run_worker
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder
 from tests.support.convert.recorder import Recorder
 
@@ -346,25 +345,6 @@ def test_two_runs_do_not_mix(folder: Path, options: ConvertOptions) -> None:
     options.out.mkdir()
     with open_workspace(options.out, "tiny", "0" * 64), pytest.raises(ConvertError, match="another process"):
         convert(folder, options, Silent())
-
-
-def test_a_worker_ends_with_its_parent() -> None:
-    command = [sys.executable, "-m", "llama_convert.worker"]
-    request = json.dumps({"task": "check", "path": "/dev/stdin", "threads": 1, "full": False})
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as worker:
-        assert worker.stdin is not None
-        worker.stdin.write(f"{request}\n".encode())
-        worker.stdin.close()
-        assert worker.wait(20) is not None
-
-
-def test_a_worker_that_dies_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = "import os, sys; print('the assertion', file=sys.stderr, flush=True); os.abort()"
-    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -c "{script}"\n')
-    (tmp_path / "python").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(WorkerFailed, match=r"quantise: .*killed by SIGABRT.*the assertion"):
-        run_worker("quantise", Silent(), {"task": "check"})
 
 
 def test_a_junk_model_fails_the_check(tmp_path: Path) -> None:

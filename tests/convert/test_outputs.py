@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 
 from llama_convert.convert import ConvertOptions, convert
-from llama_convert.errors import ConvertError, CorruptSource, DiskFull, OutputExists, UsageError, WorkerFailed
+from llama_convert.errors import CorruptSource, DiskFull, OutputExists, UsageError
 from llama_convert.hub.catalogue import parse_target
 from llama_convert.hub.download import Downloader
 from llama_convert.llama_checkpoint import SourceOptions
@@ -27,7 +26,6 @@ from llama_convert.pull import PullOptions, pull
 from llama_convert.quant.file_types import QUANTIZATIONS
 from llama_convert.record import files_of, read_record
 from llama_convert.untrusted import MOST_CONFIG
-from llama_convert.worker.child_process import run_worker
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder
 from tests.support.convert.local_hub import LocalHub
 
@@ -229,22 +227,3 @@ def test_a_disk_that_fills_up_at_the_end_leaves_no_model(
     with pytest.raises(DiskFull):
         convert(folder, options, Silent())
     assert not list(options.out.glob("*.gguf*"))
-
-
-def test_a_worker_that_cannot_be_started_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(WorkerFailed, match=r"check: no process for llama\.cpp \(No such file"):
-        run_worker("check", Silent(), {"task": "check"})
-
-
-def test_what_a_worker_wrote_last_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = "import sys; sys.stderr.write('x' * 50_000_000 + chr(27)); sys.exit(3)"
-    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -c "{script}"\n')
-    (tmp_path / "python").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ConvertError, match="ended with code 3") as found:
-        run_worker("check", Silent(), {"task": "check"})
-    assert len(str(found.value)) <= 1001
-    assert str(found.value).isprintable()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000

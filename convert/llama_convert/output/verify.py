@@ -16,6 +16,7 @@ from llama_convert.output.tensor_copier import CHUNK, stored_dtype
 from llama_convert.output.write_model import Layout
 from llama_convert.progress import Progress
 from llama_convert.worker.child_process import run_worker
+from llama_convert.worker.messages import Checked, CheckTask
 
 
 def check_model(path: Path, threads: int, *, full: bool, progress: Progress) -> list[int]:
@@ -26,11 +27,10 @@ def check_model(path: Path, threads: int, *, full: bool, progress: Progress) -> 
     """
     if not read_gguf(path).tensors:
         raise CheckFailed(f"{path}: holds no tensors")
-    request = {"task": "check", "path": str(path), "threads": threads, "full": full}
     progress.start("check", 0)
-    result = run_worker("check", progress, request)
+    result = run_worker("check", progress, CheckTask(str(path), threads, full), Checked)
     progress.finish()
-    return list(result["tokens"])
+    return result.tokens
 
 
 def compare_tensors(checkpoint: Checkpoint, layout: Layout, path: Path, progress: Progress) -> None:

@@ -1,8 +1,7 @@
-"""Starts a worker, follows its events, and ends it where anything goes wrong."""
+"""The parent's side of a worker: starts it, follows its events, and ends it where anything goes wrong."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -10,45 +9,50 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO, TypeVar
 
 from llama_convert import errors
 from llama_convert.errors import ConvertError, WorkerFailed
 from llama_convert.progress import Progress
+from llama_convert.worker.messages import Event, Failed, Progressed, Result, Task, decode_event, encode_line
 
 _LAST = 4000
-"""Bytes at the end of what the child wrote to stderr."""
+"""Bytes at the end of the child's stderr that may be shown."""
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|_KEY|^(LLAMA_CHAT|HF|HUGGING)", re.IGNORECASE)
-"""Names of variables that llama.cpp, which reads weights of strangers, has no need of."""
+"""Names of variables that llama.cpp, which reads untrusted weights, does not need."""
+
+R = TypeVar("R", bound=Result)
 
 
-def run_worker(stage: str, progress: Progress, request: dict[str, Any]) -> dict[str, Any]:
-    """Run one task in a child process and return its result; `stage` is shown with its progress.
+def run_worker(stage: str, progress: Progress, task: Task, result: type[R]) -> R:
+    """Runs one task in a child process and returns its result, which is a `result`; `stage` names its progress.
 
-    Whatever ends this function early, Ctrl+C included, ends the child first.
+    Whatever ends this function early, such as Ctrl+C, ends the child first.
 
-    Raises WorkerFailed where the child refused or died; the message has its reason, and ConvertError where another
-    error of ours that the child reports.
+    Raises WorkerFailed where the child cannot be started, refuses or dies (the message has its reason), and any other
+    ConvertError that the child reports.
     """
     try:
-        return _run(stage, progress, request)
+        found = _run(stage, progress, task)
     except OSError as error:
         raise WorkerFailed(f"{stage}: no process for llama.cpp ({error.strerror or error})") from error
+    if not isinstance(found, result):
+        raise WorkerFailed(f"{stage}: llama.cpp's process answered with something else than the result")
+    return found
 
 
-def _run(stage: str, progress: Progress, request: dict[str, Any]) -> dict[str, Any]:
+def _run(stage: str, progress: Progress, task: Task) -> Result:
     with tempfile.TemporaryFile("w+b") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "llama_convert.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            text=True,
             start_new_session=True,
             env={name: value for name, value in os.environ.items() if not _SECRET.search(name)},
         )
         try:
-            return _follow(child, stage, progress, request, log)
+            return _follow(child, stage, progress, task, log)
         finally:
             child.kill()
             child.wait()
@@ -58,38 +62,41 @@ def _run(stage: str, progress: Progress, request: dict[str, Any]) -> dict[str, A
                         stream.close()
 
 
-def _follow(
-    child: subprocess.Popen[str], stage: str, progress: Progress, request: dict[str, Any], log: IO[bytes]
-) -> dict[str, Any]:
+def _follow(child: subprocess.Popen[bytes], stage: str, progress: Progress, task: Task, log: IO[bytes]) -> Result:
     assert child.stdin is not None
     assert child.stdout is not None
-    with suppress(BrokenPipeError):  # It is dead already, and what it wrote says why.
-        child.stdin.write(json.dumps(request) + "\n")
+    with suppress(BrokenPipeError):  # The child is dead already; what it wrote to stderr says why.
+        child.stdin.write(encode_line(task))
         child.stdin.flush()
     started = False
     for line in child.stdout:
-        event = json.loads(line)
-        match event["event"]:
-            case "progress":
+        match _decoded(stage, line):
+            case Progressed(done, total):
                 if not started:
-                    progress.start(stage, event["total"])
+                    progress.start(stage, total)
                     started = True
-                progress.advance(event["done"])
-            case "warning":
-                progress.warn(event["text"])
-            case "error":
-                raise _error(event)
-            case "result":
+                progress.advance(done)
+            case Failed(kind, text):
+                raise _error(kind, text)
+            case found:
                 if started:
                     progress.finish()
-                return dict(event["value"])
+                return found
     raise WorkerFailed(f"{stage}: {_death(child.wait())}{_last_words(log)}")
 
 
-def _error(event: dict[str, Any]) -> ConvertError:
-    kind = getattr(errors, event["kind"], None)
+def _decoded(stage: str, line: bytes) -> Event:
+    try:
+        return decode_event(line)
+    except ValueError as error:
+        raise WorkerFailed(f"{stage}: llama.cpp's process sent something unreadable ({error})") from error
+
+
+def _error(name: str, text: str) -> ConvertError:
+    """The error that the child reports, by the name of its class."""
+    kind = getattr(errors, name, None)
     known = isinstance(kind, type) and issubclass(kind, ConvertError)
-    return kind(event["text"]) if kind and known else WorkerFailed(event["text"])
+    return kind(text) if kind and known else WorkerFailed(text)
 
 
 def _death(code: int) -> str:
