@@ -104,9 +104,11 @@ def _planned(config: LlamaConfig, size: QuantizedSize, weights: int) -> PlannedM
 
 
 def run_memory(config: LlamaConfig, nbytes: int) -> int:
-    """Bytes of memory to run a model file of `nbytes`: the weights, F16 keys and values for one conversation of up to
-    4,096 tokens, and the buffers of one batch."""
+    """Bytes of memory to run a model file of `nbytes`.
+
+    These are the weights, the keys and values of one conversation of up to 4,096 tokens, and the buffers of one batch.
+    """
     context = min(config.context_length, _RUN_CONTEXT)
-    cache = 2 * 2 * config.block_count * config.head_count_kv * config.head_dim * context
+    cache = config.kv_bytes_per_token * context
     batch = 4 * _RUN_BATCH * (config.vocab_size + 2 * config.feed_forward_length + 8 * config.embedding_length)
     return nbytes + cache + batch + _HEADROOM

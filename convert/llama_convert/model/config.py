@@ -44,6 +44,16 @@ class LlamaConfig:
     explicit_head_dim: bool = False
     tied_embeddings: bool = False
 
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes that the keys and values of a token take in all blocks, as F16.
+
+        Every KV head keeps a key of `attention.key_length` and a value of `attention.value_length`; both are
+        `head_dim`, which need not be the embedding's length divided by the heads.
+        """
+        key_length = value_length = self.head_dim
+        return 2 * self.block_count * self.head_count_kv * (key_length + value_length)
+
     def with_context(self, context: int | None) -> LlamaConfig:
         """The same, with the context that the user asks for."""
         return replace(self, context_length=context) if context else self
