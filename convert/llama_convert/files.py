@@ -84,6 +84,15 @@ def check_free(path: Path, *, force: bool) -> None:
         raise OutputExists(f"{path}: is a folder, which is never replaced")
 
 
+def require_space(folder: Path, needed: int, free: int) -> None:
+    """Checks that `free` bytes of the disk of `folder` suffice.
+
+    Raises DiskFull where more are needed.
+    """
+    if needed > free:
+        raise DiskFull(f"{folder}: {needed / 1e9:.2f} GB are needed, but only {free / 1e9:.2f} GB are free")
+
+
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder that exists until the block ends.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,10 @@ class Plan:
     @property
     def fits_disk(self) -> bool:
         return self.disk_needed <= self.disk_free
+
+    def quantized_bytes(self, kinds: Collection[str]) -> int:
+        """Bytes that the models of these quantisations take on the disk."""
+        return sum(model.nbytes for model in self.models if model.quantization in kinds)
 
     def fits_memory(self, model: PlannedModel) -> bool:
         return model.run_memory <= self.memory

@@ -21,7 +21,7 @@ def kv_bytes(file: GGUFFile) -> int:
     """F16 keys and values of a token, as a reader of the file counts them."""
     width = file.get("llama.embedding_length") // file.get("llama.attention.head_count")
     lengths = [file.get(f"llama.attention.{name}_length", width) for name in ("key", "value")]
-    return 2 * int(file.get("llama.block_count")) * int(file.get("llama.attention.head_count_kv")) * sum(lengths)
+    return 2 * int(file.get("llama.block_count")) * int(file.get("llama.attention.head_count_kv")) * int(sum(lengths))
 
 
 @pytest.mark.parametrize(

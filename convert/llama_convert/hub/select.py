@@ -48,13 +48,15 @@ class GGUFChoice:
 def choose_gguf(listing: Listing, quantization: str | None) -> GGUFChoice | None:
     """The model of this quantisation, or the default one for None; None where the repository has no GGUF file.
 
-    Raises UsageError where the repository has no such quantisation (the message lists those that it has, with their
-    sizes), and SourceNotFound where a part of a split model is missing.
+    Raises UsageError where several are asked for, or the repository has no such quantisation (the message lists those
+    that it has, with their sizes), and SourceNotFound where a part of a split model is missing.
     """
     choices = gguf_choices(listing)
     if not choices:
         return None
-    wanted = [quantization.upper()] if quantization else [*_PREFERRED, choices[0].quantization]
+    if quantization and "," in quantization:
+        raise UsageError(f"{listing.repository} is ready-made: one quantisation can be installed, not {quantization}")
+    wanted = [quantization.strip().upper()] if quantization else [*_PREFERRED, choices[0].quantization]
     for tag in wanted:
         for choice in choices:
             if choice.quantization == tag:

@@ -46,7 +46,7 @@ UNQUANTIZED = ("F16", "BF16", "F32")
 
 
 def split_quantizations(text: str) -> tuple[list[Quantization], str | None]:
-    """As `parse_quantizations`, where one of the names may be that of an unquantised type: F16, BF16 or F32.
+    """The quantisations in a list such as "Q4_K_M,F16", and the unquantised type in it: F16, BF16, F32 or None.
 
     Raises UsageError where a name is not known, or there are two unquantised types.
     """
@@ -66,5 +66,6 @@ def parse_quantizations(text: str) -> list[Quantization]:
     names = [name.strip().upper() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in QUANTIZATIONS]
     if unknown:
-        raise UsageError(f"unknown quantisation {unknown[0]}; there are {', '.join(QUANTIZATIONS)}")
+        known = ", ".join([*QUANTIZATIONS, *UNQUANTIZED])
+        raise UsageError(f"unknown quantisation {unknown[0]}; a conversion can make {known}")
     return [QUANTIZATIONS[name] for name in dict.fromkeys(names)]

@@ -61,28 +61,27 @@ hub = options.several(
 def convert_options(params: Mapping[str, Any], out: Path) -> ConvertOptions:
     """The conversion that the command line describes.
 
-    Raises UsageError of llama_convert for an unknown quantisation.
+    Raises UsageError of llama_convert where a quantisation is not one that a conversion can make.
     """
     from llama_convert.checkpoint.tensor import DType
     from llama_convert.convert import ConvertOptions
     from llama_convert.llama_checkpoint import SourceOptions
-    from llama_convert.quant.file_types import DEFAULT, split_quantizations
+    from llama_convert.quant.file_types import DEFAULT
 
-    quantizations, unquantized = split_quantizations(params["quant"] or DEFAULT)
     outtype = DType[params["outtype"].upper()] if params["outtype"] != "auto" else None
     text = params["report_text"]
-    return ConvertOptions(
+    chosen = ConvertOptions(
         out=out,
-        quantizations=quantizations,
         source=SourceOptions(params["name"], params["context"], params["chat_template"], params["rms_eps"]),
-        outtype=outtype or (DType[unquantized] if unquantized else None),
+        outtype=outtype,
         imatrix=params["imatrix"],
-        keep_original=params["keep_original"] or unquantized is not None,
+        keep_original=params["keep_original"],
         verify=params["verify"],
         report=params["report"] or text is not None,
         report_text=text.read_text("utf-8", errors="replace") if text else None,
         force=params["force"],
     )
+    return chosen.with_kinds(params["quant"] or DEFAULT)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def command(context: click.Context, /, json: bool, **params: Any) -> None:
 def show(name: str, json: bool) -> None:
     """Show everything that a model's file and its record say."""
     model = resolve(name, options.load({}).paths.models)
-    facts = _facts(model) | {"metadata": model.metadata, "record": read_record(model.path)}
+    facts = _facts(model) | {"metadata": model.metadata, "record": read_record(model.path).known()}
     if json:
         output.write_json(facts)
     else:
@@ -102,11 +102,10 @@ def _facts(model: InstalledModel) -> dict[str, Any]:
 def _origin(model: InstalledModel) -> dict[str, Any]:
     """Licence, repository and commit, as far as the record or the file knows."""
     record = read_record(model.path)
-    source = record.get("source") or {}
     return {
-        "license": record.get("license") or model.metadata.get("general.license"),
-        "source": source.get("repository"),
-        "commit": source.get("commit"),
+        "license": record.license or model.metadata.get("general.license"),
+        "source": record.source.repository,
+        "commit": record.source.commit,
     }
 
 

@@ -44,7 +44,7 @@ def fetch(target: str, models: Path, json: bool, params: dict[str, Any]) -> None
             send_token=params["send_token"],
             keep_source=params["keep_source"],
             force=params["force"],
-            conversion=convert_options(params, models),
+            conversion=convert_options({**params, "quant": None}, models),
             quantization=params["quant"],
         )
         if params["plan"]:

@@ -243,7 +243,7 @@ def test_what_a_hostile_model_says_of_itself_is_no_part_of_its_record(
 ) -> None:
     from tests.support.gguf_files import Array, gguf
 
-    monkeypatch.setattr("llama_convert.pull.check_model", lambda *_, **__: [1])
+    monkeypatch.setattr("llama_convert.output.ready_made.check_model", lambda *_, **__: [1])
     metadata = {
         "general.architecture": "llama",
         "general.license": Array(8, ["x"] * 1000),
