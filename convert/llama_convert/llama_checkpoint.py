@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from llama_convert.checkpoint.hf_folder import read_hf_tensors
 from llama_convert.checkpoint.meta_folder import read_meta_tensors, shard_files
@@ -17,23 +15,11 @@ from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
 from llama_convert.files import read_json
 from llama_convert.gguf.values import Metadata
 from llama_convert.model.config import MOST_TOKENS, LlamaConfig, from_hf, from_meta
-from llama_convert.model.names import TensorSpec, bias_of, expected_tensors
+from llama_convert.model.model_tensors import ModelTensor, model_tensors
 from llama_convert.untrusted import excerpt, is_plain_name
 from llama_convert.vocab.chat_template import chosen_template
 from llama_convert.vocab.load import load_hf_vocabulary, load_meta_vocabulary
 from llama_convert.vocab.vocabulary import Vocabulary
-
-_COMPARED = 4 << 20
-"""Bytes of two matrices that are compared at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelTensor:
-    """A tensor of the model; `permuted` says that its rows are in Hugging Face's order."""
-
-    spec: TensorSpec
-    source: SourceTensor
-    permuted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +70,7 @@ def open_checkpoint(folder: Path, options: SourceOptions | None = None) -> Check
         raise SourceNotFound(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
 
 
-def model_name(folder: Path, options: SourceOptions) -> str:
+def _model_name(folder: Path, options: SourceOptions) -> str:
     """The name that the user gives, or else the folder's; the names of the model's files begin with it.
 
     Raises UsageError where it cannot be part of a file name.
@@ -107,10 +93,10 @@ def _open_hf(folder: Path, options: SourceOptions) -> Checkpoint:
     embedding = tensors.get("model.embed_tokens.weight")
     if embedding is not None:
         config = replace(config, vocab_size=_rows(embedding))
-    found, warnings = _collect(config, tensors, folder, meta=False)
+    found, warnings = model_tensors(config, tensors, folder, meta=False)
     config, more = _adjusted(config, options)
     vocabulary, inputs = load_hf_vocabulary(folder, raw)
-    name = model_name(folder, options)
+    name = _model_name(folder, options)
     template = chosen_template(options.chat_template, folder, read_json(folder / "tokenizer_config.json"), name)
     inputs = [folder / "config.json", *inputs, *files]
     return _checkpoint(folder, name, config, found, vocabulary, template, inputs, [*warnings, *more])
@@ -123,10 +109,10 @@ def _open_meta(folder: Path, options: SourceOptions) -> Checkpoint:
         raise SourceNotFound(f"{folder}: holds no params.json")
     tensors, files = read_meta_tensors(folder)
     config = _meta_config(raw, params, tensors)
-    found, warnings = _collect(config, tensors, folder, meta=True)
+    found, warnings = model_tensors(config, tensors, folder, meta=True)
     config, more = _adjusted(config, options)
     vocabulary, inputs = load_meta_vocabulary(folder)
-    name = model_name(folder, options)
+    name = _model_name(folder, options)
     template = chosen_template(options.chat_template, folder, {}, name)
     return _checkpoint(folder, name, config, found, vocabulary, template, [params, *inputs, *files], [*warnings, *more])
 
@@ -172,68 +158,3 @@ def _checkpoint(
 ) -> Checkpoint:
     vocabulary.fit(config.vocab_size)
     return Checkpoint(folder, name, config, tensors, vocabulary, template, files, [*warnings, *vocabulary.warnings])
-
-
-def _collect(
-    config: LlamaConfig, tensors: dict[str, SourceTensor], folder: Path, *, meta: bool
-) -> tuple[list[ModelTensor], list[str]]:
-    """The model's tensors in the order in which they are written; every source tensor must be one of them."""
-    left = dict(tensors)
-    found: list[ModelTensor] = []
-    warnings = _drop_tied(config, left)
-    for spec in _with_biases(config):
-        name = spec.meta if meta else spec.hf
-        source = left.pop(name, None)
-        if source is not None:
-            _check_shape(spec, source)
-            found.append(ModelTensor(spec, source, bool(spec.heads) and not meta))
-        elif not _optional(spec, config):
-            raise CorruptSource(f"{folder}: the weights do not hold {name}")
-    if left:
-        name, origin = min(left), left[min(left)].origin
-        raise UnsupportedModel(f"{origin}: {name} is not a tensor of a Llama ({len(left)} such tensors in all)")
-    return found, warnings
-
-
-def _with_biases(config: LlamaConfig) -> Iterator[TensorSpec]:
-    for spec in expected_tensors(config):
-        yield spec
-        bias = bias_of(spec)
-        if bias is not None:
-            yield bias
-
-
-def _optional(spec: TensorSpec, config: LlamaConfig) -> bool:
-    return spec.name.endswith(".bias") or (spec.name == "output.weight" and config.tied_embeddings)
-
-
-def _check_shape(spec: TensorSpec, source: SourceTensor) -> None:
-    if source.shape != spec.shape:
-        wanted, have = list(spec.shape), list(source.shape)
-        raise CorruptSource(f"{source.origin}: {source.name} has shape {have}, but the configuration says {wanted}")
-
-
-def _drop_tied(config: LlamaConfig, tensors: dict[str, SourceTensor]) -> list[str]:
-    """Removes an output matrix that repeats the tied embeddings; one that differs is kept, with a warning."""
-    head, embedding = tensors.get("lm_head.weight"), tensors.get("model.embed_tokens.weight")
-    if not config.tied_embeddings or head is None or embedding is None:
-        return []
-    if _equal(head, embedding):
-        del tensors["lm_head.weight"]
-        return []
-    return ["the configuration ties the embeddings, but lm_head.weight differs from them; it is kept"]
-
-
-def _equal(first: SourceTensor, second: SourceTensor) -> bool:
-    if first.shape != second.shape or first.dtype is not second.dtype:
-        return False
-    rows, columns = row_shape(first.shape)
-    step = max(1, _COMPARED // max(1, columns * first.dtype.itemsize))
-    for start in range(0, rows, step):
-        count = min(step, rows - start)
-        pair = np.empty((2, count, columns), first.dtype.bits)
-        first.read_rows(start, pair[0])
-        second.read_rows(start, pair[1])
-        if not np.array_equal(pair[0], pair[1]):
-            return False
-    return True

@@ -187,7 +187,7 @@ def test_an_option_that_differs_from_the_name_is_refused(hub: LocalHub, options:
 
 def test_of_a_ready_made_model_one_quantisation_is_installed(hub: LocalHub, options: PullOptions) -> None:
     hub.repositories["someone/tiny-GGUF"] = {"tiny.Q4_K_M.gguf": b"", "tiny.Q8_0.gguf": b""}
-    with pytest.raises(UsageError, match="one quantisation can be installed, not Q4_K_M,Q8_0"):
+    with pytest.raises(UsageError, match="choose one quantisation, not Q4_K_M,Q8_0"):
         pull(parse_target("someone/tiny-GGUF"), replace(options, quantization="Q4_K_M,Q8_0"), Silent())
     with pytest.raises(UsageError, match="has no Q4_K_L; it has Q4_K_M"):
         pull(parse_target("someone/tiny-GGUF"), replace(options, quantization="Q4_K_L"), Silent())

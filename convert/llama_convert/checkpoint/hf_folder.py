@@ -42,7 +42,7 @@ def weight_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
 def _weight_map(index: Path) -> dict[str, str]:
     found = read_json(index).get("weight_map")
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
-        raise CorruptSource(f"{index}: weight_map is {excerpt(found)}, and should give the file of each tensor")
+        raise CorruptSource(f"{index}: weight_map is {excerpt(found)}, but should give the file of each tensor")
     return found
 
 

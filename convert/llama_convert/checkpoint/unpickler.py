@@ -160,13 +160,13 @@ class _Machine:
 
     def append(self, values: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
-            raise _Refused("something is appended to what is no list")
+            raise _Refused("it appends to something that is not a list")
         self.stack[-1].extend(values)
 
     def update(self, values: list[Any]) -> None:
         """Sets keys, which are texts or small numbers: comparing others can take for ever."""
         if not isinstance(self.stack[-1], dict) or not all(map(_is_key, values[::2])):
-            raise _Refused("a dictionary with keys of an unknown kind")
+            raise _Refused("it has a dictionary with keys of an unknown kind")
         self.stack[-1].update(zip(values[::2], values[1::2], strict=True))
 
     def call(self, function: Any, arguments: Any) -> None:

@@ -113,10 +113,9 @@ class GGUFWriter:
             self._put(bytes(padding))
 
     def finish(self) -> None:
-        """Checks that every tensor was written, and flushes the file."""
+        """Checks that every tensor was written."""
         if self._pending:
             raise ValueError(f"tensor {self._pending[-1].name} was not written")
-        self._file.flush()
 
     def _copy(self, path: Path, offset: int, count: int) -> int:
         """Has the system append a range of another file, and returns how many bytes it copied; 0 where it cannot."""

@@ -125,7 +125,7 @@ def _refused(repository: str, response: httpx2.Response) -> ConvertError:
 def answered(repository: str, status: int) -> ConvertError:
     """The error for an answer with this HTTP status."""
     if status in (401, 403):
-        return denied(repository, status)
+        return _denied(repository, status)
     if status == 404:
         return SourceNotFound(f"{repository}: there is no such repository or file")
     if status == 429:
@@ -133,7 +133,7 @@ def answered(repository: str, status: int) -> ConvertError:
     return DownloadFailed(f"{repository}: the hub answers with HTTP status {status}")
 
 
-def denied(repository: str, status: int) -> AccessDenied:
+def _denied(repository: str, status: int) -> AccessDenied:
     """The error for a repository that cannot be read: without a token, or with a token that has no access."""
     page = f"{DEFAULT_ENDPOINT}/{repository}"
     if status == 401:

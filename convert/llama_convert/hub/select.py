@@ -55,7 +55,7 @@ def choose_gguf(listing: Listing, quantization: str | None) -> GGUFChoice | None
     if not choices:
         return None
     if quantization and "," in quantization:
-        raise UsageError(f"{listing.repository} is ready-made: one quantisation can be installed, not {quantization}")
+        raise UsageError(f"{listing.repository} holds ready-made models: choose one quantisation, not {quantization}")
     wanted = [quantization.strip().upper()] if quantization else [*_PREFERRED, choices[0].quantization]
     for tag in wanted:
         for choice in choices:

@@ -119,7 +119,7 @@ def _refuse_foreign(config: dict[str, Any], path: Path) -> None:
         raise CorruptSource(f"{path}: architectures is {excerpt(architectures)}, but should be a list of names")
     if not any(name in (*ARCHITECTURES, "llama") for name in architectures):
         raise UnsupportedModel(
-            f"{path}: the architecture is {excerpt(architectures[0])}, and only Llama can be converted"
+            f"{path}: the architecture is {excerpt(architectures[0])}, but only Llama can be converted"
         )
     activation = config.get("hidden_act", "silu")
     if activation != "silu":

@@ -15,7 +15,7 @@ from llama_convert.checkpoint.casting import all_finite, cast
 from llama_convert.checkpoint.tensor import DType, Rows, row_shape
 from llama_convert.errors import CorruptSource, UnsupportedModel
 from llama_convert.gguf.writer import GGUFWriter
-from llama_convert.llama_checkpoint import ModelTensor
+from llama_convert.model.model_tensors import ModelTensor
 from llama_convert.model.permute import permute_rows
 from llama_convert.progress import Progress
 

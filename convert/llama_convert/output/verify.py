@@ -56,7 +56,7 @@ def compare_tensors(checkpoint: Checkpoint, layout: Layout, path: Path, progress
             wanted = cast(chunk, dtype, target).reshape(-1).view(np.uint8)
             begin = start * columns * target.itemsize
             if not np.array_equal(written[begin : begin + wanted.size], wanted):
-                raise CheckFailed(f"{path}: {tensor.spec.name} is not what was written")
+                raise CheckFailed(f"{path}: {tensor.spec.name} differs from the source")
             done += wanted.size
             progress.advance(done)
     progress.finish()

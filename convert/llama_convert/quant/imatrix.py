@@ -38,7 +38,7 @@ def read_imatrix(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Importanc
     except (struct.error, ValueError, KeyError) as error:
         raise CorruptSource(f"{path}: is not an importance matrix, or cut short ({error})") from error
     if not found:
-        raise CorruptSource(f"{path}: holds no importance of any tensor")
+        raise CorruptSource(f"{path}: holds no values for any tensor")
     return found
 
 

@@ -45,4 +45,4 @@ def load_meta_vocabulary(folder: Path) -> tuple[Vocabulary, list[Path]]:
     for path in (folder / "tokenizer.model", folder.resolve().parent / "tokenizer.model"):
         if path.is_file():
             return read_sentencepiece(path), [path]
-    raise SourceNotFound(f"{folder}: tokenizer.model is neither there nor one folder up")
+    raise SourceNotFound(f"{folder}: tokenizer.model is neither in this folder nor in the one above")

@@ -35,9 +35,11 @@ def run_worker(stage: str, progress: Progress, task: Task, result: type[R]) -> R
     try:
         found = _run(stage, progress, task)
     except OSError as error:
-        raise WorkerFailed(f"{stage}: no process for llama.cpp ({error.strerror or error})") from error
+        raise WorkerFailed(
+            f"{stage}: the process for llama.cpp cannot be started ({error.strerror or error})"
+        ) from error
     if not isinstance(found, result):
-        raise WorkerFailed(f"{stage}: llama.cpp's process answered with something else than the result")
+        raise WorkerFailed(f"{stage}: llama.cpp's process sent the result of another task")
     return found
 
 

@@ -81,7 +81,7 @@ def test_what_is_no_message_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_result_of_another_task_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_worker(tmp_path, monkeypatch, saying(b'{"event": "sized", "sizes": []}\n'))
-    with pytest.raises(WorkerFailed, match="something else than the result"):
+    with pytest.raises(WorkerFailed, match="the result of another task"):
         run_worker("check", Silent(), TASK, Checked)
 
 
@@ -94,7 +94,7 @@ def test_a_worker_that_dies_is_reported(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_worker_that_cannot_be_started_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(WorkerFailed, match=r"check: no process for llama\.cpp \(No such file"):
+    with pytest.raises(WorkerFailed, match=r"check: the process for llama\.cpp cannot be started \(No such file"):
         run_worker("check", Silent(), TASK, Checked)
 
 
