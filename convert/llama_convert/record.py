@@ -83,7 +83,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     def known(self) -> dict[str, Any]:
         """The record as plain values, without those that are missing."""
-        return {name: value for name, value in msgspec.to_builtins(self).items() if value not in (None, [], {})}
+        return _filled(msgspec.to_builtins(self))
+
+
+def _filled(values: dict[str, Any]) -> dict[str, Any]:
+    """The values, and those inside them, without the empty ones."""
+    pairs = ((name, _filled(value) if isinstance(value, dict) else value) for name, value in values.items())
+    return {name: value for name, value in pairs if value not in (None, [], {})}
 
 
 S = TypeVar("S", bound=msgspec.Struct)

@@ -10,7 +10,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from llama_convert.output.workspace import open_workspace
 from llama_convert.progress import Silent
 from llama_convert.quant.file_types import QUANTIZATIONS, parse_quantizations
 from llama_convert.record import Provenance
+from tests.support.convert.folders import file_names
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder
 from tests.support.convert.recorder import Recorder
 
@@ -60,10 +60,6 @@ def options(tmp_path: Path) -> ConvertOptions:
     return ConvertOptions(tmp_path / "out", [Q4_K_M, Q8_0], threads=1)
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
 def test_quantised_files_are_made_with_their_records(folder: Path, options: ConvertOptions) -> None:
     recorder = Recorder()
     outcome = convert(folder, options, recorder, Provenance("meta/tiny", "abc123", "llama2"))
@@ -72,7 +68,7 @@ def test_quantised_files_are_made_with_their_records(folder: Path, options: Conv
         ("tiny-Q8_0.gguf", False),
     ]
     models = [f"tiny-{kind}.{end}" for kind in ("Q4_K_M", "Q8_0") for end in ("gguf", "json")]
-    assert names(options.out) == sorted([*models, "tiny.LICENSE.txt", "tiny.USE_POLICY.md"])
+    assert file_names(options.out) == sorted([*models, "tiny.LICENSE.txt", "tiny.USE_POLICY.md"])
     record = json.loads((options.out / "tiny-Q4_K_M.json").read_text())
     assert record["source"]["commit"] == "abc123"
     assert record["license"] == "llama2"
@@ -134,7 +130,7 @@ def test_a_file_of_other_inputs_is_not_replaced(folder: Path, options: ConvertOp
     (options.out / "tiny-Q8_0.gguf").write_text("precious")
     with pytest.raises(OutputExists, match="tiny-Q8_0"):
         convert(folder, options, Silent())
-    assert names(options.out) == ["tiny-Q8_0.gguf"]
+    assert file_names(options.out) == ["tiny-Q8_0.gguf"]
 
 
 def test_a_failed_check_leaves_nothing_under_the_final_name(
@@ -146,7 +142,7 @@ def test_a_failed_check_leaves_nothing_under_the_final_name(
     monkeypatch.setattr("llama_convert.convert.check_model", fail)
     with pytest.raises(CheckFailed):
         convert(folder, options, Silent())
-    assert not [name for name in names(options.out) if name.endswith((".part", "Q4_K_M.gguf"))]
+    assert not [name for name in file_names(options.out) if name.endswith((".part", "Q4_K_M.gguf"))]
     monkeypatch.undo()
     recorder = Recorder()
     convert(folder, options, recorder)
@@ -161,7 +157,7 @@ def test_nan_leaves_nothing(tmp_path: Path, spm_model: Path, options: ConvertOpt
     shutil.copy(spm_model, folder)
     with pytest.raises(CorruptSource, match=r"lm_head\.weight holds NaN"):
         convert(folder, options, Silent())
-    assert not [name for name in names(options.out) if ".gguf" in name]
+    assert not [name for name in file_names(options.out) if ".gguf" in name]
 
 
 def test_a_small_disk_is_refused_before_the_first_byte(
@@ -180,7 +176,7 @@ def test_a_disk_that_fills_up_is_named(folder: Path, options: ConvertOptions, mo
     monkeypatch.setattr(GGUFWriter, "write", full)
     with pytest.raises(DiskFull, match="the disk is full"):
         convert(folder, options, Silent())
-    assert not [name for name in names(options.out) if ".gguf" in name]
+    assert not [name for name in file_names(options.out) if ".gguf" in name]
 
 
 def test_a_disk_that_fills_up_under_llama_cpp_is_named(
@@ -329,16 +325,15 @@ def test_a_killed_run_leaves_no_model_and_the_next_goes_on(
         assert child.stdout is not None
         for line in child.stdout:
             if line.strip() == stage:
-                time.sleep(0.2)
                 child.send_signal(how)
                 break
         assert child.wait() != 0
-    assert not [name for name in names(options.out) if name.endswith("M.gguf")]
+    assert not [name for name in file_names(options.out) if name.endswith("M.gguf")]
     recorder = Recorder()
     outcome = convert(folder, replace(options, quantizations=[Q4_K_M]), recorder)
     assert outcome.products[0].path.is_file()
     assert ("write F16" in recorder.stages) is (stage == "write F16")
-    assert not [name for name in names(options.out) if name.endswith(".part")]
+    assert not [name for name in file_names(options.out) if name.endswith(".part")]
 
 
 def test_two_runs_do_not_mix(folder: Path, options: ConvertOptions) -> None:

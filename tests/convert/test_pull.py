@@ -32,6 +32,7 @@ from llama_convert.output.write_model import Layout
 from llama_convert.progress import Silent
 from llama_convert.pull import PullOptions, plan_pull, pull
 from llama_convert.quant.file_types import Quantization, parse_quantizations
+from tests.support.convert.folders import file_names
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder, write_meta_folder
 from tests.support.convert.local_hub import COMMIT, Fault, LocalHub
 from tests.support.convert.recorder import Recorder
@@ -79,17 +80,13 @@ def source(hub: LocalHub, tmp_path: Path, spm_model: Path) -> None:
     hub.cards["someone/tiny"] = {"license": "llama2"}
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
 def test_a_ready_made_model_is_installed(hub: LocalHub, options: PullOptions, ready_made: bytes) -> None:
     hub.repositories["someone/tiny-GGUF"] = {"tiny.Q4_K_M.gguf": ready_made, "tiny.Q8_0.gguf": b"", "LICENSE": b"free"}
     hub.cards["someone/tiny-GGUF"] = {"license": "mit"}
     recorder = Recorder()
     product = pull(parse_target("someone/tiny-GGUF"), options, recorder).products[0]
     assert product.path.read_bytes() == ready_made
-    assert names(options.models) == ["tiny.Q4_K_M.LICENSE", "tiny.Q4_K_M.gguf", "tiny.Q4_K_M.json"]
+    assert file_names(options.models) == ["tiny.Q4_K_M.LICENSE", "tiny.Q4_K_M.gguf", "tiny.Q4_K_M.json"]
     record = json.loads((options.models / "tiny.Q4_K_M.json").read_text())
     assert record["source"]["commit"] == COMMIT
     assert record["license"] == "mit"
@@ -117,7 +114,7 @@ def test_a_split_model_keeps_its_parts(hub: LocalHub, options: PullOptions, read
     hub.repositories["someone/tiny-GGUF"] = {first: ready_made, second: b"second"}
     pull(parse_target("someone/tiny-GGUF"), options, Silent())
     parts = ["tiny-Q4_K_M-00001-of-00002.gguf", "tiny-Q4_K_M-00001-of-00002.json", "tiny-Q4_K_M-00002-of-00002.gguf"]
-    assert names(options.models) == parts
+    assert file_names(options.models) == parts
 
 
 def test_weights_are_converted(hub: LocalHub, options: PullOptions, source: None) -> None:
@@ -134,7 +131,7 @@ def test_weights_are_converted(hub: LocalHub, options: PullOptions, source: None
     assert record["license"] == "llama2"
     assert read_gguf(product.path).get("general.languages") == ["en"]
     files = ["tiny-Q4_K_M.gguf", "tiny-Q4_K_M.json", "tiny.LICENSE.txt"]
-    assert names(options.models) == files
+    assert file_names(options.models) == files
 
 
 def test_metas_own_layout_is_converted(hub: LocalHub, options: PullOptions, tmp_path: Path, spm_model: Path) -> None:
@@ -287,7 +284,7 @@ def test_junk_is_not_installed(hub: LocalHub, options: PullOptions) -> None:
     hub.repositories["someone/tiny-GGUF"] = {"tiny.Q4_K_M.gguf": b"GGUF junk"}
     with pytest.raises(CorruptSource, match=r"tiny\.Q4_K_M\.gguf"):
         pull(parse_target("someone/tiny-GGUF"), options, Silent())
-    assert names(options.models) == []
+    assert file_names(options.models) == []
 
 
 def test_a_model_that_does_not_load_is_not_installed(hub: LocalHub, options: PullOptions, ready_made: bytes) -> None:

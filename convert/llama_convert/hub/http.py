@@ -39,12 +39,13 @@ def opened(url: str, headers: Mapping[str, str]) -> Iterator[httpx2.Response]:
                     return
             finally:
                 response.close()
-            _check_redirect(request.url, response.next_request.url)
+            check_redirect(request.url, response.next_request.url)
             request = response.next_request
     raise DownloadFailed(f"{host(url)} redirects more than {_MOST_REDIRECTS} times")
 
 
-def _check_redirect(before: httpx2.URL, after: httpx2.URL) -> None:
+def check_redirect(before: httpx2.URL, after: httpx2.URL) -> None:
+    """Raises DownloadFailed where a redirect leads to another scheme, unless it leads to HTTPS."""
     if after.scheme != "https" and after.scheme != before.scheme:
         raise DownloadFailed(f"{before.host} redirects from {before.scheme} to {after.scheme or 'nowhere'}")
 

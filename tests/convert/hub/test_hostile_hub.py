@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from llama_convert.errors import ConvertError, CorruptSource, DownloadFailed, UnsupportedModel
 from llama_convert.hub.catalogue import parse_target
 from llama_convert.hub.client import HubClient
 from llama_convert.hub.download import Downloader
-from llama_convert.hub.http import Pace
+from llama_convert.hub.http import Pace, check_redirect
 from llama_convert.hub.listing import Listing, RemoteFile, checked
 from llama_convert.progress import Silent
 from llama_convert.pull import PullOptions, pull
@@ -201,13 +202,9 @@ def test_redirects_to_something_else_than_http_are_refused(hub: LocalHub, tmp_pa
 
 
 def test_a_redirect_from_https_to_http_is_not_followed() -> None:
-    import httpx2
-
-    from llama_convert.hub import http
-
     with pytest.raises(DownloadFailed, match="from https to http"):
-        http._check_redirect(httpx2.URL("https://hub.example/x"), httpx2.URL("http://127.0.0.1/x"))
-    http._check_redirect(httpx2.URL("https://hub.example/x"), httpx2.URL("https://store.example/x"))
+        check_redirect(httpx2.URL("https://hub.example/x"), httpx2.URL("http://127.0.0.1/x"))
+    check_redirect(httpx2.URL("https://hub.example/x"), httpx2.URL("https://store.example/x"))
 
 
 def test_a_server_that_sends_a_byte_now_and_then_is_given_up(hub: LocalHub, tmp_path: Path) -> None:
