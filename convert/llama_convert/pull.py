@@ -35,15 +35,15 @@ class PullOptions:
     """Where to install, from where, and how a source is converted.
 
     `revision` is a branch, tag or commit; `endpoint` is another hub, which gets the token only with `send_token`;
-    `keep_source` keeps weights that were fetched to convert them. `quantization` means the same as the one behind the
-    colon of a name: the ready-made model to take, or the kinds that a conversion makes, separated by commas.
+    `keep_source` keeps weights that were fetched to convert them. `quant` means the same as the quantisation behind
+    the colon of a name: the ready-made model to take, or the kinds that a conversion makes, separated by commas.
     """
 
     models: Path
     revision: str | None = None
     endpoint: str | None = None
     send_token: bool = False
-    quantization: str | None = None
+    quant: str | None = None
     keep_source: bool = False
     force: bool = False
     conversion: ConvertOptions | None = None
@@ -135,7 +135,7 @@ def _quantization(target: Target, options: PullOptions) -> str | None:
 
     Raises UsageError where both are given and differ.
     """
-    named, option = target.quantization, options.quantization
+    named, option = target.quantization, options.quant
     if named and option and named.upper() != option.strip().upper():
         raise UsageError(f"{target.repository}:{named} and --quant {option} differ; give only one of them")
     return named or option

@@ -157,7 +157,7 @@ def test_the_plan_is_made_once(
         return quantized_sizes(layout, quantizations)
 
     monkeypatch.setattr("llama_convert.plan.quantized_sizes", counted)
-    pull(parse_target("someone/tiny"), replace(options, quantization="Q4_K_M,Q8_0"), Silent())
+    pull(parse_target("someone/tiny"), replace(options, quant="Q4_K_M,Q8_0"), Silent())
     assert made == [["Q4_K_M", "Q8_0"]]
 
 
@@ -167,7 +167,7 @@ def test_the_option_means_the_same_as_the_quantisation_behind_the_colon(
 ) -> None:
     hub.repositories["someone/tiny-GGUF"] = {"tiny.Q4_K_M.gguf": b"", "tiny.Q4_K_L.gguf": ready_made}
     by_name, by_option = parse_target("someone/tiny-GGUF:Q4_K_L"), parse_target("someone/tiny-GGUF")
-    chosen = replace(options, quantization=option)
+    chosen = replace(options, quant=option)
     assert plan_pull(by_option, chosen).models == plan_pull(by_name, options).models
     assert pull(by_option, chosen, Silent()).products[0].path.name == "tiny.Q4_K_L.gguf"
     assert pull(by_name, options, Silent()).products[0].reused
@@ -178,20 +178,20 @@ def test_an_option_that_differs_from_the_name_is_refused(hub: LocalHub, options:
     message = "someone/tiny:Q8_0 and --quant Q4_K_M differ"
     for run in (plan_pull, lambda target, chosen: pull(target, chosen, Silent())):
         with pytest.raises(UsageError, match=message):
-            run(parse_target("someone/tiny:Q8_0"), replace(options, quantization="Q4_K_M"))
+            run(parse_target("someone/tiny:Q8_0"), replace(options, quant="Q4_K_M"))
     assert hub.requests == []
 
 
 def test_of_a_ready_made_model_one_quantisation_is_installed(hub: LocalHub, options: PullOptions) -> None:
     hub.repositories["someone/tiny-GGUF"] = {"tiny.Q4_K_M.gguf": b"", "tiny.Q8_0.gguf": b""}
     with pytest.raises(UsageError, match="choose one quantisation, not Q4_K_M,Q8_0"):
-        pull(parse_target("someone/tiny-GGUF"), replace(options, quantization="Q4_K_M,Q8_0"), Silent())
+        pull(parse_target("someone/tiny-GGUF"), replace(options, quant="Q4_K_M,Q8_0"), Silent())
     with pytest.raises(UsageError, match="has no Q4_K_L; it has Q4_K_M"):
-        pull(parse_target("someone/tiny-GGUF"), replace(options, quantization="Q4_K_L"), Silent())
+        pull(parse_target("someone/tiny-GGUF"), replace(options, quant="Q4_K_L"), Silent())
 
 
 def test_of_a_source_all_kinds_of_the_list_are_made(hub: LocalHub, options: PullOptions, source: None) -> None:
-    chosen = replace(options, quantization="q8_0,F16,Q2_K")
+    chosen = replace(options, quant="q8_0,F16,Q2_K")
     outcome = pull(parse_target("someone/tiny"), chosen, Silent())
     assert [item.kind for item in outcome.products] == ["Q8_0", "Q2_K", "F16"]
 
@@ -200,7 +200,7 @@ def test_of_a_source_all_kinds_of_the_list_are_made(hub: LocalHub, options: Pull
 def test_a_kind_that_no_conversion_makes_is_refused_before_anything_is_fetched(
     hub: LocalHub, options: PullOptions, source: None, name: str
 ) -> None:
-    chosen = replace(options, quantization="Q4_K_L")
+    chosen = replace(options, quant="Q4_K_L")
     with pytest.raises(UsageError, match=r"unknown quantisation Q4_K_L; a conversion can make Q8_0, .*, F32"):
         pull(parse_target(name), chosen, Silent())
     assert not [path for path, _ in hub.requests if "/resolve/" in path]

@@ -45,7 +45,7 @@ def fetch(target: str, models: Path, json: bool, params: dict[str, Any]) -> None
             keep_source=params["keep_source"],
             force=params["force"],
             conversion=convert_options({**params, "quant": None}, models),
-            quantization=params["quant"],
+            quant=params["quant"],
         )
         if params["plan"]:
             show_plan(plan_pull(wanted, chosen), json)
