@@ -1,1 +1,1 @@
-"""Weights: fetch, read, write GGUF, quantise, check."""
+"""Model weights: fetches them, reads them, writes GGUF files, quantises and checks them."""

@@ -8,34 +8,45 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
 
 from llama_convert.checkpoint.meta_folder import read_checklist
 from llama_convert.checkpoint.tensor import DType
 from llama_convert.errors import DiskFull, UsageError, WorkerFailed
-from llama_convert.files import check_free, explained, free_bytes, replacing, sha256_of
+from llama_convert.files import check_free, explained, free_bytes, replacing, require_space, sha256_of
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.gguf.writer import header
+from llama_convert.llama_checkpoint import Checkpoint, SourceOptions, open_checkpoint
 from llama_convert.machine import core_count
-from llama_convert.output.check import check_model, compare_tensors
+from llama_convert.output.sizes import unquantized_size
+from llama_convert.output.verify import check_model, compare_tensors
 from llama_convert.output.workspace import Workspace, open_workspace, workspace_folder
 from llama_convert.output.write_model import Layout, plan_layout, write_model
 from llama_convert.plan import Plan, make_plan
 from llama_convert.progress import Progress
-from llama_convert.quant.file_types import Quantization
+from llama_convert.quant.file_types import Quantization, split_quantizations
 from llama_convert.quant.imatrix import read_imatrix
-from llama_convert.record import Provenance, fingerprint, is_made_from, keep_licenses, write_record
-from llama_convert.report.report import Report, make_report
-from llama_convert.source import Checkpoint, SourceOptions, open_checkpoint
-from llama_convert.worker.worker_process import run_worker
+from llama_convert.record import (
+    InputFile,
+    Provenance,
+    Record,
+    RecordedCheck,
+    RecordedSource,
+    fingerprint,
+    is_made_from,
+    keep_licenses,
+    write_record,
+)
+from llama_convert.report.quality import Report, make_report
+from llama_convert.worker.child_process import run_worker
+from llama_convert.worker.messages import Quantized, QuantizeTask
 
-_FULL: Final = 1 << 20
-"""Free bytes below which a failure of llama.cpp, which gives no reason then, is the disk's."""
+_FULL = 1 << 20
+"""Free bytes below which a failure of llama.cpp is taken for a full disk: it gives no reason then."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConvertOptions:
-    """What a person wants made. `outtype` None keeps the type of the source.
+    """What the user wants to have made. `outtype` None keeps the type of the source.
 
     `keep_original` keeps the unquantised file too; without quantisations it is the only product. `verify` reads
     everything back and compares; `report` measures the quantised files on `report_text` (None: our own text).
@@ -52,6 +63,16 @@ class ConvertOptions:
     report_text: str | None = None
     force: bool = False
     threads: int = 0
+
+    def with_kinds(self, text: str) -> ConvertOptions:
+        """The same, with the kinds to make from a list such as "Q4_K_M,Q8_0"; F16, BF16 and F32 are not quantised.
+
+        Raises UsageError where a kind is not known.
+        """
+        quantizations, unquantized = split_quantizations(text)
+        outtype = self.outtype or (DType[unquantized] if unquantized else None)
+        keep = self.keep_original or unquantized is not None
+        return replace(self, quantizations=quantizations, outtype=outtype, keep_original=keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,40 +94,49 @@ class Outcome:
 
 
 def plan_conversion(folder: Path, options: ConvertOptions) -> Plan:
-    """What converting `folder` would take; only headers are read."""
+    """What converting `folder` would write and need; only headers are read."""
     checkpoint = open_checkpoint(folder, options.source)
     return _plan(checkpoint, plan_layout(checkpoint, options.outtype), options)
 
 
-def convert(folder: Path, options: ConvertOptions, progress: Progress, provenance: Provenance | None = None) -> Outcome:
-    """Convert the checkpoint in `folder`.
+def convert(
+    folder: Path,
+    options: ConvertOptions,
+    progress: Progress,
+    provenance: Provenance | None = None,
+    plan: Plan | None = None,
+) -> Outcome:
+    """Converts the checkpoint in `folder`; `plan` is the plan for it, if one was made already.
 
-    A product appears under its name only when it is complete and checked. What an interrupted run had finished is used
-    again where its inputs are unchanged.
+    A product appears under its name only when it is complete and checked. What an interrupted run has finished is used
+    again if its inputs are unchanged.
 
-    Raises:
-        SourceError: the source cannot be converted.
-        OutputExists: a file is in the way, and `force` is not set.
-        DiskFull: the disk is too small, known before the first byte, or fills up.
-        WorkerFailed: llama.cpp refused.
-        CheckFailed: the result does not compute.
+    Raises SourceError where the source cannot be converted, OutputExists where a file is in the way and `force` is not
+    set, DiskFull where the disk is too small or fills up, WorkerFailed where llama.cpp refuses, and CheckFailed where
+    the result does not compute.
     """
     checkpoint = open_checkpoint(folder, options.source)
     for text in checkpoint.warnings:
         progress.warn(text)
-    return _Conversion(checkpoint, options, progress, provenance or Provenance()).run()
+    return _Conversion(checkpoint, options, progress, provenance or Provenance(), plan).run()
 
 
 class _Conversion:
-    """One run: the steps share the checkpoint, the options and the clock."""
+    """One run, whose steps share the checkpoint, the options and the times that they took."""
 
     def __init__(
-        self, checkpoint: Checkpoint, options: ConvertOptions, progress: Progress, provenance: Provenance
+        self,
+        checkpoint: Checkpoint,
+        options: ConvertOptions,
+        progress: Progress,
+        provenance: Provenance,
+        plan: Plan | None,
     ) -> None:
         self._checkpoint = checkpoint
         self._options = options
         self._progress = progress
         self._provenance = provenance
+        self._plan = plan
         self._layout = plan_layout(checkpoint, options.outtype)
         self._threads = options.threads or core_count()
         self._fingerprint = self._source_fingerprint()
@@ -128,7 +158,7 @@ class _Conversion:
     def _produce(self, wanted: list[str], done: dict[str, Path], work: Workspace) -> list[Product]:
         """The products in the order asked for; the unquantised file comes last, since the others are made of it."""
         missing = len(done) < len(wanted)
-        inputs = self._hashes() if missing else {}
+        inputs = self._input_files() if missing else {}
         if missing or self._options.report:
             self._original(work)
         products = []
@@ -140,7 +170,7 @@ class _Conversion:
         return products
 
     def _original(self, work: Workspace) -> None:
-        """The complete unquantised file, written now or by an earlier run."""
+        """Makes sure that the complete unquantised file is there, written now or by an earlier run."""
         if work.original.is_file():
             return
         with self._timed("write"), replacing(work.original) as part:
@@ -148,7 +178,7 @@ class _Conversion:
             if self._options.verify:
                 compare_tensors(self._checkpoint, self._layout, part, self._progress)
 
-    def _make(self, kind: str, target: Path, work: Workspace, inputs: dict[str, Any]) -> None:
+    def _make(self, kind: str, target: Path, work: Workspace, inputs: dict[str, InputFile]) -> None:
         quantization = next((item for item in self._options.quantizations if item.name == kind), None)
         with replacing(target) as part:
             if quantization:
@@ -160,24 +190,18 @@ class _Conversion:
             write_record(target, self._record(kind, part, inputs, tokens))
 
     def _quantize(self, quantization: Quantization, source: Path, target: Path) -> None:
-        request = {
-            "task": "quantize",
-            "source": str(source),
-            "target": str(target),
-            "file_type": quantization.file_type,
-            "threads": self._threads,
-            "imatrix": str(self._options.imatrix.resolve()) if self._options.imatrix else None,
-        }
+        imatrix = str(self._options.imatrix.resolve()) if self._options.imatrix else None
+        task = QuantizeTask(str(source), str(target), quantization.file_type, self._threads, imatrix)
         try:
             with self._timed("quantize"):
-                result = run_worker(f"quantise {quantization.name}", self._progress, request)
+                result = run_worker(f"quantise {quantization.name}", self._progress, task, Quantized)
         except WorkerFailed as error:
             if free_bytes(target.parent) < _FULL:
                 raise DiskFull(f"{target}: the disk is full") from error
             raise
-        for kind, count in result["fallbacks"].items():
+        for kind, count in result.fallbacks.items():
             total = len(self._layout.tensors)
-            self._progress.warn(f"{count} of {total} tensors became {kind}: their rows are not divisible by 256")
+            self._progress.warn(f"{count} of {total} tensors became {kind}, since their rows are not divisible by 256")
 
     def _report(self, products: list[Product], work: Workspace) -> Report:
         models = [(item.kind, item.path) for item in products if item.kind != self._layout.dtype.name]
@@ -187,7 +211,7 @@ class _Conversion:
             return make_report(work.original, models, text, self._options.out / name, self._threads, self._progress)
 
     def _preflight(self, kinds: list[str]) -> None:
-        """Refuse what cannot end well, before anything is written."""
+        """Refuses what cannot succeed, before anything is written."""
         for kind in kinds:
             check_free(self._target(kind), force=self._options.force)
         for quantization in self._options.quantizations:
@@ -203,13 +227,11 @@ class _Conversion:
             read_imatrix(self._options.imatrix, shapes)
 
     def _check_disk(self, kinds: list[str]) -> None:
-        missing = [item for item in self._options.quantizations if item.name in kinds]
-        plan = _plan(self._checkpoint, self._layout, replace(self._options, quantizations=missing))
-        earlier = Workspace(workspace_folder(self._options.out, self._checkpoint.name, self._fingerprint)).original
-        needed = plan.disk_needed - (earlier.stat().st_size if earlier.is_file() else 0)
-        if needed > plan.disk_free:
-            need, free = needed / 1e9, plan.disk_free / 1e9
-            raise DiskFull(f"{self._options.out}: {need:.2f} GB are needed and {free:.2f} GB are free")
+        out, missing = self._options.out, [item for item in self._options.quantizations if item.name in kinds]
+        plan = self._plan or _plan(self._checkpoint, self._layout, replace(self._options, quantizations=missing))
+        earlier = Workspace(workspace_folder(out, self._checkpoint.name, self._fingerprint)).original
+        needed = unquantized_size(self._layout) + plan.quantized_bytes([item.name for item in missing])
+        require_space(out, needed - (earlier.stat().st_size if earlier.is_file() else 0), free_bytes(out))
 
     def _target(self, kind: str) -> Path:
         return self._options.out / f"{self._checkpoint.name}-{kind}.gguf"
@@ -218,12 +240,12 @@ class _Conversion:
         return not self._options.force and is_made_from(self._target(kind), self._fingerprint)
 
     def _source_fingerprint(self) -> str:
-        """Of the inputs and of everything that the file's header says."""
+        """The fingerprint of the inputs and of everything in the header of the file."""
         imatrix = [self._options.imatrix] if self._options.imatrix and self._options.imatrix.is_file() else []
         return fingerprint([*self._checkpoint.files, *imatrix], header(self._layout.metadata, self._layout.tensors))
 
-    def _hashes(self) -> dict[str, Any]:
-        """Size and digest of every input; those that a download has checked are not read again."""
+    def _input_files(self) -> dict[str, InputFile]:
+        """Size and digest of every input; inputs that a download has hashed are not read again."""
         known = self._provenance.hashes
         unknown = [path for path in self._checkpoint.files if path.name not in known]
         found: dict[str, str] = {}
@@ -232,33 +254,33 @@ class _Conversion:
                 hashes = sha256_of(unknown, self._progress, read_checklist(self._checkpoint.folder))
             found = {path.name: digest for path, digest in hashes.items()}
         return {
-            path.name: {"size": path.stat().st_size, "sha256": known.get(path.name) or found[path.name]}
+            path.name: InputFile(path.stat().st_size, known.get(path.name) or found[path.name])
             for path in self._checkpoint.files
         }
 
-    def _record(self, kind: str, path: Path, inputs: dict[str, Any], tokens: list[int]) -> dict[str, Any]:
+    def _record(self, kind: str, path: Path, inputs: dict[str, InputFile], tokens: list[int]) -> Record:
         file = read_gguf(path)
-        source = {
-            "folder": str(self._checkpoint.folder),
-            "repository": self._provenance.repository,
-            "commit": self._provenance.commit,
-            "files": inputs,
-        }
-        return {
-            "name": self._checkpoint.name,
-            "file": self._target(kind).name,
-            "size": path.stat().st_size,
-            "quantization": kind,
-            "tensors": len(file.tensors),
-            "context": self._checkpoint.config.context_length,
-            "license": self._provenance.license or file.text("general.license"),
-            "imatrix": self._options.imatrix.name if self._options.imatrix else None,
-            "source": source,
-            "check": {"tokens": tokens},
-            "warnings": list(self._checkpoint.warnings),
-            "seconds": {name: round(seconds, 2) for name, seconds in self._seconds.items()},
-            "fingerprint": self._fingerprint,
-        }
+        source = RecordedSource(
+            folder=str(self._checkpoint.folder),
+            repository=self._provenance.repository,
+            commit=self._provenance.commit,
+            files=inputs,
+        )
+        return Record(
+            name=self._checkpoint.name,
+            file=self._target(kind).name,
+            size=path.stat().st_size,
+            quantization=kind,
+            tensors=len(file.tensors),
+            context=self._checkpoint.config.context_length,
+            license=self._provenance.license or file.text("general.license"),
+            imatrix=self._options.imatrix.name if self._options.imatrix else None,
+            source=source,
+            check=RecordedCheck(tokens),
+            warnings=list(self._checkpoint.warnings),
+            seconds={name: round(seconds, 2) for name, seconds in self._seconds.items()},
+            fingerprint=self._fingerprint,
+        )
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -268,7 +290,7 @@ class _Conversion:
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file under another name; a copy where the file system knows no links."""
+    """Gives the file another name; copies it where the file system has no hard links."""
     try:
         target.hardlink_to(source)
     except OSError:

@@ -2,7 +2,7 @@
 
 ConvertError                 1  `exit_code`, as the command line uses it
 ├─ UsageError                2  an option makes no sense; `str(error)` names it
-├─ SourceError               4  the source is missing, broken, or no Llama
+├─ SourceError               4  the source is missing, broken, or not a Llama
 │  ├─ SourceNotFound         4
 │  ├─ AccessDenied           4  gated or private: a token is missing, or has no access
 │  ├─ CorruptSource          4  cut short, a wrong hash, NaN in a tensor
@@ -16,14 +16,14 @@ ConvertError                 1  `exit_code`, as the command line uses it
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import ClassVar
 
-_LONGEST: Final = 1000
-"""Characters of a message; what a stranger wrote may stand in it."""
+_LONGEST = 1000
+"""Characters of a message, which may contain untrusted text."""
 
 
 class ConvertError(Exception):
-    """Base of all errors of this package; `str(error)` is one line for a person, in characters that print."""
+    """Base of all errors of this package; `str(error)` is one line of printable characters for the user."""
 
     exit_code: ClassVar[int] = 1
 
@@ -32,7 +32,7 @@ class ConvertError(Exception):
 
 
 def _line(text: str) -> str:
-    """The text without line breaks and what else does not print; of a very long one the beginning and the end."""
+    """The text in one line, with what is not printable escaped; of a very long text the beginning and the end."""
     words = " ".join(_shortened(text).split())
     return _shortened("".join(char if char.isprintable() else ascii(char)[1:-1] for char in words))
 

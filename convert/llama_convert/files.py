@@ -1,4 +1,4 @@
-"""Files: JSON, digests, free space, and writing so that half a file is never taken for the whole."""
+"""Files: JSON, digests, free space, and writing in a way that never leaves half a file under the final name."""
 
 from __future__ import annotations
 
@@ -10,38 +10,35 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from llama_convert.errors import ConvertError, CorruptSource, DiskFull, OutputExists
-from llama_convert.foreign import MOST_CONFIG, open_regular, parse_object, read_regular
 from llama_convert.progress import Progress
+from llama_convert.untrusted import MOST_CONFIG, open_regular, parse_object, read_regular
 
-_BLOCK: Final = 4 << 20
-PART: Final = ".part"
+_BLOCK = 4 << 20
+PART = ".part"
 
 
 def read_json(path: Path, most: int = MOST_CONFIG) -> dict[str, Any]:
-    """The object in a JSON file of `most` bytes, one of the limits in `foreign`; empty where there is no such file.
+    """The object in a JSON file of at most `most` bytes, a limit of `untrusted`; empty where there is no such file.
 
-    Raises:
-        CorruptSource: the file holds something else.
+    Raises CorruptSource where the file holds something else.
     """
     return parse_object(read_regular(path, most), path, most) if path.exists() else {}
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON file that is there whole or not at all."""
+    """Writes a JSON file; it appears when it is complete, or not at all."""
     with replacing(path) as part:
         part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8", "replace")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when the block ends well and is removed when it does not.
+    """A path to write to. The file replaces `path` when the block succeeds, and is removed when it fails.
 
-    Raises:
-        DiskFull: the disk filled up while the block wrote.
-        ConvertError: the folder cannot be written to.
+    Raises DiskFull where the disk fills up, and ConvertError where the folder cannot be written to.
     """
     part = path.with_name(path.name + PART)
     try:
@@ -57,9 +54,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def install(part: Path, path: Path) -> None:
-    """Move a finished file to its place, where whoever may read the folder may read it too.
+    """Moves a finished file to its place and lets everyone read it who may read the folder.
 
-    A folder of models may be shared with servers of other users; one that is private keeps what is in it private.
+    A folder of models may be shared with the servers of other users; in a private folder the file stays private.
     """
     part.chmod(part.stat().st_mode | path.parent.stat().st_mode & 0o044)
     part.replace(path)
@@ -67,7 +64,7 @@ def install(part: Path, path: Path) -> None:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn the system's errors about writing `path` into ours."""
+    """Turns the system's errors about writing `path` into errors of this package."""
     try:
         yield
     except OSError as error:
@@ -77,30 +74,37 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def check_free(path: Path, *, force: bool) -> None:
-    """Refuse to replace what is at `path`, a link that leads nowhere too; with `force` refuse only a folder.
+    """Checks that `path` may be written.
 
-    Raises:
-        OutputExists: it is in the way.
+    Raises OutputExists where a file or a link, even a broken one, is there; with `force` only where it is a folder.
     """
     if os.path.lexists(path) and not force:
         raise OutputExists(f"{path}: exists already; use --force to replace it")
     if path.is_dir() and not path.is_symlink():
-        raise OutputExists(f"{path}: is a folder, and is not replaced")
+        raise OutputExists(f"{path}: is a folder, which is never replaced")
+
+
+def require_space(folder: Path, needed: int, free: int) -> None:
+    """Checks that `free` bytes of the disk of `folder` suffice.
+
+    Raises DiskFull where more are needed.
+    """
+    if needed > free:
+        raise DiskFull(f"{folder}: {needed / 1e9:.2f} GB are needed, but only {free / 1e9:.2f} GB are free")
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder for as long as the block lasts.
+    """A folder that exists until the block ends.
 
-    Raises:
-        ConvertError: it cannot be made or written to.
+    Raises ConvertError where it cannot be created or written to.
     """
     with explained(Path("the folder for temporary files")), tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
 def sync(path: Path) -> None:
-    """Have the system write a file's content to the disk."""
+    """Has the system write a file's content to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -117,10 +121,9 @@ def free_bytes(folder: Path) -> int:
 
 
 def sha256_of(paths: Sequence[Path], progress: Progress, md5: Mapping[str, str] | None = None) -> dict[Path, str]:
-    """The SHA-256 of each file, in hexadecimal; `md5` maps names of files to the MD5 that they must have.
+    """The SHA-256 of each file, in hexadecimal. `md5` maps names of files to the MD5 that they must have.
 
-    Raises:
-        CorruptSource: a file has another MD5.
+    Raises CorruptSource where a file has another MD5.
     """
     progress.start("hash", sum(path.stat().st_size for path in paths))
     done, found = 0, {}
@@ -134,7 +137,7 @@ def sha256_of(paths: Sequence[Path], progress: Progress, md5: Mapping[str, str] 
             progress.advance(done)
         found[path] = digests[0].hexdigest()
         if wanted and digests[1].hexdigest() != wanted:
-            raise CorruptSource(f"{path}: has the MD5 {digests[1].hexdigest()}, and {wanted} is the right one")
+            raise CorruptSource(f"{path}: has the MD5 {digests[1].hexdigest()}, but the checklist says {wanted}")
     progress.finish()
     return found
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from llama_convert.machine import core_count, memory_bytes
 from llama_convert.model.config import LlamaConfig
@@ -12,9 +12,9 @@ from llama_convert.output.sizes import QuantizedSize, quantized_sizes, unquantiz
 from llama_convert.output.write_model import Layout
 from llama_convert.quant.file_types import Quantization
 
-_RUN_CONTEXT: Final = 4096
-_RUN_BATCH: Final = 512
-_HEADROOM: Final = 64 << 20
+_RUN_CONTEXT = 4096
+_RUN_BATCH = 512
+_HEADROOM = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,10 @@ class Plan:
     @property
     def fits_disk(self) -> bool:
         return self.disk_needed <= self.disk_free
+
+    def quantized_bytes(self, kinds: Collection[str]) -> int:
+        """Bytes that the models of these quantisations take on the disk."""
+        return sum(model.nbytes for model in self.models if model.quantization in kinds)
 
     def fits_memory(self, model: PlannedModel) -> bool:
         return model.run_memory <= self.memory
@@ -104,9 +108,11 @@ def _planned(config: LlamaConfig, size: QuantizedSize, weights: int) -> PlannedM
 
 
 def run_memory(config: LlamaConfig, nbytes: int) -> int:
-    """Bytes of memory to run a model file of `nbytes`: the weights, F16 keys and values for one conversation of up to
-    4,096 tokens, and the buffers of one batch."""
+    """Bytes of memory to run a model file of `nbytes`.
+
+    These are the weights, the keys and values of one conversation of up to 4,096 tokens, and the buffers of one batch.
+    """
     context = min(config.context_length, _RUN_CONTEXT)
-    cache = 2 * 2 * config.block_count * config.head_count_kv * config.head_dim * context
+    cache = config.kv_bytes_per_token * context
     batch = 4 * _RUN_BATCH * (config.vocab_size + 2 * config.feed_forward_length + 8 * config.embedding_length)
     return nbytes + cache + batch + _HEADROOM

@@ -1,4 +1,4 @@
-"""What a long task tells of itself while it runs."""
+"""How a long task reports its progress."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class Progress(Protocol):
         """A stage begins; `total` is 0 where it is not known."""
 
     def advance(self, done: int) -> None:
-        """`done` bytes of the open stage are behind us."""
+        """`done` bytes of the open stage are finished."""
 
     def finish(self) -> None:
         """The open stage is complete."""
 
     def warn(self, text: str) -> None:
-        """Something that a person should know."""
+        """A warning for the user."""
 
 
 class Silent:

@@ -12,20 +12,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, TypeVar
+
+import msgspec
 
 from llama_convert.errors import CorruptSource
 from llama_convert.files import read_json, replacing, write_json
-from llama_convert.foreign import MOST_CONFIG, is_plain_name, read_regular
+from llama_convert.untrusted import MOST_CONFIG, is_plain_name, read_regular
 
-_FORMAT: Final = 1
-_FIRST_PART: Final = re.compile(r"-00001-of-(\d{5})$")
-_KINDS: Final[dict[str, type]] = {
-    **dict.fromkeys(("name", "file", "quantization", "license", "imatrix", "fingerprint", "created"), str),
-    "source": dict,
-}
-"""What those values of a record are that are worked with."""
-_LICENSES: Final = ("LICENSE*", "USE_POLICY*", "NOTICE*")
+_FORMAT = 1
+_FIRST_PART = re.compile(r"-00001-of-(\d{5})$")
+_LICENSES = ("LICENSE*", "USE_POLICY*", "NOTICE*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,62 +35,135 @@ class Provenance:
     hashes: Mapping[str, str] = field(default_factory=dict)
 
 
+class InputFile(msgspec.Struct, frozen=True):
+    """A file that a model was made from; the digest is hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+class RecordedSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model came from: a folder that was converted, or a repository at a commit; `files` are by name."""
+
+    folder: str | None = None
+    repository: str | None = None
+    commit: str | None = None
+    files: dict[str, InputFile] = {}
+
+
+class RecordedCheck(msgspec.Struct, frozen=True):
+    """The tokens that the model decoded before it was installed."""
+
+    tokens: list[int] = []
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What is recorded about a model. All may be missing: the record may come from elsewhere.
+
+    `size` is in bytes, `context` in tokens, `seconds` by stage. A conversion also records its warnings, the importance
+    matrix, and the fingerprint of its inputs.
+    """
+
+    format: int | None = None
+    created: str | None = None
+    versions: dict[str, str] = {}
+    name: str | None = None
+    file: str | None = None
+    size: int | None = None
+    quantization: str | None = None
+    tensors: int | None = None
+    context: int | None = None
+    license: str | None = None
+    imatrix: str | None = None
+    source: RecordedSource = RecordedSource()
+    check: RecordedCheck = RecordedCheck()
+    warnings: list[str] = []
+    seconds: dict[str, float] = {}
+    fingerprint: str | None = None
+
+    def known(self) -> dict[str, Any]:
+        """The record as plain values, without those that are missing."""
+        return _filled(msgspec.to_builtins(self))
+
+
+def _filled(values: dict[str, Any]) -> dict[str, Any]:
+    """The values, and those inside them, without the empty ones."""
+    pairs = ((name, _filled(value) if isinstance(value, dict) else value) for name, value in values.items())
+    return {name: value for name, value in pairs if value not in (None, [], {})}
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
 def record_path(model: Path) -> Path:
     """The record of a model's file."""
     return model.with_suffix(".json")
 
 
 def fingerprint(files: Sequence[Path], header: bytes) -> str:
-    """A digest of what a result depends on: the inputs' names, sizes and times, the file's header, our version."""
+    """A digest of what a result depends on: the inputs' names, sizes and times, the file's header, and our versions."""
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     raw = json.dumps([stats, versions()], sort_keys=True)
     return hashlib.sha256(raw.encode() + header).hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """The versions of what makes a model."""
+    """The versions of the programs that make a model."""
     names = ("llama-chat", "llama_cpp_python", "numpy")
     found = {name: importlib.metadata.version(name) for name in names}
     return found | {"python": platform.python_version()}
 
 
-def read_record(model: Path) -> dict[str, Any]:
-    """The record of `model`; empty where it has none that can be read.
+def read_record(model: Path) -> Record:
+    """The record of `model`; an empty one where there is none that can be read.
 
-    It may have come with the model from elsewhere: what is not of the kind that we write is left out, and so is a name
-    that would lead out of the folder.
+    The record may have come with the model from elsewhere. A value of another type than the one we write is left out,
+    and so is a name that would lead out of the folder.
     """
     try:
-        found = read_json(record_path(model))
+        found = _as_far_as_valid(Record, read_json(record_path(model)))
     except (CorruptSource, OSError):
-        return {}
-    found = {key: value for key, value in found.items() if isinstance(value, _KINDS.get(key, object))}
-    if not is_plain_name(found.get("name", "")):
-        found.pop("name", None)
-    texts = {key: text for key, text in found.get("source", {}).items() if isinstance(text, str) or key == "files"}
-    return found | ({"source": texts} if "source" in found else {})
+        return Record()
+    safe = found.name is None or is_plain_name(found.name)
+    return found if safe else msgspec.structs.replace(found, name=None)
 
 
-def write_record(model: Path, content: Mapping[str, Any]) -> None:
-    """Write the record of `model`."""
+def _as_far_as_valid(kind: type[S], raw: dict[str, Any]) -> S:
+    """A struct of the values of `raw` that have the right type."""
+    values: dict[str, Any] = {}
+    for item in msgspec.structs.fields(kind):
+        value = raw.get(item.name)
+        if item.type is RecordedSource and isinstance(value, dict):
+            values[item.name] = _as_far_as_valid(RecordedSource, value)
+            continue
+        try:
+            values[item.name] = msgspec.convert(value, item.type)
+        except msgspec.ValidationError:
+            continue
+    return kind(**values)
+
+
+def write_record(model: Path, record: Record) -> None:
+    """Writes the record of `model`, with the time and our versions."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    write_json(record_path(model), {"format": _FORMAT, "created": now, "versions": versions(), **content})
+    made = msgspec.structs.replace(record, format=_FORMAT, created=now, versions=versions())
+    write_json(record_path(model), msgspec.to_builtins(made))
 
 
 def is_made_from(model: Path, wanted: str) -> bool:
     """Whether `model` exists and its record has the fingerprint `wanted`."""
-    return model.is_file() and read_record(model).get("fingerprint") == wanted
+    return model.is_file() and read_record(model).fingerprint == wanted
 
 
 def files_of(model: Path) -> list[Path]:
     """The files that belong to an installed model: its parts where it is split, its record, and its licences.
 
-    The licences of a conversion belong to all its quantisations, and go with the last of them.
+    The licences of a conversion belong to all its quantisations, so they belong to the one that is left last.
     """
     folder, split = model.parent, _FIRST_PART.search(model.stem)
     stem = model.stem[: split.start()] if split else model.stem
     parts = sorted(folder.glob(f"{glob.escape(stem)}-?????-of-{split[1]}.gguf")) if split else [model]
-    name = str(read_record(model).get("name") or stem)
+    name = read_record(model).name or stem
     others = set(folder.glob(f"{glob.escape(name)}-*.gguf")) - set(parts)
     owners = {stem, name} if not others else {stem}
     licenses = sorted({path for owner in owners for pattern in _LICENSES for path in _matching(folder, owner, pattern)})
@@ -105,7 +175,7 @@ def _matching(folder: Path, owner: str, pattern: str) -> list[Path]:
 
 
 def keep_licenses(folder: Path, target: Path, name: str) -> None:
-    """Copy the licence's files beside the weights, with the model's name in front."""
+    """Copies the licence files of `folder` to `target`, with the model's name in front."""
     for pattern in _LICENSES:
         for path in sorted(path for path in folder.glob(pattern) if path.is_file()):
             text = read_regular(path, MOST_CONFIG)

@@ -17,8 +17,8 @@ from llama_convert.hub.listing import Listing, RemoteFile
 from llama_convert.hub.select import GGUFChoice
 from llama_convert.machine import memory_bytes
 from llama_convert.model.config import MOST_INNER, MOST_WIDTH, LlamaConfig, from_hf, from_meta
-from llama_convert.model.names import bias_of, expected_tensors
 from llama_convert.model.numbers import Numbers
+from llama_convert.model.tensor_specs import bias_of, expected_tensors
 from llama_convert.output.write_model import TYPES, Layout, layout_of
 from llama_convert.plan import Plan, PlannedModel, make_plan
 from llama_convert.vocab.chat_template import chosen_template
@@ -51,7 +51,7 @@ def plan_remote(folder: Path, options: ConvertOptions, weights: Sequence[RemoteF
 
     Which tensors there are, and their shapes, follows from the configuration.
     """
-    config, vocabulary, dtype = _describe(folder)
+    config, vocabulary, dtype = describe_source(folder)
     vocabulary.fit(config.vocab_size)
     dtype = options.outtype or dtype
     name = options.source.name or folder.name
@@ -69,7 +69,7 @@ def plan_remote(folder: Path, options: ConvertOptions, weights: Sequence[RemoteF
     )
 
 
-def _describe(folder: Path) -> tuple[LlamaConfig, Vocabulary, DType]:
+def describe_source(folder: Path) -> tuple[LlamaConfig, Vocabulary, DType]:
     config = read_json(folder / "config.json")
     if config:
         dtype = _DTYPES.get(str(config.get("dtype") or config.get("torch_dtype")), DType.F16)

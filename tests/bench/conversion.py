@@ -29,7 +29,7 @@ SCRIPT = """
 import os, sys, time
 from pathlib import Path
 from llama_convert.progress import Silent
-from llama_convert.source import open_checkpoint
+from llama_convert.llama_checkpoint import open_checkpoint
 from llama_convert.output.write_model import write_model
 checkpoint = open_checkpoint(Path(sys.argv[1]))
 os.sync()

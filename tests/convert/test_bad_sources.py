@@ -18,9 +18,9 @@ import pytest
 from llama_convert.checkpoint.tensor import DType
 from llama_convert.checkpoint.torch_file import read_torch_file
 from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
+from llama_convert.llama_checkpoint import open_checkpoint
 from llama_convert.output.write_model import write_model
 from llama_convert.progress import Silent
-from llama_convert.source import open_checkpoint
 from tests.support.convert.layouts import (
     TinyLlama,
     random_weights,
@@ -69,8 +69,8 @@ SHARD = "model-00002-of-00002.safetensors"
         (_config(num_attention_heads=7), CorruptSource, "7 heads"),
         (_config(hidden_size=None), CorruptSource, "config.json"),
         (_config(intermediate_size=999), CorruptSource, r"gate_proj.*\[352, 256\].*\[999, 256\]"),
-        (_config(num_hidden_layers=2), CorruptSource, r"lack model\.layers\.1"),
-        (_config(num_hidden_layers=0), CorruptSource, "num_hidden_layers is 0, and should be"),
+        (_config(num_hidden_layers=2), CorruptSource, r"do not hold model\.layers\.1"),
+        (_config(num_hidden_layers=0), CorruptSource, "num_hidden_layers is 0, but should be"),
         (_config(hidden_act="gelu"), UnsupportedModel, "gelu"),
         (lambda folder: (folder / "added_tokens.json").write_text('{"a": []}'), CorruptSource, "added tokens"),
         (_remove("config.json"), SourceNotFound, "config.json"),
@@ -133,7 +133,7 @@ def test_unknown_tensors_are_refused(tmp_path: Path, spm_model: Path) -> None:
     weights = random_weights(MODEL) | {"model.layers.0.mlp.gate.weight": np.zeros((4, 4), np.float32)}
     folder = write_hf_folder(tmp_path / "hf", MODEL, weights)
     shutil.copy(spm_model, folder)
-    with pytest.raises(UnsupportedModel, match=r"mlp\.gate\.weight has no place"):
+    with pytest.raises(UnsupportedModel, match=r"mlp\.gate\.weight is not a tensor of a Llama"):
         open_checkpoint(folder)
 
 
@@ -145,7 +145,7 @@ def test_a_tensor_in_two_files_is_refused(folder: Path) -> None:
 
 def test_an_index_that_leaves_its_folder_is_refused(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
-    with pytest.raises(CorruptSource, match="outside its folder"):
+    with pytest.raises(CorruptSource, match="outside the folder"):
         open_checkpoint(folder)
 
 

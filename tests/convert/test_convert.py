@@ -10,7 +10,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,13 +32,13 @@ from llama_convert.gguf.reader import read_gguf
 from llama_convert.gguf.tensor_types import TensorType
 from llama_convert.gguf.values import i32s, string
 from llama_convert.gguf.writer import GGUFWriter, TensorInfo
-from llama_convert.output.check import check_model, compare_tensors
+from llama_convert.llama_checkpoint import SourceOptions
+from llama_convert.output.verify import check_model, compare_tensors
 from llama_convert.output.workspace import open_workspace
 from llama_convert.progress import Silent
 from llama_convert.quant.file_types import QUANTIZATIONS, parse_quantizations
 from llama_convert.record import Provenance
-from llama_convert.source import SourceOptions
-from llama_convert.worker.worker_process import run_worker
+from tests.support.convert.folders import file_names
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder
 from tests.support.convert.recorder import Recorder
 
@@ -61,10 +60,6 @@ def options(tmp_path: Path) -> ConvertOptions:
     return ConvertOptions(tmp_path / "out", [Q4_K_M, Q8_0], threads=1)
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
 def test_quantised_files_are_made_with_their_records(folder: Path, options: ConvertOptions) -> None:
     recorder = Recorder()
     outcome = convert(folder, options, recorder, Provenance("meta/tiny", "abc123", "llama2"))
@@ -73,7 +68,7 @@ def test_quantised_files_are_made_with_their_records(folder: Path, options: Conv
         ("tiny-Q8_0.gguf", False),
     ]
     models = [f"tiny-{kind}.{end}" for kind in ("Q4_K_M", "Q8_0") for end in ("gguf", "json")]
-    assert names(options.out) == sorted([*models, "tiny.LICENSE.txt", "tiny.USE_POLICY.md"])
+    assert file_names(options.out) == sorted([*models, "tiny.LICENSE.txt", "tiny.USE_POLICY.md"])
     record = json.loads((options.out / "tiny-Q4_K_M.json").read_text())
     assert record["source"]["commit"] == "abc123"
     assert record["license"] == "llama2"
@@ -135,7 +130,7 @@ def test_a_file_of_other_inputs_is_not_replaced(folder: Path, options: ConvertOp
     (options.out / "tiny-Q8_0.gguf").write_text("precious")
     with pytest.raises(OutputExists, match="tiny-Q8_0"):
         convert(folder, options, Silent())
-    assert names(options.out) == ["tiny-Q8_0.gguf"]
+    assert file_names(options.out) == ["tiny-Q8_0.gguf"]
 
 
 def test_a_failed_check_leaves_nothing_under_the_final_name(
@@ -147,7 +142,7 @@ def test_a_failed_check_leaves_nothing_under_the_final_name(
     monkeypatch.setattr("llama_convert.convert.check_model", fail)
     with pytest.raises(CheckFailed):
         convert(folder, options, Silent())
-    assert not [name for name in names(options.out) if name.endswith((".part", "Q4_K_M.gguf"))]
+    assert not [name for name in file_names(options.out) if name.endswith((".part", "Q4_K_M.gguf"))]
     monkeypatch.undo()
     recorder = Recorder()
     convert(folder, options, recorder)
@@ -162,7 +157,7 @@ def test_nan_leaves_nothing(tmp_path: Path, spm_model: Path, options: ConvertOpt
     shutil.copy(spm_model, folder)
     with pytest.raises(CorruptSource, match=r"lm_head\.weight holds NaN"):
         convert(folder, options, Silent())
-    assert not [name for name in names(options.out) if ".gguf" in name]
+    assert not [name for name in file_names(options.out) if ".gguf" in name]
 
 
 def test_a_small_disk_is_refused_before_the_first_byte(
@@ -181,7 +176,7 @@ def test_a_disk_that_fills_up_is_named(folder: Path, options: ConvertOptions, mo
     monkeypatch.setattr(GGUFWriter, "write", full)
     with pytest.raises(DiskFull, match="the disk is full"):
         convert(folder, options, Silent())
-    assert not [name for name in names(options.out) if ".gguf" in name]
+    assert not [name for name in file_names(options.out) if ".gguf" in name]
 
 
 def test_a_disk_that_fills_up_under_llama_cpp_is_named(
@@ -306,7 +301,7 @@ def test_a_name_of_ones_own(folder: Path, options: ConvertOptions) -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
-from llama_convert.output.check import check_model, compare_tensors
+from llama_convert.output.verify import check_model, compare_tensors
 from llama_convert.convert import ConvertOptions, convert
 from llama_convert.progress import Silent
 from llama_convert.quant.file_types import QUANTIZATIONS
@@ -330,41 +325,21 @@ def test_a_killed_run_leaves_no_model_and_the_next_goes_on(
         assert child.stdout is not None
         for line in child.stdout:
             if line.strip() == stage:
-                time.sleep(0.2)
                 child.send_signal(how)
                 break
         assert child.wait() != 0
-    assert not [name for name in names(options.out) if name.endswith("M.gguf")]
+    assert not [name for name in file_names(options.out) if name.endswith("M.gguf")]
     recorder = Recorder()
     outcome = convert(folder, replace(options, quantizations=[Q4_K_M]), recorder)
     assert outcome.products[0].path.is_file()
     assert ("write F16" in recorder.stages) is (stage == "write F16")
-    assert not [name for name in names(options.out) if name.endswith(".part")]
+    assert not [name for name in file_names(options.out) if name.endswith(".part")]
 
 
 def test_two_runs_do_not_mix(folder: Path, options: ConvertOptions) -> None:
     options.out.mkdir()
     with open_workspace(options.out, "tiny", "0" * 64), pytest.raises(ConvertError, match="another process"):
         convert(folder, options, Silent())
-
-
-def test_a_worker_ends_with_its_parent() -> None:
-    command = [sys.executable, "-m", "llama_convert.worker"]
-    request = json.dumps({"task": "check", "path": "/dev/stdin", "threads": 1, "full": False})
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as worker:
-        assert worker.stdin is not None
-        worker.stdin.write(f"{request}\n".encode())
-        worker.stdin.close()
-        assert worker.wait(20) is not None
-
-
-def test_a_worker_that_dies_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = "import os, sys; print('the assertion', file=sys.stderr, flush=True); os.abort()"
-    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -c "{script}"\n')
-    (tmp_path / "python").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(WorkerFailed, match=r"quantise: .*killed by SIGABRT.*the assertion"):
-        run_worker("quantise", Silent(), {"task": "check"})
 
 
 def test_a_junk_model_fails_the_check(tmp_path: Path) -> None:

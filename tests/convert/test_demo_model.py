@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from llama_convert.gguf.reader import read_gguf
+from llama_convert.llama_checkpoint import open_checkpoint
 from llama_convert.output.write_model import write_model
 from llama_convert.progress import Silent
-from llama_convert.source import open_checkpoint
 from tests.support.convert import demo, native
 
 _IGNORED = ("general.", "tokenizer.ggml.add_eos_token")

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from llama_convert.checkpoint.tensor import DType
+from llama_convert.llama_checkpoint import open_checkpoint
 from llama_convert.model.permute import permute_rows
 from llama_convert.model.rope import Rope
 from llama_convert.output.write_model import write_model
 from llama_convert.progress import Silent
-from llama_convert.source import open_checkpoint
 from tests.support.convert import native
 from tests.support.convert.forward import logits, nmse
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -18,16 +16,15 @@ import numpy as np
 import pytest
 
 from llama_convert.convert import ConvertOptions, convert
-from llama_convert.errors import ConvertError, CorruptSource, DiskFull, OutputExists, UsageError, WorkerFailed
-from llama_convert.foreign import MOST_CONFIG
+from llama_convert.errors import CorruptSource, DiskFull, OutputExists, UsageError
 from llama_convert.hub.catalogue import parse_target
 from llama_convert.hub.download import Downloader
+from llama_convert.llama_checkpoint import SourceOptions
 from llama_convert.progress import Silent
 from llama_convert.pull import PullOptions, pull
 from llama_convert.quant.file_types import QUANTIZATIONS
-from llama_convert.record import files_of, read_record
-from llama_convert.source import SourceOptions
-from llama_convert.worker.worker_process import run_worker
+from llama_convert.untrusted import MOST_CONFIG
+from tests.support.convert.folders import file_names
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder
 from tests.support.convert.local_hub import LocalHub
 
@@ -52,10 +49,6 @@ def hub(folder: Path) -> Iterator[LocalHub]:
     made.repositories["someone/tiny"] = {path.name: path.read_bytes() for path in folder.iterdir()}
     yield made
     made.close()
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 NAMES = ["../x", "..", ".", "/tmp/x", "a/b", "a\\b", "-x", ".x", "x\0", "x\n", "x\x1b[31m", "\u202ex", "x" * 201, " x"]
@@ -113,40 +106,13 @@ def test_a_licence_that_is_no_file_is_left_out(
     make(folder / "LICENSES")
     (folder / "LICENSE").write_text("the licence")
     convert(folder, options, Silent())
-    assert [name for name in names(options.out) if "LICENSE" in name] == ["tiny.LICENSE"]
+    assert [name for name in file_names(options.out) if "LICENSE" in name] == ["tiny.LICENSE"]
 
 
 def test_a_licence_as_long_as_a_disk_is_refused(folder: Path, options: ConvertOptions) -> None:
     (folder / "LICENSE").write_bytes(bytes(MOST_CONFIG + 1))
     with pytest.raises(CorruptSource, match=r"LICENSE: has 8388609 bytes"):
         convert(folder, options, Silent())
-
-
-RECORDS: list[dict[str, Any]] = [
-    {"name": "../secret"},
-    {"name": "/tmp/secret"},
-    {"name": ["x"]},
-    {"name": "*"},
-    {"source": "x"},
-    {"source": {"repository": 5, "commit": ["x"]}},
-    {"license": ["x"], "fingerprint": 5},
-]
-
-
-@pytest.mark.parametrize("record", RECORDS)
-def test_a_record_from_elsewhere_is_worked_with_as_far_as_it_makes_sense(
-    tmp_path: Path, record: dict[str, Any]
-) -> None:
-    """What `models rm` deletes is in the model's folder and bears its name."""
-    models = tmp_path / "models"
-    models.mkdir()
-    for name in ("secret.LICENSE", "models/tiny.LICENSE", "models/tiny.gguf", "models/other.LICENSE"):
-        (tmp_path / name).write_text("x")
-    (models / "tiny.json").write_text(json.dumps(record))
-    found = read_record(models / "tiny.gguf")
-    assert all(isinstance(text, str) for text in found.get("source", {}).values())
-    assert isinstance(found.get("license", ""), str)
-    assert sorted(path.name for path in files_of(models / "tiny.gguf")) == ["tiny.LICENSE", "tiny.gguf", "tiny.json"]
 
 
 LIMITED = """
@@ -188,7 +154,7 @@ def test_a_limit_on_the_size_of_files_is_told_and_leaves_no_half_model(
     said = limited("convert", folder, options.out, limit)
     assert said.startswith("ConvertError")
     assert "File too large" in said or "the folder for temporary files: No usable temporary directory" in said
-    assert not [name for name in names(options.out.parent) if ".gguf" in name]
+    assert not [name for name in file_names(options.out.parent) if ".gguf" in name]
     assert convert(folder, options, Silent()).products[0].path.is_file()
 
 
@@ -229,22 +195,3 @@ def test_a_disk_that_fills_up_at_the_end_leaves_no_model(
     with pytest.raises(DiskFull):
         convert(folder, options, Silent())
     assert not list(options.out.glob("*.gguf*"))
-
-
-def test_a_worker_that_cannot_be_started_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(WorkerFailed, match=r"check: no process for llama\.cpp \(No such file"):
-        run_worker("check", Silent(), {"task": "check"})
-
-
-def test_what_a_worker_wrote_last_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = "import sys; sys.stderr.write('x' * 50_000_000 + chr(27)); sys.exit(3)"
-    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -c "{script}"\n')
-    (tmp_path / "python").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ConvertError, match="ended with code 3") as found:
-        run_worker("check", Silent(), {"task": "check"})
-    assert len(str(found.value)) <= 1001
-    assert str(found.value).isprintable()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000

@@ -22,17 +22,17 @@ from llama_convert.errors import (
     DownloadFailed,
     OutputExists,
     SourceNotFound,
-    UnsupportedModel,
     UsageError,
 )
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.hub.catalogue import CATALOGUE, CatalogueEntry, parse_target
 from llama_convert.hub.download import Downloader
-from llama_convert.hub.listing import Listing, RemoteFile
-from llama_convert.hub.select import choose_gguf, source_files
+from llama_convert.output.sizes import QuantizedSize, quantized_sizes
+from llama_convert.output.write_model import Layout
 from llama_convert.progress import Silent
 from llama_convert.pull import PullOptions, plan_pull, pull
-from llama_convert.quant.file_types import parse_quantizations
+from llama_convert.quant.file_types import Quantization, parse_quantizations
+from tests.support.convert.folders import file_names
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder, write_meta_folder
 from tests.support.convert.local_hub import COMMIT, Fault, LocalHub
 from tests.support.convert.recorder import Recorder
@@ -80,17 +80,13 @@ def source(hub: LocalHub, tmp_path: Path, spm_model: Path) -> None:
     hub.cards["someone/tiny"] = {"license": "llama2"}
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
 def test_a_ready_made_model_is_installed(hub: LocalHub, options: PullOptions, ready_made: bytes) -> None:
     hub.repositories["someone/tiny-GGUF"] = {"tiny.Q4_K_M.gguf": ready_made, "tiny.Q8_0.gguf": b"", "LICENSE": b"free"}
     hub.cards["someone/tiny-GGUF"] = {"license": "mit"}
     recorder = Recorder()
     product = pull(parse_target("someone/tiny-GGUF"), options, recorder).products[0]
     assert product.path.read_bytes() == ready_made
-    assert names(options.models) == ["tiny.Q4_K_M.LICENSE", "tiny.Q4_K_M.gguf", "tiny.Q4_K_M.json"]
+    assert file_names(options.models) == ["tiny.Q4_K_M.LICENSE", "tiny.Q4_K_M.gguf", "tiny.Q4_K_M.json"]
     record = json.loads((options.models / "tiny.Q4_K_M.json").read_text())
     assert record["source"]["commit"] == COMMIT
     assert record["license"] == "mit"
@@ -118,7 +114,7 @@ def test_a_split_model_keeps_its_parts(hub: LocalHub, options: PullOptions, read
     hub.repositories["someone/tiny-GGUF"] = {first: ready_made, second: b"second"}
     pull(parse_target("someone/tiny-GGUF"), options, Silent())
     parts = ["tiny-Q4_K_M-00001-of-00002.gguf", "tiny-Q4_K_M-00001-of-00002.json", "tiny-Q4_K_M-00002-of-00002.gguf"]
-    assert names(options.models) == parts
+    assert file_names(options.models) == parts
 
 
 def test_weights_are_converted(hub: LocalHub, options: PullOptions, source: None) -> None:
@@ -135,7 +131,7 @@ def test_weights_are_converted(hub: LocalHub, options: PullOptions, source: None
     assert record["license"] == "llama2"
     assert read_gguf(product.path).get("general.languages") == ["en"]
     files = ["tiny-Q4_K_M.gguf", "tiny-Q4_K_M.json", "tiny.LICENSE.txt"]
-    assert names(options.models) == files
+    assert file_names(options.models) == files
 
 
 def test_metas_own_layout_is_converted(hub: LocalHub, options: PullOptions, tmp_path: Path, spm_model: Path) -> None:
@@ -148,6 +144,66 @@ def test_metas_own_layout_is_converted(hub: LocalHub, options: PullOptions, tmp_
     product = pull(parse_target("someone/meta:Q8_0"), options, Silent()).products[0]
     assert product.path.name == "meta-Q8_0.gguf"
     assert product.nbytes == plan.models[0].nbytes
+
+
+def test_the_plan_is_made_once(
+    hub: LocalHub, options: PullOptions, source: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """llama.cpp computes the sizes of the quantisations in a process of its own, which takes a while."""
+    made: list[list[str]] = []
+
+    def counted(layout: Layout, quantizations: list[Quantization]) -> list[QuantizedSize]:
+        made.append([item.name for item in quantizations])
+        return quantized_sizes(layout, quantizations)
+
+    monkeypatch.setattr("llama_convert.plan.quantized_sizes", counted)
+    pull(parse_target("someone/tiny"), replace(options, quant="Q4_K_M,Q8_0"), Silent())
+    assert made == [["Q4_K_M", "Q8_0"]]
+
+
+@pytest.mark.parametrize("option", ["Q4_K_L", "q4_k_l", " Q4_K_L"])
+def test_the_option_means_the_same_as_the_quantisation_behind_the_colon(
+    hub: LocalHub, options: PullOptions, ready_made: bytes, option: str
+) -> None:
+    hub.repositories["someone/tiny-GGUF"] = {"tiny.Q4_K_M.gguf": b"", "tiny.Q4_K_L.gguf": ready_made}
+    by_name, by_option = parse_target("someone/tiny-GGUF:Q4_K_L"), parse_target("someone/tiny-GGUF")
+    chosen = replace(options, quant=option)
+    assert plan_pull(by_option, chosen).models == plan_pull(by_name, options).models
+    assert pull(by_option, chosen, Silent()).products[0].path.name == "tiny.Q4_K_L.gguf"
+    assert pull(by_name, options, Silent()).products[0].reused
+    assert pull(by_name, chosen, Silent()).products[0].reused
+
+
+def test_an_option_that_differs_from_the_name_is_refused(hub: LocalHub, options: PullOptions) -> None:
+    message = "someone/tiny:Q8_0 and --quant Q4_K_M differ"
+    for run in (plan_pull, lambda target, chosen: pull(target, chosen, Silent())):
+        with pytest.raises(UsageError, match=message):
+            run(parse_target("someone/tiny:Q8_0"), replace(options, quant="Q4_K_M"))
+    assert hub.requests == []
+
+
+def test_of_a_ready_made_model_one_quantisation_is_installed(hub: LocalHub, options: PullOptions) -> None:
+    hub.repositories["someone/tiny-GGUF"] = {"tiny.Q4_K_M.gguf": b"", "tiny.Q8_0.gguf": b""}
+    with pytest.raises(UsageError, match="choose one quantisation, not Q4_K_M,Q8_0"):
+        pull(parse_target("someone/tiny-GGUF"), replace(options, quant="Q4_K_M,Q8_0"), Silent())
+    with pytest.raises(UsageError, match="has no Q4_K_L; it has Q4_K_M"):
+        pull(parse_target("someone/tiny-GGUF"), replace(options, quant="Q4_K_L"), Silent())
+
+
+def test_of_a_source_all_kinds_of_the_list_are_made(hub: LocalHub, options: PullOptions, source: None) -> None:
+    chosen = replace(options, quant="q8_0,F16,Q2_K")
+    outcome = pull(parse_target("someone/tiny"), chosen, Silent())
+    assert [item.kind for item in outcome.products] == ["Q8_0", "Q2_K", "F16"]
+
+
+@pytest.mark.parametrize("name", ["someone/tiny", "someone/tiny:Q4_K_L"])
+def test_a_kind_that_no_conversion_makes_is_refused_before_anything_is_fetched(
+    hub: LocalHub, options: PullOptions, source: None, name: str
+) -> None:
+    chosen = replace(options, quant="Q4_K_L")
+    with pytest.raises(UsageError, match=r"unknown quantisation Q4_K_L; a conversion can make Q8_0, .*, F32"):
+        pull(parse_target(name), chosen, Silent())
+    assert not [path for path, _ in hub.requests if "/resolve/" in path]
 
 
 def test_an_interrupted_pull_goes_on(hub: LocalHub, options: PullOptions, source: None) -> None:
@@ -228,7 +284,7 @@ def test_junk_is_not_installed(hub: LocalHub, options: PullOptions) -> None:
     hub.repositories["someone/tiny-GGUF"] = {"tiny.Q4_K_M.gguf": b"GGUF junk"}
     with pytest.raises(CorruptSource, match=r"tiny\.Q4_K_M\.gguf"):
         pull(parse_target("someone/tiny-GGUF"), options, Silent())
-    assert names(options.models) == []
+    assert file_names(options.models) == []
 
 
 def test_a_model_that_does_not_load_is_not_installed(hub: LocalHub, options: PullOptions, ready_made: bytes) -> None:
@@ -274,75 +330,3 @@ def test_a_file_in_the_way_is_kept(hub: LocalHub, options: PullOptions, ready_ma
     assert (options.models / "tiny.Q4_K_M.gguf").read_text() == "precious"
     assert pull(parse_target("someone/tiny-GGUF"), replace(options, force=True), Silent())
     assert (options.models / "tiny.Q4_K_M.gguf").read_bytes() == ready_made
-
-
-def listing(*paths: str) -> Listing:
-    return Listing("someone/tiny", COMMIT, [RemoteFile(path, 1_000_000_000) for path in paths])
-
-
-FILES = listing(
-    "tiny-Q4_K_S.gguf",
-    "tiny-Q4_K_M.gguf",
-    "tiny-Q8_0.gguf",
-    "mmproj-tiny-Q4_K_M.gguf",
-    "big.Q6_K-00001-of-00002.gguf",
-    "big.Q6_K-00002-of-00002.gguf",
-)
-
-
-@pytest.mark.parametrize(
-    ("tag", "path"),
-    [
-        (None, "tiny-Q4_K_M.gguf"),
-        ("q4_k_s", "tiny-Q4_K_S.gguf"),
-        ("Q8_0", "tiny-Q8_0.gguf"),
-        ("Q6_K", "big.Q6_K-00001-of-00002.gguf"),
-    ],
-)
-def test_the_whole_tag_is_matched(tag: str | None, path: str) -> None:
-    choice = choose_gguf(FILES, tag)
-    assert choice is not None
-    assert choice.files[0].path == path
-    assert len(choice.files) == (2 if tag == "Q6_K" else 1)
-
-
-@pytest.mark.parametrize("tag", ["Q4_K", "Q4", "Q5_K_M"])
-def test_a_tag_that_is_not_there_is_answered_with_those_that_are(tag: str) -> None:
-    with pytest.raises(UsageError, match=rf"has no {tag}; it has .*Q4_K_M \(1\.0 GB\)"):
-        choose_gguf(FILES, tag)
-
-
-def test_a_missing_part_is_named() -> None:
-    with pytest.raises(SourceNotFound, match="1 of the 2 parts"):
-        choose_gguf(listing("big.Q6_K-00001-of-00002.gguf"), "Q6_K")
-
-
-def test_what_is_fetched_of_a_source() -> None:
-    both = listing(
-        "config.json",
-        "model.safetensors",
-        "pytorch_model.bin",
-        "consolidated.safetensors",
-        "original/consolidated.00.pth",
-        "original/params.json",
-        "tokenizer.model",
-        "picture.png",
-    )
-    small, weights = source_files(both)
-    assert [file.path for file in small] == ["config.json", "tokenizer.model"]
-    assert [file.path for file in weights] == ["model.safetensors"]
-    assert [file.path for file in source_files(listing("pytorch_model.bin"))[1]] == ["pytorch_model.bin"]
-    with pytest.raises(UnsupportedModel, match="adapter"):
-        source_files(listing("adapter_config.json", "adapter_model.bin"))
-    with pytest.raises(SourceNotFound, match="neither"):
-        source_files(listing("README.md"))
-
-
-def test_targets() -> None:
-    assert parse_target("llama2:7b-chat").repository == "TheBloke/Llama-2-7B-Chat-GGUF"
-    assert parse_target("llama2:70b", official=True).repository == "meta-llama/Llama-2-70b-hf"
-    target = parse_target("owner/repo.name:Q5_K_M")
-    assert (target.repository, target.quantization) == ("owner/repo.name", "Q5_K_M")
-    for text in ("llama3", "a/b/c", "", "owner/", "../x"):
-        with pytest.raises(UsageError, match="owner/repo"):
-            parse_target(text)

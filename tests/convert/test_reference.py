@@ -20,11 +20,11 @@ import sentencepiece
 import tokenizers
 
 from llama_convert.gguf.reader import GGUFFile, read_gguf
+from llama_convert.llama_checkpoint import open_checkpoint
 from llama_convert.output.write_model import write_model
 from llama_convert.progress import Silent
-from llama_convert.source import open_checkpoint
 from llama_convert.vocab.load import load_hf_vocabulary
-from tests.convert.test_vocabularies import LLAMA3_REGEX, disagreements, write_vocabulary
+from tests.convert.vocab.test_vocabularies import LLAMA3_REGEX, disagreements, write_vocabulary
 from tests.support.convert import demo, native, spm_json, spm_proto
 from tests.support.convert.corpus import strings
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder, write_torch_file

@@ -11,10 +11,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from llama_convert.errors import ConvertError
-from llama_convert.foreign import MOST_MEMORY
+from llama_convert.llama_checkpoint import open_checkpoint
 from llama_convert.output.write_model import plan_layout
-from llama_convert.remote_plan import _describe
-from llama_convert.source import open_checkpoint
+from llama_convert.remote_plan import describe_source
+from llama_convert.untrusted import MOST_MEMORY
 from tests.hostile.bounded import opened
 from tests.hostile.mutation import mutated
 from tests.hostile.trial import Trial
@@ -127,7 +127,7 @@ def read(case: bytes, folder: Path) -> object:
     path.write_bytes(raw)
     try:
         with suppress(ConvertError):
-            _describe(source)
+            describe_source(source)
         return plan_layout(open_checkpoint(source))
     finally:
         path.unlink()

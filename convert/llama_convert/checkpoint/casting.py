@@ -1,4 +1,4 @@
-"""Moves elements between the float types, and finds those that are no numbers."""
+"""Converts elements between the float types, and finds NaN and infinity."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from llama_convert.checkpoint.tensor import DType, Rows
 
 _INFINITY = {DType.F16: 0x7C00, DType.BF16: 0x7F80, DType.F32: 0x7F800000}
-"""The bits of positive infinity: what is as large or larger, but for the sign, is no finite number."""
+"""The bits of positive infinity. Apart from the sign, bits at or above this stand for infinity or NaN."""
 
 
 def all_finite(rows: Rows, dtype: DType) -> bool:
@@ -25,8 +25,7 @@ def all_finite(rows: Rows, dtype: DType) -> bool:
 def cast(rows: Rows, source: DType, target: DType) -> Rows:
     """The rows as `target`; the same array where the types are equal.
 
-    Raises:
-        OverflowError: a value is too large for F16.
+    Raises OverflowError where a value is too large for F16.
     """
     if source is target:
         return rows
@@ -54,6 +53,6 @@ def _to_f16(floats: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
 
 
 def _to_bf16(floats: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-    """Round to nearest, ties to even; the input is finite."""
+    """Rounds finite values to nearest, ties to even."""
     bits = floats.view(np.uint32)
     return ((bits + (((bits >> 16) & 1) + 0x7FFF)) >> 16).astype(np.uint16)

@@ -10,7 +10,7 @@ from llama_convert.checkpoint.tensor import SourceTensor
 from llama_convert.checkpoint.torch_file import read_torch_file
 from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
 from llama_convert.files import read_json
-from llama_convert.foreign import excerpt
+from llama_convert.untrusted import excerpt
 
 _SHOWN = 8
 Reader = Callable[[Path], Mapping[str, SourceTensor]]
@@ -23,9 +23,8 @@ _FAMILIES: tuple[tuple[str, str, Reader], ...] = (
 def weight_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
     """The files that hold the weights, and where an index says each tensor is (empty without an index).
 
-    Raises:
-        SourceNotFound: there are no weights, or a file that the index names is missing.
-        UnsupportedModel: there is only an adapter.
+    Raises SourceNotFound where there are no weights, or a file that the index names is missing, and UnsupportedModel
+    where there is only an adapter.
     """
     for index_name, pattern, _ in _FAMILIES:
         index = folder / index_name
@@ -43,14 +42,14 @@ def weight_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
 def _weight_map(index: Path) -> dict[str, str]:
     found = read_json(index).get("weight_map")
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
-        raise CorruptSource(f"{index}: weight_map is {excerpt(found)}, and should give the file of each tensor")
+        raise CorruptSource(f"{index}: weight_map is {excerpt(found)}, but should give the file of each tensor")
     return found
 
 
 def _named(folder: Path, index: Path, weight_map: dict[str, str]) -> list[Path]:
     names = sorted(set(weight_map.values()))
     if any(Path(name).name != name for name in names) or not names:
-        raise CorruptSource(f"{index}: names no files, or files outside its folder")
+        raise CorruptSource(f"{index}: names no files, or files outside the folder")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         some = ", ".join(missing[:_SHOWN]) + ", …" * (len(missing) > _SHOWN)
@@ -61,8 +60,7 @@ def _named(folder: Path, index: Path, weight_map: dict[str, str]) -> list[Path]:
 def read_hf_tensors(folder: Path) -> tuple[dict[str, SourceTensor], list[Path]]:
     """All tensors in `folder` by name, and the files they are in.
 
-    Raises:
-        CorruptSource: two files hold the same tensor, or the index names one that no file holds.
+    Raises CorruptSource where two files hold the same tensor, or no file holds a tensor of the index.
     """
     files, weight_map = weight_files(folder)
     read: Reader = read_torch_file if files[0].suffix == ".bin" else read_safetensors
@@ -74,5 +72,5 @@ def read_hf_tensors(folder: Path) -> tuple[dict[str, SourceTensor], list[Path]]:
             tensors[name] = tensor
     lost = [name for name in weight_map if name not in tensors and not name.endswith("inv_freq")]
     if lost:
-        raise CorruptSource(f"{folder / weight_map[lost[0]]}: lacks {lost[0]}, which the index says it holds")
+        raise CorruptSource(f"{folder / weight_map[lost[0]]}: does not hold {lost[0]}, although the index says so")
     return tensors, files

@@ -11,7 +11,7 @@ import numpy as np
 from llama_convert.checkpoint.tensor import DType, Rows, SourceTensor
 from llama_convert.checkpoint.torch_file import read_torch_file
 from llama_convert.errors import CorruptSource, SourceNotFound
-from llama_convert.foreign import read_text
+from llama_convert.untrusted import read_text
 
 _COLUMNS = ("tok_embeddings.weight", "attention.wo.weight", "feed_forward.w2.weight")
 
@@ -19,8 +19,7 @@ _COLUMNS = ("tok_embeddings.weight", "attention.wo.weight", "feed_forward.w2.wei
 def shard_files(folder: Path) -> list[Path]:
     """The files `consolidated.00.pth` and so on, in order.
 
-    Raises:
-        SourceNotFound: one in the middle is missing.
+    Raises SourceNotFound where a number is skipped.
     """
     files = sorted(folder.glob("consolidated.*.pth"))
     names = [f"consolidated.{index:02d}.pth" for index in range(len(files))]
@@ -48,7 +47,10 @@ def read_meta_tensors(folder: Path) -> tuple[dict[str, SourceTensor], list[Path]
 
 
 def _join(name: str, parts: Sequence[SourceTensor]) -> SourceTensor:
-    """One tensor of its shares: vectors are repeated in each, some matrices are cut by columns, most by rows."""
+    """The tensor that the shares make up.
+
+    Each file repeats the vectors; most matrices are split by rows, those in `_COLUMNS` by columns.
+    """
     if len(parts) == 1 or len(parts[0].shape) < 2:
         return parts[0]
     axis = 1 if name.endswith(_COLUMNS) else 0
@@ -87,7 +89,7 @@ class JoinedTensor:
         else:
             self._read_beside(start, out)
 
-    def place(self, start: int) -> None:
+    def location(self, start: int) -> None:
         return None
 
     def _read_stacked(self, start: int, out: Rows) -> None:

@@ -6,31 +6,30 @@ import struct
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from llama_convert.checkpoint.tensor import DType, StoredTensor
 from llama_convert.errors import CorruptSource, UnsupportedModel
-from llama_convert.foreign import MOST_TOKENIZER, excerpt, open_regular, parse_object
+from llama_convert.untrusted import MOST_TOKENIZER, excerpt, open_regular, parse_object
 
-_MOST_HEADER: Final = MOST_TOKENIZER
-_MOST_TENSORS: Final = 1 << 16
-_MOST_AXES: Final = 8
-_MOST_NAME: Final = 500
+_MOST_HEADER = MOST_TOKENIZER
+_MOST_TENSORS = 1 << 16
+_MOST_AXES = 8
+_MOST_NAME = 500
 _IGNORED = ("rotary_emb.inv_freq", ".attention.bias", ".masked_bias")
 
 
 def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     """The tensors of `path` by name.
 
-    Raises:
-        CorruptSource: the header is no valid one, or the file is shorter or longer than it says.
-        UnsupportedModel: an element type is not a float of 16 or 32 bits.
+    Raises CorruptSource where the header is invalid, or the file is shorter or longer than it says, and
+    UnsupportedModel where an element type is not a float of 16 or 32 bits.
     """
     size = path.stat().st_size
     header, start = _read_header(path, size)
     header.pop("__metadata__", None)
     if len(header) > _MOST_TENSORS or max(map(len, header), default=0) > _MOST_NAME:
-        raise CorruptSource(f"{path}: the header names {len(header)} tensors, or one by a very long name")
+        raise CorruptSource(f"{path}: the header names {len(header)} tensors, or a tensor with a very long name")
     entries = {name: _entry(path, name, entry) for name, entry in header.items()}
     _check_ranges(path, {name: (begin, end) for name, (_, _, begin, end) in entries.items()}, size - start)
     return {
@@ -45,7 +44,7 @@ def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
         head = file.read(8)
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else _MOST_HEADER + 1
         if length > min(_MOST_HEADER, size - 8):
-            raise CorruptSource(f"{path}: the header is cut short, or this is no safetensors file")
+            raise CorruptSource(f"{path}: the header is cut short, or this is not a safetensors file")
         raw = file.read(length)
     return parse_object(raw, path), 8 + length
 
@@ -82,7 +81,7 @@ def _check_ranges(path: Path, ranges: dict[str, tuple[int, int]], size: int) -> 
     if last > size:
         raise CorruptSource(f"{path}: cut short, {last - size} bytes are missing (the last tensor is {ordered[-1][0]})")
     if ordered and (ordered[0][1][0] != 0 or last != size):
-        raise CorruptSource(f"{path}: the data do not fill the file")
+        raise CorruptSource(f"{path}: the tensors do not cover all data of the file")
     for (first, (_, end)), (second, (begin, _)) in pairwise(ordered):
         if end != begin:
             raise CorruptSource(f"{path}: {first} and {second} overlap or leave a gap")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama_convert.errors import CorruptSource
-from llama_convert.foreign import open_regular
+from llama_convert.untrusted import open_regular
 
 Rows = npt.NDArray[Any]
 
@@ -54,10 +54,10 @@ class SourceTensor(Protocol):
         """The file to name where the tensor turns out to be broken."""
 
     def read_rows(self, start: int, out: Rows) -> None:
-        """Fill `out`, C-contiguous and of the dtype's raw type, with the rows from `start` on."""
+        """Fills `out`, C-contiguous and of the dtype's raw type, with the rows from `start` on."""
 
-    def place(self, start: int) -> tuple[Path, int] | None:
-        """The file and the offset where all rows from `start` on stand as they are, or None."""
+    def location(self, start: int) -> tuple[Path, int] | None:
+        """The file and the offset at which the rows from `start` on are stored unchanged and in order, or None."""
 
 
 def row_shape(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -70,7 +70,7 @@ def row_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def read_into(path: Path, offset: int, out: Rows) -> None:
-    """Fill `out` with the bytes of a file from `offset` on."""
+    """Fills `out` with the bytes of a file from `offset` on."""
     view = out.data.cast("B")
     with open_regular(path) as file:
         file.seek(offset)
@@ -82,7 +82,7 @@ def read_into(path: Path, offset: int, out: Rows) -> None:
 
 
 class StoredTensor:
-    """A tensor whose elements stand one after the other in a file, row by row."""
+    """A tensor whose elements are stored one after the other in a file, row by row."""
 
     def __init__(self, name: str, shape: tuple[int, ...], dtype: DType, origin: Path, offset: int) -> None:
         self.name = name
@@ -92,8 +92,8 @@ class StoredTensor:
         self._offset = offset
 
     def read_rows(self, start: int, out: Rows) -> None:
-        read_into(*self.place(start), out)
+        read_into(*self.location(start), out)
 
-    def place(self, start: int) -> tuple[Path, int]:
+    def location(self, start: int) -> tuple[Path, int]:
         _, columns = row_shape(self.shape)
         return self.origin, self._offset + start * columns * self.dtype.itemsize

@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 from llama_convert.checkpoint.tensor import DType, Rows, SourceTensor, StoredTensor
 from llama_convert.checkpoint.unpickler import PickledTensor, Storage, unpickle_tensors
 from llama_convert.errors import ConvertError, CorruptSource, UnsupportedModel
-from llama_convert.foreign import excerpt, open_regular
+from llama_convert.untrusted import excerpt, open_regular
 
 _MOST_PIECE = 8 << 20
 """Bytes of the pickle, and of the zip's list of files. For Llama 2 70B both have less than a tenth."""
@@ -25,24 +25,25 @@ _IGNORED = ("rotary_emb.inv_freq", ".attention.bias", ".masked_bias", "rope.freq
 def read_torch_file(path: Path) -> dict[str, SourceTensor]:
     """The tensors of `path` by name; those that a model does not need (rope tables, masks) are left out.
 
-    Raises:
-        CorruptSource: the file is cut short, broken, of before PyTorch 1.6, or its pickle holds more than tensors.
-        UnsupportedModel: a tensor is of another element type.
+    Raises CorruptSource where the file is cut short, broken or older than PyTorch 1.6, or its pickle holds more than
+    tensors, and UnsupportedModel where a tensor has another element type.
     """
-    with _Sparing(open_regular(path).detach()) as file:
+    with _BoundedReader(open_regular(path).detach()) as file:
         if not zipfile.is_zipfile(file):
-            raise CorruptSource(f"{path}: no zip file: cut short, or saved before PyTorch 1.6 (load and save it again)")
+            raise CorruptSource(
+                f"{path}: is not a zip file: cut short, or saved before PyTorch 1.6 (load and save it again)"
+            )
         try:
             return _read(path, file)
         except ConvertError:
             raise
         except Exception as error:
-            # A zip that was tampered with makes the library raise nearly anything.
+            # A zip that was tampered with makes the library raise almost anything.
             raise CorruptSource(f"{path}: the zip is broken ({error})") from error
 
 
-class _Sparing(io.BufferedReader):
-    """A file of which no large piece is read at once, such as a list of millions of files that a zip claims to hold."""
+class _BoundedReader(io.BufferedReader):
+    """A file that refuses to read a large piece at once, such as a zip's list of millions of files."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         most = _MOST_PIECE + 1
@@ -71,8 +72,8 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
         raise CorruptSource(f"{path}: the zip holds two files of the same name")
     for info in infos:
         if info.filename.endswith(".pkl") and (info.file_size > _MOST_PIECE or info.compress_type):
-            how = f"has {info.file_size} bytes, compressed or not,"
-            raise CorruptSource(f"{path}: {excerpt(info.filename)} {how} which is no table of tensors")
+            what = "is compressed" if info.compress_type else f"has {info.file_size} bytes"
+            raise CorruptSource(f"{path}: {excerpt(info.filename)} {what}, unlike a pickle that PyTorch writes")
     return members
 
 
@@ -113,7 +114,7 @@ def _storage_offset(
 
 
 class _StridedTensor:
-    """A tensor whose rows do not stand in order in the file, such as a transposed one."""
+    """A tensor whose rows are not stored in order, such as a transposed one."""
 
     def __init__(self, name: str, tensor: PickledTensor, dtype: DType, path: Path, start: int) -> None:
         self.name = name
@@ -130,5 +131,5 @@ class _StridedTensor:
         rows = as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
         out.reshape(-1, *tensor.shape[1:])[...] = rows[start : start + len(out)]
 
-    def place(self, start: int) -> None:
+    def location(self, start: int) -> None:
         return None

@@ -1,7 +1,7 @@
-"""Reads the pickles that PyTorch writes for tensors: a machine of our own, which knows only what they are made of.
+"""Reads the pickles that PyTorch writes for tensors, with an interpreter that knows only what such pickles contain.
 
-Python's unpickler runs what a pickle says, and even with a list of allowed names a few hundred bytes hold it up for
-ever or fill the memory. Here each instruction does a bounded amount of work, and their number is bounded.
+Python's unpickler calls whatever a pickle names. Even with a list of allowed names, a pickle of a few hundred bytes can
+keep it busy for ever or fill the memory. Here the work of each instruction and the number of instructions are bounded.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from llama_convert.checkpoint.tensor import DType
 from llama_convert.errors import CorruptSource
-from llama_convert.foreign import excerpt
+from llama_convert.untrusted import excerpt
 
-STORAGES: Final = {"HalfStorage": DType.F16, "BFloat16Storage": DType.BF16, "FloatStorage": DType.F32}
-_MOST_STEPS: Final = 1 << 20
+STORAGES = {"HalfStorage": DType.F16, "BFloat16Storage": DType.BF16, "FloatStorage": DType.F32}
+_MOST_STEPS = 1 << 20
 """Instructions of one pickle; a tensor takes about 40."""
-_MOST_AXES: Final = 8
-_MOST_NUMBER: Final = 1 << 62
+_MOST_AXES = 8
+_MOST_NUMBER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +63,23 @@ class PickledTensor:
 
 
 class _Refused(Exception):
-    """The pickle holds what no table of tensors holds."""
+    """The pickle contains something that a table of tensors does not need."""
 
 
 def _table(*items: Any) -> dict[Any, Any]:
-    """An ordered dictionary, which is made empty and filled afterwards."""
+    """An ordered dictionary, which a pickle creates empty and fills afterwards."""
     if items not in ((), ([],)):
-        raise _Refused("a dictionary that is made in an unknown way")
+        raise _Refused("it creates a dictionary in an unknown way")
     return {}
 
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> PickledTensor:
     if not isinstance(storage, Storage):
-        raise _Refused("a tensor without a storage")
+        raise _Refused("it has a tensor without a storage")
     if not isinstance(shape, tuple) or not isinstance(stride, tuple) or not len(shape) == len(stride) <= _MOST_AXES:
-        raise _Refused("a tensor with an impossible shape")
+        raise _Refused("it has a tensor with an impossible shape")
     if any(type(number) is not int or not 0 <= number < _MOST_NUMBER for number in (offset, *shape, *stride)):
-        raise _Refused("a tensor with an impossible shape")
+        raise _Refused("it has a tensor with an impossible shape")
     return PickledTensor(storage, offset, shape, stride)
 
 
@@ -89,11 +89,11 @@ def _rebuild_parameter(data: Any, *_: Any) -> Any:
 
 def _rebuild_from_type(function: Any, _kind: Any, args: Any, _state: Any) -> Any:
     if function is not _rebuild_tensor:
-        raise _Refused("a tensor of a foreign kind")
+        raise _Refused("it has a tensor of an unknown kind")
     return _rebuild_tensor(*args)
 
 
-_ALLOWED: Final[dict[tuple[str, str], Any]] = {
+_ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _table,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
@@ -104,9 +104,9 @@ _ALLOWED: Final[dict[tuple[str, str], Any]] = {
 
 
 def _named(module: Any, name: Any) -> Any:
-    """What a global name stands for: one of the few of `_ALLOWED`, or a storage type."""
+    """What a global name stands for: an entry of `_ALLOWED`, or a storage type."""
     if not isinstance(module, str) or not isinstance(name, str):
-        raise _Refused("a name that is no text")
+        raise _Refused("it has a name that is not a text")
     if (module, name) in _ALLOWED:
         return _ALLOWED[module, name]
     if module in ("torch", "torch.storage") and name.endswith("Storage"):
@@ -118,7 +118,7 @@ def _storage(pid: Any) -> Storage:
     match pid:
         case ("storage", StorageType() as kind, str(key), _, int(elements)) if 0 <= elements < _MOST_NUMBER:
             return Storage(kind, key, elements)
-    raise _Refused("a storage that is described in an unknown way")
+    raise _Refused("it describes a storage in an unknown way")
 
 
 class _Machine:
@@ -148,11 +148,11 @@ class _Machine:
         self._marks.append(len(self.stack))
 
     def marked(self) -> list[Any]:
-        """Take off the values since the last mark."""
+        """Takes the values since the last mark off the stack."""
         return self.last(len(self.stack) - self._marks.pop())
 
     def last(self, count: int) -> list[Any]:
-        """Take off the last `count` values."""
+        """Takes the last `count` values off the stack."""
         return [self.stack.pop() for _ in range(count)][::-1]
 
     def remember(self, index: int) -> None:
@@ -160,19 +160,19 @@ class _Machine:
 
     def append(self, values: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
-            raise _Refused("something is appended to what is no list")
+            raise _Refused("it appends to something that is not a list")
         self.stack[-1].extend(values)
 
     def update(self, values: list[Any]) -> None:
-        """Set keys, which are text or small numbers: others can take for ever to compare."""
+        """Sets keys, which are texts or small numbers: comparing others can take for ever."""
         if not isinstance(self.stack[-1], dict) or not all(map(_is_key, values[::2])):
-            raise _Refused("a dictionary with keys of an unknown kind")
+            raise _Refused("it has a dictionary with keys of an unknown kind")
         self.stack[-1].update(zip(values[::2], values[1::2], strict=True))
 
     def call(self, function: Any, arguments: Any) -> None:
-        """Call one of our own functions: nothing else that can be called is on the stack."""
+        """Calls one of the functions in `_ALLOWED`; nothing else on the stack can be called."""
         if not callable(function) or not isinstance(arguments, tuple):
-            raise _Refused("something is called that is no function")
+            raise _Refused("it calls something that is not a function")
         self.push(function(*arguments))
 
 
@@ -181,9 +181,9 @@ def _is_key(value: object) -> bool:
 
 
 _Step = Callable[[_Machine, Any], None]
-_CONSTANTS: Final[dict[str, Any]] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_TUPLES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_VALUES: Final = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE")
+_CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_VALUES = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE")
 
 
 def _constant(value: Any) -> _Step:
@@ -194,7 +194,7 @@ def _tuple(count: int) -> _Step:
     return lambda machine, _: machine.push(tuple(machine.last(count)))
 
 
-_STEPS: Final[dict[str, _Step]] = {
+_STEPS: dict[str, _Step] = {
     **{name: _constant(value) for name, value in _CONSTANTS.items()},
     **{name: _tuple(count) for name, count in _TUPLES.items()},
     **dict.fromkeys(_VALUES, _Machine.push),
@@ -222,14 +222,15 @@ _STEPS: Final[dict[str, _Step]] = {
 def unpickle_tensors(path: Path, raw: bytes) -> dict[str, PickledTensor]:
     """The named tensors in the pickle `raw` of the file `path`.
 
-    Raises:
-        CorruptSource: the pickle is broken, or asks for anything beyond tensors. Nothing of it has been run.
+    Raises CorruptSource where the pickle is broken, or asks for anything beyond tensors. Nothing in it is ever run.
     """
     try:
         found = _Machine().run(raw)
     except Exception as error:
-        # A hostile pickle can make the steps raise nearly anything.
-        raise CorruptSource(f"{path}: refused, its pickle is broken or holds more than tensors: {error}") from error
+        # A hostile pickle can make the steps raise almost anything.
+        raise CorruptSource(
+            f"{path}: refused, since its pickle is broken or holds more than tensors: {error}"
+        ) from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict):

@@ -7,30 +7,30 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from llama_convert.errors import CorruptSource, SourceNotFound
-from llama_convert.foreign import excerpt, open_regular
 from llama_convert.gguf.tensor_types import ALIGNMENT, MAGIC, TensorType, ValueType, aligned
 from llama_convert.gguf.values import SCALARS, Metadata, Value
 from llama_convert.gguf.writer import TensorInfo
+from llama_convert.untrusted import excerpt, open_regular
 
-_MOST_HEADER: Final = 64 << 20
+_MOST_HEADER = 64 << 20
 """Bytes; the header of a model with 262,144 tokens and their merges has a quarter of that."""
-_MOST_VALUES: Final = 10_000
-_MOST_ITEMS: Final = 4 << 20
+_MOST_VALUES = 10_000
+_MOST_ITEMS = 4 << 20
 """Items of all arrays together."""
-_MOST_TENSORS: Final = 1 << 16
-_MOST_AXES: Final = 4
-_LONGEST_TEXT: Final = 1000
-_MOST_ALIGNMENT: Final = 1 << 16
+_MOST_TENSORS = 1 << 16
+_MOST_AXES = 4
+_LONGEST_TEXT = 1000
+_MOST_ALIGNMENT = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTensor:
+class GGUFTensor:
     """A tensor of an existing file; `offset` counts bytes from the start of the file."""
 
     info: TensorInfo
@@ -43,14 +43,14 @@ class GGUFFile:
 
     path: Path
     metadata: Metadata
-    tensors: dict[str, StoredTensor]
+    tensors: dict[str, GGUFTensor]
 
     def get(self, key: str, default: Any = None) -> Any:
         """The plain value of a metadata key."""
         return self.metadata[key].value if key in self.metadata else default
 
     def text(self, key: str) -> str | None:
-        """The value of a metadata key where it is a name or a line, and nothing that a stranger put there instead."""
+        """The value of a metadata key where it is a short printable text, else None."""
         found = self.get(key)
         return found if isinstance(found, str) and len(found) <= _LONGEST_TEXT and found.isprintable() else None
 
@@ -61,11 +61,10 @@ class GGUFFile:
 
 
 def read_gguf(path: Path) -> GGUFFile:
-    """Read and check the header of `path`.
+    """Reads and checks the header of `path`.
 
-    Raises:
-        SourceNotFound: there is no such file.
-        CorruptSource: it is no GGUF file, or it is shorter than its header says.
+    Raises SourceNotFound where there is no such file, and CorruptSource where it is not a GGUF file, or is shorter than
+    its header says.
     """
     try:
         with open_regular(path) as file:
@@ -90,7 +89,7 @@ def _parse(path: Path, raw: mmap.mmap, size: int) -> GGUFFile:
     metadata = {cursor.string(): cursor.value() for _ in range(value_count)}
     infos = [cursor.tensor() for _ in range(tensor_count)]
     start = aligned(cursor.offset, _alignment(metadata))
-    tensors = {info.name: StoredTensor(info, start + offset) for info, offset in infos}
+    tensors = {info.name: GGUFTensor(info, start + offset) for info, offset in infos}
     _check(path, tensors, tensor_count, size)
     return GGUFFile(path, metadata, tensors)
 
@@ -102,7 +101,7 @@ def _alignment(metadata: Metadata) -> int:
     return found
 
 
-def _check(path: Path, tensors: dict[str, StoredTensor], count: int, size: int) -> None:
+def _check(path: Path, tensors: dict[str, GGUFTensor], count: int, size: int) -> None:
     if len(tensors) != count:
         raise CorruptSource(f"{path}: two tensors have the same name")
     for tensor in tensors.values():
@@ -112,7 +111,7 @@ def _check(path: Path, tensors: dict[str, StoredTensor], count: int, size: int) 
 
 @dataclass(slots=True)
 class _Cursor:
-    """A place in the header that moves on with each read."""
+    """A position in the header, which each read moves on."""
 
     raw: mmap.mmap
     offset: int

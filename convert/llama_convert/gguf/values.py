@@ -5,12 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from llama_convert.foreign import excerpt
 from llama_convert.gguf.tensor_types import ValueType
+from llama_convert.untrusted import excerpt
 
-SCALARS: Final[dict[ValueType, str]] = {
+SCALARS: dict[ValueType, str] = {
     ValueType.UINT8: "B",
     ValueType.INT8: "b",
     ValueType.UINT16: "H",
@@ -35,7 +35,7 @@ class Value:
     item: ValueType | None = None
 
     def encode(self) -> bytes:
-        """The value as it stands in the file, its type tag first."""
+        """The value as it is stored in the file, its type tag first."""
         head = struct.pack("<I", self.kind)
         if self.kind is not ValueType.ARRAY:
             return head + _encode_items(self.kind, [self.value])
@@ -71,10 +71,9 @@ def f32(value: float) -> Value:
 
 
 def _number(kind: ValueType, value: float, convert: type[int] | type[float]) -> Value:
-    """The value, which fits its type.
+    """The value as a number of this type.
 
-    Raises:
-        ValueError: it does not.
+    Raises ValueError where it does not fit.
     """
     try:
         found = convert(value)

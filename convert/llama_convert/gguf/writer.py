@@ -55,9 +55,9 @@ def data_nbytes(tensors: Sequence[TensorInfo]) -> int:
 
 
 def write_sparse(path: Path, metadata: Metadata, tensors: Sequence[TensorInfo]) -> None:
-    """A file with the header and a hole of the right size in place of the data.
+    """Writes a file with the header and, in place of the data, a hole of the right size.
 
-    llama.cpp opens it, and its dry run sizes a quantisation from it, while it takes a few hundred KB on disk.
+    llama.cpp can open it and compute the sizes of a quantisation in a dry run. It takes a few hundred KB of the disk.
     """
     head = header(metadata, tensors)
     with path.open("wb") as file:
@@ -86,25 +86,25 @@ class GGUFWriter:
         self._file.close()
 
     def begin(self, name: str) -> None:
-        """Announce that the next bytes belong to tensor `name`."""
+        """Starts tensor `name`, to which the next bytes belong."""
         if self._left or not self._pending or self._pending[-1].name != name:
             raise ValueError(f"tensor {name} is not the next one in the header")
         self._left = self._pending[-1].nbytes
 
-    def write(self, data: memoryview, twin: tuple[Path, int] | None = None) -> None:
-        """Append `data` to the tensor that was begun.
+    def write(self, data: memoryview, identical_range: tuple[Path, int] | None = None) -> None:
+        """Appends `data` to the tensor that was begun.
 
-        `twin` is a file and an offset where the same bytes stand. The system then copies them from there, which was
-        measured to be about twice as fast as from memory where other processes keep the machine busy.
+        `identical_range` is a file and an offset at which the same bytes are stored. The system then copies them,
+        which was measured to be about twice as fast as from memory while other processes keep the machine busy.
         """
         if data.nbytes > self._left:
             raise ValueError(f"tensor {self._pending[-1].name} is longer than its header says")
-        copied = self._copy(*twin, data.nbytes) if twin else 0
+        copied = self._copy(*identical_range, data.nbytes) if identical_range else 0
         self._put(data[copied:])
         self._left -= data.nbytes
 
     def end(self) -> None:
-        """Pad the tensor that was begun; all of its bytes must have been written."""
+        """Pads the tensor that was begun; all of its bytes must have been written."""
         tensor = self._pending.pop()
         if self._left:
             raise ValueError(f"tensor {tensor.name} is {self._left} bytes shorter than its header says")
@@ -113,13 +113,12 @@ class GGUFWriter:
             self._put(bytes(padding))
 
     def finish(self) -> None:
-        """Check that every tensor was written, and have the system write the file to the disk."""
+        """Checks that every tensor was written."""
         if self._pending:
             raise ValueError(f"tensor {self._pending[-1].name} was not written")
-        self._file.flush()
 
     def _copy(self, path: Path, offset: int, count: int) -> int:
-        """Have the system append a range of another file; how many bytes it managed, 0 where it cannot."""
+        """Has the system append a range of another file, and returns how many bytes it copied; 0 where it cannot."""
         copied = 0
         with path.open("rb", buffering=0) as source:
             while copied < count:

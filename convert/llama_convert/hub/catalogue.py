@@ -1,18 +1,17 @@
-"""The models that have a short name, and what a person may write instead of one."""
+"""The models that have a short name, and how the name of a model is read."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
 
 from llama_convert.errors import UsageError
 
-LLAMA2_NOTE: Final = (
+LLAMA2_NOTE = (
     "Llama 2 is licensed under the LLAMA 2 Community License, Copyright (c) Meta Platforms, Inc. All Rights Reserved. "
     "Using it means accepting the licence and the acceptable use policy: https://ai.meta.com/llama/license"
 )
-_REPOSITORY: Final = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*?)(?::(?P<quant>[\w.-]+))?")
+_REPOSITORY = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*?)(?::(?P<quant>[\w.-]+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ def _llama2(size: str) -> list[CatalogueEntry]:
     ]
 
 
-CATALOGUE: Final[dict[str, CatalogueEntry]] = {
+CATALOGUE: dict[str, CatalogueEntry] = {
     entry.name: entry
     for entry in (
         *_llama2("7b"),
@@ -61,12 +60,11 @@ CATALOGUE: Final[dict[str, CatalogueEntry]] = {
 
 
 def parse_target(text: str, *, official: bool = False) -> Target:
-    """What `text` names: a catalogue name, or `owner/repo[:QUANT]`.
+    """The repository that `text` names: a catalogue name, or `owner/repo[:QUANT]`.
 
-    `official` picks the makers' repository of a catalogue name, which is converted, instead of the ready-made one.
+    `official` picks the makers' repository of a catalogue name, which is then converted, not the ready-made one.
 
-    Raises:
-        UsageError: it is neither.
+    Raises UsageError where it is neither.
     """
     entry = CATALOGUE.get(text.lower())
     if entry:

@@ -1,4 +1,4 @@
-"""Fetches one large file: it resumes at the byte where it stopped, and is hashed on the way."""
+"""Fetches one large file: it resumes at the byte where it stopped, and hashes the bytes as they arrive."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from io import FileIO
 from pathlib import Path
-from typing import Final
 
 import httpx2
 
 from llama_convert.errors import ConvertError, CorruptSource, DownloadFailed
 from llama_convert.files import PART, explained
+from llama_convert.hub.client import answered
 from llama_convert.hub.http import NetworkError, Pace, host, opened
-from llama_convert.hub.hub import answered
 from llama_convert.hub.listing import RemoteFile
 
-_BLOCK: Final = 1 << 20
-_ATTEMPTS: Final = 6
-_LONGEST_WAIT: Final = 60.0
+_BLOCK = 1 << 20
+_ATTEMPTS = 6
+_LONGEST_WAIT = 60.0
 
 Advance = Callable[[int], None]
 
 
 class _Interrupted(Exception):
-    """The connection ended early, or the server asks to come back later; `wait` is in seconds."""
+    """The connection ended early, or the server asks to try again after `wait` seconds."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -36,7 +35,7 @@ class _Interrupted(Exception):
 
 
 class Downloader:
-    """Fetches files over HTTP; `sleep` waits between attempts, and `clock` tells how fast the bytes come."""
+    """Fetches files over HTTP; `sleep` waits between attempts, and `clock` measures how fast the bytes arrive."""
 
     def __init__(
         self,
@@ -49,14 +48,13 @@ class Downloader:
         self._clock = clock
 
     def fetch(self, repository: str, url: str, file: RemoteFile, target: Path, advance: Advance) -> str:
-        """Fetch `file` to `target`, and return its SHA-256; `advance` hears how many of its bytes are there.
+        """Fetches `file` to `target`, and returns its SHA-256; `advance` is called with the bytes that are there.
 
-        The bytes gather in a file beside `target` whose name has the start of the digest; a later call goes on from
-        there. The token goes to the first host only, not to the one that it redirects to.
+        The bytes are collected in a file beside `target` whose name has the start of the digest; a later call resumes
+        there. The token goes to the first host only, not to a host that it redirects to.
 
-        Raises:
-            CorruptSource: the bytes do not have the digest that the hub lists; they are removed.
-            DownloadFailed: the server lies about the size, or fails again and again.
+        Raises CorruptSource where the bytes do not have the digest that the hub lists (they are removed), and
+        DownloadFailed where the server is wrong about the size, or fails again and again.
         """
         part = part_path(target, file)
         with explained(target):
@@ -66,7 +64,7 @@ class Downloader:
                 digest = gathered.digest.hexdigest()
             if file.sha256 and digest != file.sha256:
                 part.unlink()
-                raise CorruptSource(f"{file.path}: has the SHA-256 {digest}, and the hub lists {file.sha256}")
+                raise CorruptSource(f"{file.path}: has the SHA-256 {digest}, but the hub lists {file.sha256}")
             part.replace(target)
         return digest
 
@@ -87,10 +85,9 @@ class Downloader:
                 self._sleep(_wait(error, failures))
 
     def _transfer(self, repository: str, url: str, file: RemoteFile, part: _Part, advance: Advance) -> None:
-        """Read one answer to its end.
+        """Reads one answer to its end.
 
-        Raises:
-            _Interrupted: it ended before the file did.
+        Raises _Interrupted where the answer ends before the file does.
         """
         headers = {**self._headers, "Range": f"bytes={part.size}-"}
         pace = Pace(self._clock)
@@ -98,7 +95,7 @@ class Downloader:
             if _starts_over(repository, response, file, part.size):
                 part.reset()
             if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                raise _Interrupted("the server refuses the range")
+                raise _Interrupted("the server refuses to send the rest of the file")
             for block in response.iter_raw():
                 if part.size + len(block) > file.size:
                     raise DownloadFailed(f"{file.path}: the server sends more than the {file.size} bytes that it lists")
@@ -111,7 +108,7 @@ class Downloader:
 
 
 class _Part:
-    """The bytes of a file so far, and their digest. Those that an earlier call left are read to begin with."""
+    """The bytes of a file so far, and their digest. What an earlier call has left is read first."""
 
     def __init__(self, output: FileIO) -> None:
         self._output = output
@@ -136,16 +133,14 @@ class _Part:
 
 
 def part_path(target: Path, file: RemoteFile) -> Path:
-    """Where the bytes of a file gather until they are all there."""
+    """Where the bytes of a file are collected until it is complete."""
     return target.with_name(f"{target.name}.{(file.sha256 or file.blob_id or 'unknown')[:12]}{PART}")
 
 
 def _starts_over(repository: str, response: httpx2.Response, file: RemoteFile, offset: int) -> bool:
-    """Whether the answer begins at the first byte, or the bytes that are there are no use.
+    """Whether what has been fetched must be dropped: the answer begins at the first byte, or the range is refused.
 
-    Raises:
-        _Interrupted: the server is busy.
-        ConvertError: it refuses, or lists another size.
+    Raises _Interrupted where the server is busy, and ConvertError where it refuses, or gives another size.
     """
     status = response.status_code
     if status in (429, 500, 502, 503, 504):
@@ -157,7 +152,7 @@ def _starts_over(repository: str, response: httpx2.Response, file: RemoteFile, o
         span = response.headers.get("content-range", "")
         _check_size(file, span)
         if not span.startswith(f"bytes {offset}-"):
-            raise DownloadFailed(f"{file.path}: asked for bytes from {offset} on, the server sends {span!r}")
+            raise DownloadFailed(f"{file.path}: the server was asked for the bytes from {offset} on and sends {span!r}")
         return False
     if status != HTTPStatus.OK:
         raise _refused(repository, file, status)
@@ -168,14 +163,14 @@ def _starts_over(repository: str, response: httpx2.Response, file: RemoteFile, o
 
 
 def _check_size(file: RemoteFile, span: str) -> None:
-    """Compare the total in a Content-Range header with the listed size."""
+    """Compares the total in a Content-Range header with the listed size."""
     total = span.rpartition("/")[2]
     if total.isdecimal() and total != str(file.size):
         raise _wrong_size(file, total)
 
 
 def _wrong_size(file: RemoteFile, said: str) -> DownloadFailed:
-    return DownloadFailed(f"{file.path}: the server has {said} bytes, and the hub lists {file.size}")
+    return DownloadFailed(f"{file.path}: the server has {said} bytes, but the hub lists {file.size}")
 
 
 def _refused(repository: str, file: RemoteFile, status: int) -> ConvertError:
@@ -195,10 +190,9 @@ def _wait(error: Exception, failures: int) -> float:
 
 @contextmanager
 def _open_part(path: Path) -> Iterator[_Part]:
-    """The part file, for this process alone.
+    """Opens the part file for this process alone.
 
-    Raises:
-        ConvertError: another process is fetching the same file.
+    Raises ConvertError where another process is fetching the same file.
     """
     path.touch()
     with FileIO(path, "r+") as output:

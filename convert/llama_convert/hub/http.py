@@ -1,19 +1,18 @@
-"""One GET over HTTP, on its guard: redirects are followed by hand, and an answer is bounded in bytes and time."""
+"""A GET over HTTP from an untrusted server: redirects are checked, and an answer is bounded in bytes and time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
 
 import httpx2
 
 from llama_convert.errors import DownloadFailed
 
-_MOST_REDIRECTS: Final = 10
-_TIMEOUT: Final = httpx2.Timeout(30.0, connect=10.0)
-"""Seconds that a server may say nothing at all."""
+_MOST_REDIRECTS = 10
+_TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
+"""Seconds that a server may send nothing."""
 
 NetworkError = (httpx2.RequestError, httpx2.InvalidURL)
 """What the library raises where a connection fails."""
@@ -23,12 +22,11 @@ NetworkError = (httpx2.RequestError, httpx2.InvalidURL)
 def opened(url: str, headers: Mapping[str, str]) -> Iterator[httpx2.Response]:
     """The answer to a GET, after redirects; its body is not read yet.
 
-    The library leaves out the token where a redirect leads to another host. It would also read the whole body of a
-    redirect, however long it is: therefore they are followed here. Nothing packed is asked for, since what a few bytes
-    unpack to has no bound.
+    httpx leaves out the token where a redirect leads to another host. It would also read the whole body of a redirect,
+    however long it is; therefore redirects are followed here. No compressed answer is asked for, since a few bytes of
+    it could unpack to any size.
 
-    Raises:
-        DownloadFailed: the redirects have no end, or lead from HTTPS to something else.
+    Raises DownloadFailed where there are too many redirects, or one leads from HTTPS to something else.
     """
     plain = {**headers, "Accept-Encoding": "identity"}
     with httpx2.Client(headers=plain, timeout=_TIMEOUT) as client:
@@ -41,12 +39,13 @@ def opened(url: str, headers: Mapping[str, str]) -> Iterator[httpx2.Response]:
                     return
             finally:
                 response.close()
-            _check_redirect(request.url, response.next_request.url)
+            check_redirect(request.url, response.next_request.url)
             request = response.next_request
     raise DownloadFailed(f"{host(url)} redirects more than {_MOST_REDIRECTS} times")
 
 
-def _check_redirect(before: httpx2.URL, after: httpx2.URL) -> None:
+def check_redirect(before: httpx2.URL, after: httpx2.URL) -> None:
+    """Raises DownloadFailed where a redirect leads to another scheme, unless it leads to HTTPS."""
     if after.scheme != "https" and after.scheme != before.scheme:
         raise DownloadFailed(f"{before.host} redirects from {before.scheme} to {after.scheme or 'nowhere'}")
 
@@ -58,8 +57,7 @@ def host(url: str) -> str:
 def read_body(response: httpx2.Response, most: int, seconds: float, clock: Callable[[], float]) -> bytes:
     """The body of an answer.
 
-    Raises:
-        DownloadFailed: it has more than `most` bytes, or takes longer.
+    Raises DownloadFailed where it has more than `most` bytes, or takes longer than `seconds`.
     """
     end, pieces, size = clock() + seconds, [], 0
     for piece in response.iter_raw():
@@ -73,11 +71,11 @@ def read_body(response: httpx2.Response, most: int, seconds: float, clock: Calla
 
 
 class Pace:
-    """Notices a server that sends just enough not to count as silent."""
+    """Notices a server that sends so little that a download would never end, but too much to run into the timeout."""
 
-    PERIOD: Final = 60.0
-    LEAST: Final = 64 << 10
-    """Bytes in each period of as many seconds."""
+    PERIOD = 60.0
+    LEAST = 64 << 10
+    """Bytes that must arrive in each period of `PERIOD` seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -85,7 +83,7 @@ class Pace:
         self._bytes = 0
 
     def too_slow(self, count: int) -> bool:
-        """Whether with these `count` bytes a period ends that had too few."""
+        """Counts `count` more bytes, and returns whether a period has just ended in which too few arrived."""
         self._bytes += count
         if self._clock() - self._start < self.PERIOD:
             return False

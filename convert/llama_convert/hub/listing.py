@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from llama_convert.errors import DownloadFailed
-from llama_convert.foreign import excerpt
+from llama_convert.untrusted import excerpt
 
-_COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_MOST_FILES: Final = 100_000
-_MOST_BYTES: Final = 1 << 50
-_LONGEST_PATH: Final = 1000
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MOST_FILES = 100_000
+_MOST_BYTES = 1 << 50
+_LONGEST_PATH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +48,22 @@ class Listing:
     def from_json(cls, value: dict[str, Any]) -> Listing:
         """The listing that `to_json` gave.
 
-        Raises:
-            DownloadFailed: it is none, or an impossible one.
+        Raises DownloadFailed where it is not a listing, or an impossible one.
         """
         try:
             return checked(msgspec.convert({**value, "files": list(value["files"])}, cls))
         except (KeyError, TypeError, ValueError) as error:
-            raise DownloadFailed(f"what was fetched is not described as it should be ({error})") from error
+            raise DownloadFailed(f"the description of what was fetched earlier is broken ({error})") from error
 
 
 def checked(listing: Listing) -> Listing:
-    """The same listing, of which commit, paths and digests may be parts of paths here.
+    """The same listing, once its commit, paths and digests are known to be safe as parts of paths on this machine.
 
-    Raises:
-        DownloadFailed: a path leads out of its folder, or something is no commit, digest or size.
+    Raises DownloadFailed where a path leads out of its folder, or a commit, digest or size is invalid.
     """
     where = f"{listing.repository}: the hub lists"
     if not _COMMIT.fullmatch(listing.commit):
-        raise DownloadFailed(f"{where} {excerpt(listing.commit)}, which is no commit")
+        raise DownloadFailed(f"{where} {excerpt(listing.commit)}, which is not a commit")
     if len(listing.files) > _MOST_FILES:
         raise DownloadFailed(f"{where} {len(listing.files)} files, which is too many")
     for file in listing.files:
@@ -77,7 +75,7 @@ def checked(listing: Listing) -> Listing:
 
 
 def _is_path(path: str) -> bool:
-    """Whether it stays in its folder on every system."""
+    """Whether the path stays in its folder on every system."""
     plain = path.isprintable() and "\\" not in path and len(path) <= _LONGEST_PATH
     return plain and not set(path.split("/")) & {"", ".", ".."}
 

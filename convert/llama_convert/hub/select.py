@@ -1,4 +1,4 @@
-"""Which files of a repository are wanted."""
+"""Chooses which files of a repository are fetched."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from typing import Final
 
 from llama_convert.errors import SourceNotFound, UnsupportedModel, UsageError
 from llama_convert.hub.listing import Listing, RemoteFile
 
-_PREFERRED: Final = ("Q4_K_M", "Q8_0")
-_NOT_MODELS: Final = ("mmproj", "imatrix", "mtp-", "eagle3-", "-vocab")
-_SPLIT: Final = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
-_TAG: Final = re.compile(r"(?:I?Q\d\w*|BF16|F16|F32|FP16)", re.IGNORECASE)
-_TEXTS: Final = (
+_PREFERRED = ("Q4_K_M", "Q8_0")
+_NOT_MODELS = ("mmproj", "imatrix", "mtp-", "eagle3-", "-vocab")
+_SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
+_TAG = re.compile(r"(?:I?Q\d\w*|BF16|F16|F32|FP16)", re.IGNORECASE)
+_TEXTS = (
     "config.json",
     "generation_config.json",
     "tokenizer*",
@@ -31,7 +30,7 @@ _TEXTS: Final = (
     "USE_POLICY*",
     "NOTICE*",
 )
-_WEIGHTS: Final = (("*.safetensors",), ("pytorch_model*.bin",), ("consolidated.*.pth",))
+_WEIGHTS = (("*.safetensors",), ("pytorch_model*.bin",), ("consolidated.*.pth",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +46,17 @@ class GGUFChoice:
 
 
 def choose_gguf(listing: Listing, quantization: str | None) -> GGUFChoice | None:
-    """The model of that quantisation, or the one to take where none is asked for; None where there is no GGUF file.
+    """The model of this quantisation, or the default one for None; None where the repository has no GGUF file.
 
-    Raises:
-        UsageError: the repository has no such quantisation; the message lists those it has, with their sizes.
-        SourceNotFound: a part of a split model is missing.
+    Raises UsageError where several are asked for, or the repository has no such quantisation (the message lists those
+    that it has, with their sizes), and SourceNotFound where a part of a split model is missing.
     """
     choices = gguf_choices(listing)
     if not choices:
         return None
-    wanted = [quantization.upper()] if quantization else [*_PREFERRED, choices[0].quantization]
+    if quantization and "," in quantization:
+        raise UsageError(f"{listing.repository} holds ready-made models: choose one quantisation, not {quantization}")
+    wanted = [quantization.strip().upper()] if quantization else [*_PREFERRED, choices[0].quantization]
     for tag in wanted:
         for choice in choices:
             if choice.quantization == tag:
@@ -93,9 +93,8 @@ def source_files(listing: Listing) -> tuple[list[RemoteFile], list[RemoteFile]]:
 
     Of several kinds of weights the safest is taken: safetensors, then PyTorch's, then Meta's.
 
-    Raises:
-        UnsupportedModel: it holds only an adapter.
-        SourceNotFound: it holds no weights that we read.
+    Raises UnsupportedModel where it holds only an adapter, and SourceNotFound where it holds no weights that can be
+    converted.
     """
     small = [file for file in listing.files if _matches(file, _TEXTS)]
     for patterns in _WEIGHTS:
@@ -108,11 +107,11 @@ def source_files(listing: Listing) -> tuple[list[RemoteFile], list[RemoteFile]]:
 
 
 def _matches(file: RemoteFile, patterns: Sequence[str]) -> bool:
-    """Whether the path fits one of the patterns; a star does not reach into folders."""
+    """Whether the path fits one of the patterns; a star does not match a slash."""
     depth = file.path.count("/")
     return any(fnmatch(file.path, pattern) and pattern.count("/") == depth for pattern in patterns)
 
 
 def _belongs(file: RemoteFile, patterns: Sequence[str]) -> bool:
-    """Meta's own safetensors, which some repositories hold beside the converted ones, are left out."""
+    """Whether a file belongs to this layout: some repositories also hold safetensors of Meta's named `consolidated`."""
     return not file.path.startswith("consolidated") or patterns[0].startswith("consolidated")

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Final
 
 import yaml
 
 from llama_convert.errors import CorruptSource
-from llama_convert.foreign import read_text
+from llama_convert.untrusted import read_text
 
-_LONGEST_HEAD: Final = 1 << 16
-_LONGEST_TEXT: Final = 1000
-_NULL: Final = "tag:yaml.org,2002:null"
-_END: Final = re.compile(r"\n---[ \t]*\r?(?:\n|$)")
+_LONGEST_HEAD = 1 << 16
+_LONGEST_TEXT = 1000
+_NULL = "tag:yaml.org,2002:null"
+_END = re.compile(r"\n---[ \t]*\r?(?:\n|$)")
 
 
 def read_card(path: Path) -> dict[str, list[str]]:
-    """The texts that the head says, by key, a single one as a list too. Empty where there is none that can be read.
+    """The texts in the head by key, each as a list. Empty where there is no head that can be read.
 
-    Only the plain texts of the outermost level are taken. What YAML can build of a few lines, by references to itself,
-    is never built.
+    Only the plain texts of the outermost level are taken. References, from which a few lines of YAML can build
+    something huge, are never followed.
     """
     try:
         found = yaml.compose(_head(path), Loader=yaml.SafeLoader) if path.is_file() else None
     except (CorruptSource, OSError, RecursionError, ValueError, yaml.YAMLError):
-        # It was written by hand, or to do harm: the model does without it.
+        # A card is written by hand, or even to do harm; the model works without it.
         return {}
     if not isinstance(found, yaml.MappingNode):
         return {}
@@ -43,7 +42,7 @@ def _head(path: Path) -> str:
 
 
 def _texts(node: yaml.Node) -> list[str]:
-    """A text or the texts in a list, but for empty and very long ones."""
+    """A text or the texts in a list, without empty and very long ones."""
     nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
     plain = [item for item in nodes if isinstance(item, yaml.ScalarNode) and item.tag != _NULL]
     return [item.value for item in plain if item.value and len(item.value) <= _LONGEST_TEXT]

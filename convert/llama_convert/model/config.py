@@ -1,34 +1,34 @@
-"""The numbers that make a Llama, and where each layout of a checkpoint keeps them."""
+"""The configuration of a Llama, and where each layout of a checkpoint keeps it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from llama_convert.errors import CorruptSource, UnsupportedModel
-from llama_convert.foreign import excerpt
 from llama_convert.model.numbers import Numbers
 from llama_convert.model.rope import Rope
+from llama_convert.untrusted import excerpt
 
 ARCHITECTURES = ("LlamaForCausalLM", "LLaMAForCausalLM")
 LLAMA2_CONTEXT = 4096
-MOST_BLOCKS: Final = 512
+MOST_BLOCKS = 512
 """Blocks that llama.cpp knows (LLAMA_MAX_LAYERS)."""
-MOST_HEADS: Final = 1024
-MOST_HEAD_DIM: Final = 256
-MOST_WIDTH: Final = 1 << 16
+MOST_HEADS = 1024
+MOST_HEAD_DIM = 256
+MOST_WIDTH = 1 << 16
 """Four times the width of Llama 3.1 405B. The rows of a head are read at once, so this bounds the memory."""
-MOST_INNER: Final = 1 << 18
-MOST_TOKENS: Final = 1 << 20
-MOST_CONTEXT: Final = 1 << 30
+MOST_INNER = 1 << 18
+MOST_TOKENS = 1 << 20
+MOST_CONTEXT = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaConfig:
-    """The numbers of a Llama. Lengths are counts of elements, `context_length` of tokens.
+    """The configuration of a Llama. Lengths are counts of elements, `context_length` of tokens.
 
-    `head_dim` is given as it is used; `explicit_head_dim` says whether the source names it.
+    `head_dim` is the length of a key and of a value of one head; `explicit_head_dim` says whether the source names it.
     """
 
     block_count: int
@@ -44,17 +44,26 @@ class LlamaConfig:
     explicit_head_dim: bool = False
     tied_embeddings: bool = False
 
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes that the keys and values of a token take in all blocks, as F16.
+
+        Every KV head keeps a key of `attention.key_length` and a value of `attention.value_length`; both are
+        `head_dim`, which need not be the embedding's length divided by the heads.
+        """
+        key_length = value_length = self.head_dim
+        return 2 * self.block_count * self.head_count_kv * (key_length + value_length)
+
     def with_context(self, context: int | None) -> LlamaConfig:
-        """The same, with the context that a person asked for."""
+        """The same, with the context that the user asks for."""
         return replace(self, context_length=context) if context else self
 
 
 def from_hf(config: dict[str, Any], path: Path) -> LlamaConfig:
     """The configuration that a Hugging Face `config.json` describes.
 
-    Raises:
-        UnsupportedModel: it is no Llama, it is quantised already, or its rope is of a kind that llama.cpp lacks.
-        CorruptSource: a number is missing or makes no sense.
+    Raises UnsupportedModel where it is not a Llama, is quantised already, or has a kind of rope scaling that llama.cpp
+    does not have, and CorruptSource where a number is missing or makes no sense.
     """
     _refuse_foreign(config, path)
     numbers = Numbers(config, path)
@@ -107,10 +116,10 @@ def _refuse_foreign(config: dict[str, Any], path: Path) -> None:
         raise UnsupportedModel(f"{path}: the weights are quantised already ({excerpt(method)}); convert the original")
     architectures = config.get("architectures") or [config.get("model_type", "unknown")]
     if not isinstance(architectures, list):
-        raise CorruptSource(f"{path}: architectures is {excerpt(architectures)}, and should be a list of names")
+        raise CorruptSource(f"{path}: architectures is {excerpt(architectures)}, but should be a list of names")
     if not any(name in (*ARCHITECTURES, "llama") for name in architectures):
         raise UnsupportedModel(
-            f"{path}: the architecture is {excerpt(architectures[0])}, and only Llama can be converted"
+            f"{path}: the architecture is {excerpt(architectures[0])}, but only Llama can be converted"
         )
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
@@ -118,7 +127,7 @@ def _refuse_foreign(config: dict[str, Any], path: Path) -> None:
 
 
 def _checked(config: LlamaConfig, path: Path) -> LlamaConfig:
-    """The counts that come from others, such as those of tensors, have their limits too."""
+    """The same configuration, once the counts that come from elsewhere, such as the shapes of tensors, are checked."""
     limits = {
         "rows of the embedding": (config.vocab_size, MOST_TOKENS),
         "width of the feed-forward layer": (config.feed_forward_length, MOST_INNER),
@@ -126,7 +135,7 @@ def _checked(config: LlamaConfig, path: Path) -> LlamaConfig:
     }
     for name, (count, most) in limits.items():
         if not 1 <= count <= most:
-            raise CorruptSource(f"{path}: the {name} is {count}, and should be a number from 1 to {most}")
+            raise CorruptSource(f"{path}: the {name} is {count}, but should be a number from 1 to {most}")
     if config.head_count % config.head_count_kv or config.head_dim % 2:
-        raise CorruptSource(f"{path}: {config.head_count} heads do not share {config.head_count_kv} KV heads evenly")
+        raise CorruptSource(f"{path}: {config.head_count} heads cannot share {config.head_count_kv} KV heads evenly")
     return config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from llama_convert.errors import CorruptSource
 from llama_convert.files import read_json
@@ -14,7 +14,7 @@ from llama_convert.gguf.values import Metadata, Value, f32, i32, string, strings
 from llama_convert.model.card import read_card
 from llama_convert.model.config import LlamaConfig
 
-_SAMPLING: Final[dict[str, tuple[str, Callable[[Any], Value]]]] = {
+_SAMPLING: dict[str, tuple[str, Callable[[Any], Value]]] = {
     "top_k": ("top_k", i32),
     "top_p": ("top_p", f32),
     "min_p": ("min_p", f32),

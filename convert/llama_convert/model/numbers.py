@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from llama_convert.errors import CorruptSource
-from llama_convert.foreign import excerpt
+from llama_convert.untrusted import excerpt
 
-LARGEST: Final = 3.4e38
-"""What a float of 32 bits holds, the type that the numbers are written as."""
+LARGEST = 3.4e38
+"""The largest float of 32 bits, the type as which the numbers are written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,7 @@ class Numbers:
     def count(self, name: str, most: int, default: int | None = None) -> int:
         """A whole number from 1 to `most`; where it is missing, null or 0, the default.
 
-        Raises:
-            CorruptSource: it is something else.
+        Raises CorruptSource where it is something else.
         """
         found: Any = self.raw.get(name) or default
         whole = isinstance(found, int) or (isinstance(found, float) and found.is_integer())
@@ -36,8 +35,7 @@ class Numbers:
     def real(self, name: str, default: float | None = None, *, above: float = 0) -> float:
         """A number above `above`; where it is missing or null, the default.
 
-        Raises:
-            CorruptSource: it is something else.
+        Raises CorruptSource where it is something else.
         """
         found: Any = self.raw.get(name)
         found = default if found is None else found
@@ -49,4 +47,4 @@ class Numbers:
         where = f"{self.path}: {self.inside}{name}"
         if self.raw.get(name) is None:
             return CorruptSource(f"{where} is missing; it should be {wanted}")
-        return CorruptSource(f"{where} is {excerpt(self.raw[name])}, and should be {wanted}")
+        return CorruptSource(f"{where} is {excerpt(self.raw[name])}, but should be {wanted}")

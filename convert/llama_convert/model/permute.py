@@ -13,13 +13,7 @@ import numpy.typing as npt
 
 
 def permute_rows(rows: npt.NDArray[Any], head_dim: int, out: npt.NDArray[Any]) -> None:
-    """Write `rows`, whole heads of `head_dim` rows each, to `out` in ggml's order."""
+    """Writes `rows`, whole heads of `head_dim` rows each, to `out` in ggml's order."""
     heads, columns = len(rows) // head_dim, rows.shape[1:]
     halves = rows.reshape(heads, 2, head_dim // 2, *columns)
     np.copyto(out.reshape(heads, head_dim // 2, 2, *columns), halves.swapaxes(1, 2))
-
-
-def unpermute_rows(rows: npt.NDArray[Any], head_dim: int) -> npt.NDArray[Any]:
-    """The inverse: rows in ggml's order, put into Hugging Face's."""
-    heads, columns = len(rows) // head_dim, rows.shape[1:]
-    return rows.reshape(heads, head_dim // 2, 2, *columns).swapaxes(1, 2).reshape(rows.shape)

@@ -5,31 +5,31 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from llama_convert.errors import CorruptSource, UnsupportedModel
-from llama_convert.foreign import excerpt
 from llama_convert.gguf.values import Metadata, f32, string, u32
 from llama_convert.model.numbers import LARGEST, Numbers
+from llama_convert.untrusted import excerpt
 
-_MOST_CONTEXT: Final = 1 << 30
-_NEEDED: Final[dict[str, tuple[str, ...]]] = {
+_MOST_CONTEXT = 1 << 30
+_NEEDED: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
     "yarn": ("factor", "original_max_position_embeddings"),
     "llama3": (),
 }
-"""The kinds of scaling, each with the numbers that it cannot do without; all are above zero."""
-_LLAMA3: Final = {
+"""The kinds of scaling, each with the numbers that it needs; all are above zero."""
+_LLAMA3 = {
     "factor": 8.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192.0,
 }
-_YARN: Final = ("extrapolation_factor", "attention_factor", "attn_factor", "beta_fast", "beta_slow")
+_YARN = ("extrapolation_factor", "attention_factor", "attn_factor", "beta_fast", "beta_slow")
 """Numbers of YaRN that may be missing."""
 
 
@@ -43,16 +43,15 @@ class Rope:
 
     @classmethod
     def from_hf(cls, config: dict[str, Any], path: Path) -> Rope:
-        """Read `rope_theta` and `rope_scaling`, or the `rope_parameters` of newer configurations.
+        """Reads `rope_theta` and `rope_scaling`, or the `rope_parameters` of newer configurations.
 
-        Raises:
-            UnsupportedModel: the scaling is of a kind that llama.cpp lacks.
-            CorruptSource: a number of it is missing or makes no sense.
+        Raises UnsupportedModel where llama.cpp does not have this kind of scaling, and CorruptSource where a number is
+        missing or makes no sense.
         """
         name = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
         scaling = config.get(name) or {}
         if not isinstance(scaling, dict):
-            raise CorruptSource(f"{path}: {name} is {excerpt(scaling)}, and should be an object")
+            raise CorruptSource(f"{path}: {name} is {excerpt(scaling)}, but should be an object")
         numbers = Numbers(scaling, path, f"{name}.")
         theta = numbers if scaling.get("rope_theta") else Numbers(config, path)
         kind = str(scaling.get("rope_type") or scaling.get("type") or "default")[:40].lower()

@@ -1,9 +1,8 @@
-"""How large a quantisation becomes: exact, from llama.cpp's own dry run on a file without weights."""
+"""How large a quantisation becomes: exactly, from llama.cpp's own dry run on a file without weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from llama_convert.files import temporary_folder
 from llama_convert.gguf.tensor_types import TensorType, aligned, tensor_nbytes
@@ -11,7 +10,8 @@ from llama_convert.gguf.writer import data_nbytes, header, write_sparse
 from llama_convert.output.write_model import Layout
 from llama_convert.progress import Silent
 from llama_convert.quant.file_types import Quantization
-from llama_convert.worker.worker_process import run_worker
+from llama_convert.worker.child_process import run_worker
+from llama_convert.worker.messages import Quantized, Sized, SizeTask
 
 _TYPES = {kind.name.upper(): kind for kind in TensorType}
 
@@ -37,15 +37,14 @@ def quantized_sizes(layout: Layout, quantizations: list[Quantization]) -> list[Q
         path = folder / "hollow.gguf"
         write_sparse(path, layout.metadata, layout.tensors)
         types = [quantization.file_type for quantization in quantizations]
-        result = run_worker("size", Silent(), {"task": "size", "source": str(path), "file_types": types})
-    return [_size(layout, *pair) for pair in zip(quantizations, result["sizes"], strict=True)]
+        result = run_worker("size", Silent(), SizeTask(str(path), types), Sized)
+    return [_size(layout, *pair) for pair in zip(quantizations, result.sizes, strict=True)]
 
 
-def _size(layout: Layout, quantization: Quantization, result: dict[str, Any]) -> QuantizedSize:
-    changed: dict[str, str] = result["types"]
-    kinds = [_TYPES[changed.get(tensor.name, tensor.kind.name).upper()] for tensor in layout.tensors]
+def _size(layout: Layout, quantization: Quantization, result: Quantized) -> QuantizedSize:
+    kinds = [_TYPES[result.types.get(tensor.name, tensor.kind.name).upper()] for tensor in layout.tensors]
     pairs = zip(layout.tensors, kinds, strict=True)
     data = sum(aligned(tensor_nbytes(kind, tensor.elements)) for tensor, kind in pairs)
     weights = sum(tensor.elements for tensor in layout.tensors)
     nbytes = len(header(layout.metadata, layout.tensors)) + data
-    return QuantizedSize(quantization, nbytes, 8 * data / weights, result["fallbacks"])
+    return QuantizedSize(quantization, nbytes, 8 * data / weights, result.fallbacks)

@@ -1,4 +1,4 @@
-"""Carries tensors from a checkpoint to a GGUF file: some rows are read and checked while those before are written."""
+"""Copies tensors from a checkpoint to a GGUF file: some rows are read and checked while those before are written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,13 +15,13 @@ from llama_convert.checkpoint.casting import all_finite, cast
 from llama_convert.checkpoint.tensor import DType, Rows, row_shape
 from llama_convert.errors import CorruptSource, UnsupportedModel
 from llama_convert.gguf.writer import GGUFWriter
+from llama_convert.model.model_tensors import ModelTensor
 from llama_convert.model.permute import permute_rows
 from llama_convert.progress import Progress
-from llama_convert.source import ModelTensor
 
-CHUNK: Final = 4 << 20
+CHUNK = 4 << 20
 """Bytes of rows that are read at a time."""
-_AHEAD: Final = 2
+_AHEAD = 2
 """Writes that may wait while the next rows are read."""
 
 
@@ -30,8 +30,8 @@ def stored_dtype(tensor: ModelTensor, dtype: DType) -> DType:
     return dtype if len(tensor.spec.shape) > 1 else DType.F32
 
 
-class Copier:
-    """Writes in a thread of its own; the buffers are used again and again, so memory does not grow with the model."""
+class TensorCopier:
+    """Copies tensors, writing in a separate thread. The buffers are reused, so memory does not grow with the model."""
 
     def __init__(self, writer: GGUFWriter, dtype: DType, head_dim: int, progress: Progress) -> None:
         self._writer = writer
@@ -57,11 +57,10 @@ class Copier:
             self._thread.shutdown(cancel_futures=True)
 
     def copy(self, tensor: ModelTensor) -> None:
-        """Write one tensor: read, permute, check and cast some rows at a time.
+        """Copies one tensor: reads, permutes, checks, casts and writes some rows at a time.
 
-        Raises:
-            CorruptSource: it holds NaN or infinity, or its file ends early.
-            UnsupportedModel: a value does not fit into F16.
+        Raises CorruptSource where it holds NaN or infinity, or its file ends early, and UnsupportedModel where a value
+        does not fit into F16.
         """
         rows, columns = row_shape(tensor.spec.shape)
         step = self._step(tensor, columns)
@@ -69,13 +68,13 @@ class Copier:
         for start in range(0, rows, step):
             shape = (min(step, rows - start), *tensor.spec.shape[1:])
             data = self._cast(tensor, self._read(tensor, start, shape)).data.cast("B")
-            self._do(self._writer.write, data, self._twin(tensor, start))
+            self._do(self._writer.write, data, self._identical_range(tensor, start))
             self._done += data.nbytes
             self._progress.advance(self._done)
         self._do(self._writer.end)
 
     def _do(self, step: Callable[..., None], *args: Any) -> None:
-        """Have the thread take a step after those before; no more than `_AHEAD` wait."""
+        """Queues a step for the writing thread; no more than `_AHEAD` steps wait."""
         self._wait(_AHEAD - 1)
         self._jobs.append(self._thread.submit(step, *args))
 
@@ -83,13 +82,13 @@ class Copier:
         while len(self._jobs) > most:
             self._jobs.popleft().result()
 
-    def _twin(self, tensor: ModelTensor, start: int) -> tuple[Path, int] | None:
-        """Where the bytes to write stand already, if they are neither moved nor cast."""
+    def _identical_range(self, tensor: ModelTensor, start: int) -> tuple[Path, int] | None:
+        """Where the bytes to write are already stored, if they are neither permuted nor cast."""
         changed = tensor.permuted or tensor.source.dtype is not stored_dtype(tensor, self._dtype)
-        return None if changed else tensor.source.place(start)
+        return None if changed else tensor.source.location(start)
 
     def _step(self, tensor: ModelTensor, columns: int) -> int:
-        """Rows of one chunk; whole heads where rows are permuted."""
+        """The number of rows in a chunk; whole heads where rows are permuted."""
         unit = self._head_dim if tensor.permuted else 1
         return max(1, CHUNK // (columns * tensor.source.dtype.itemsize * unit)) * unit
 

@@ -1,4 +1,4 @@
-"""Where a conversion keeps its unquantised file until the products are made, so that a later run can go on from it."""
+"""Where a conversion keeps its unquantised file until the products are made, so that a later run can reuse it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from llama_convert.errors import ConvertError
 from llama_convert.files import explained
 
-FOLDER: Final = ".convert"
+FOLDER = ".convert"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +35,10 @@ def workspace_folder(out: Path, name: str, fingerprint: str) -> Path:
 def open_workspace(out: Path, name: str, fingerprint: str) -> Iterator[Workspace]:
     """The workspace below `out` for a model `name` made from inputs with this fingerprint.
 
-    It is kept when the block fails or is killed, and removed when it ends well. One of other inputs is removed first.
+    It is kept when the block fails or the process is killed, and removed when the block succeeds. A workspace of the
+    same name that was made from other inputs is removed first.
 
-    Raises:
-        ConvertError: another process is converting the same model to the same folder.
+    Raises ConvertError where another process is converting the same model to the same folder.
     """
     parent = out / FOLDER
     with explained(parent):

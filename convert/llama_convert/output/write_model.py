@@ -1,24 +1,23 @@
-"""Writes a checkpoint as one GGUF file: first what it will hold, then the tensors in that order."""
+"""Writes a checkpoint as one GGUF file: first the header, then the tensors in its order."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from llama_convert.checkpoint.tensor import DType
 from llama_convert.gguf.tensor_types import TensorType
 from llama_convert.gguf.values import Metadata
 from llama_convert.gguf.writer import GGUFWriter, TensorInfo
+from llama_convert.llama_checkpoint import Checkpoint
 from llama_convert.model.config import LlamaConfig
 from llama_convert.model.metadata import general_metadata, llama_metadata
-from llama_convert.output.tensor_copier import Copier, stored_dtype
+from llama_convert.output.tensor_copier import TensorCopier, stored_dtype
 from llama_convert.progress import Progress
-from llama_convert.source import Checkpoint
 
-FILE_TYPES: Final = {DType.F32: 0, DType.F16: 1, DType.BF16: 32}
-TYPES: Final = {DType.F32: TensorType.F32, DType.F16: TensorType.F16, DType.BF16: TensorType.BF16}
-_FACTORS: Final = "rope_freqs.weight"
+FILE_TYPES = {DType.F32: 0, DType.F16: 1, DType.BF16: 32}
+TYPES = {DType.F32: TensorType.F32, DType.F16: TensorType.F16, DType.BF16: TensorType.BF16}
+_FACTORS = "rope_freqs.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +55,10 @@ def layout_of(
 
 
 def write_model(checkpoint: Checkpoint, path: Path, outtype: DType | None, progress: Progress) -> Layout:
-    """Write `checkpoint` to `path`.
+    """Writes `checkpoint` to `path`.
 
-    Raises:
-        CorruptSource: a tensor holds NaN or infinity, or its file ends early.
-        UnsupportedModel: a value does not fit into F16.
+    Raises CorruptSource where a tensor holds NaN or infinity, or its file ends early, and UnsupportedModel where a
+    value does not fit into F16.
     """
     layout = plan_layout(checkpoint, outtype)
     progress.start(f"write {layout.dtype.name}", sum(tensor.nbytes for tensor in layout.tensors))
@@ -70,7 +68,7 @@ def write_model(checkpoint: Checkpoint, path: Path, outtype: DType | None, progr
             writer.begin(_FACTORS)
             writer.write(factors.data)
             writer.end()
-        with Copier(writer, layout.dtype, checkpoint.config.head_dim, progress) as copier:
+        with TensorCopier(writer, layout.dtype, checkpoint.config.head_dim, progress) as copier:
             for tensor in checkpoint.tensors:
                 copier.copy(tensor)
         writer.finish()

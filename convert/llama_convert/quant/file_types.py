@@ -1,9 +1,8 @@
-"""The quantisations that we offer, with llama.cpp's numbers for them (`llama_ftype`)."""
+"""The quantisations that a conversion can make, with llama.cpp's numbers for them (`llama_ftype`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from llama_convert.errors import UsageError
 
@@ -23,7 +22,7 @@ class Quantization:
     importance: bool = False
 
 
-QUANTIZATIONS: Final[dict[str, Quantization]] = {
+QUANTIZATIONS: dict[str, Quantization] = {
     item.name: item
     for item in (
         Quantization("Q8_0", 7, 173, "practically without loss"),
@@ -42,15 +41,14 @@ QUANTIZATIONS: Final[dict[str, Quantization]] = {
         Quantization("IQ2_M", 29, 3, "needs an importance matrix", importance=True),
     )
 }
-DEFAULT: Final = "Q4_K_M"
-UNQUANTIZED: Final = ("F16", "BF16", "F32")
+DEFAULT = "Q4_K_M"
+UNQUANTIZED = ("F16", "BF16", "F32")
 
 
 def split_quantizations(text: str) -> tuple[list[Quantization], str | None]:
-    """As `parse_quantizations`, where one of the names may be that of an unquantised type: F16, BF16 or F32.
+    """The quantisations in a list such as "Q4_K_M,F16", and the unquantised type in it: F16, BF16, F32 or None.
 
-    Raises:
-        UsageError: a name is not known, or there are two unquantised types.
+    Raises UsageError where a name is not known, or there are two unquantised types.
     """
     names = [name.strip().upper() for name in text.split(",") if name.strip()]
     plain = [name for name in dict.fromkeys(names) if name in UNQUANTIZED]
@@ -63,11 +61,11 @@ def split_quantizations(text: str) -> tuple[list[Quantization], str | None]:
 def parse_quantizations(text: str) -> list[Quantization]:
     """The quantisations in a list such as "Q4_K_M,Q8_0"; upper and lower case are alike.
 
-    Raises:
-        UsageError: a name is not known.
+    Raises UsageError where a name is not known.
     """
     names = [name.strip().upper() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in QUANTIZATIONS]
     if unknown:
-        raise UsageError(f"unknown quantisation {unknown[0]}; there are {', '.join(QUANTIZATIONS)}")
+        known = ", ".join([*QUANTIZATIONS, *UNQUANTIZED])
+        raise UsageError(f"unknown quantisation {unknown[0]}; a conversion can make {known}")
     return [QUANTIZATIONS[name] for name in dict.fromkeys(names)]

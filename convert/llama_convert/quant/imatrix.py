@@ -6,30 +6,27 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
-from llama_convert.foreign import excerpt, open_regular, read_regular
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.gguf.tensor_types import MAGIC
+from llama_convert.untrusted import excerpt, open_regular, read_regular
 
 Floats = npt.NDArray[np.float32]
 Importance = dict[str, Floats]
-_MOST_BYTES: Final = 256 << 20
-_MOST_COUNTS: Final = 1 << 20
-"""Bytes of the numbers of inputs; a tensor has one, or one for each expert."""
+_MOST_BYTES = 256 << 20
+_MOST_COUNTS = 1 << 20
+"""Bytes of a tensor's counts of inputs; there is one count, or one for each expert."""
 
 
 def read_imatrix(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Importance:
     """The mean square of each input column of each tensor, for a model whose tensors have these `shapes`.
 
-    Raises:
-        SourceNotFound: there is no such file.
-        CorruptSource: it is no importance matrix, or cut short.
-        UnsupportedModel: it was made with another model.
+    Raises SourceNotFound where there is no such file, CorruptSource where it is not an importance matrix or is cut
+    short, and UnsupportedModel where it was made with another model.
     """
     try:
         with open_regular(path) as file:
@@ -39,15 +36,15 @@ def read_imatrix(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Importanc
     except OSError as error:
         raise SourceNotFound(f"{path}: {error.strerror}") from error
     except (struct.error, ValueError, KeyError) as error:
-        raise CorruptSource(f"{path}: no importance matrix, or cut short ({error})") from error
+        raise CorruptSource(f"{path}: is not an importance matrix, or cut short ({error})") from error
     if not found:
-        raise CorruptSource(f"{path}: holds no importance of any tensor")
+        raise CorruptSource(f"{path}: holds no values for any tensor")
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Sum:
-    """The squares of a tensor's input columns, as many as `count` inputs add up to; still in the file."""
+    """The sums of the squares of a tensor's input columns over `count` inputs; still in the file."""
 
     squares: Floats
     count: float

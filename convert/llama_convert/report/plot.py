@@ -23,7 +23,7 @@ class Point(Protocol):
 
 
 def write_plot(models: Sequence[Point], path: Path) -> bool:
-    """Draw `models` to a PNG file; whether matplotlib is there to do it."""
+    """Draws `models` to a PNG file; returns whether matplotlib is installed to do it."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -1,1 +1,1 @@
-"""Vocabularies: read from the files that come with a checkpoint, written the way that llama.cpp tokenises alike."""
+"""Vocabularies: read from the files of a checkpoint, and written so that llama.cpp tokenises in the same way."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from llama_convert.errors import CorruptSource, UsageError
 from llama_convert.files import read_json
-from llama_convert.foreign import excerpt, read_text
 from llama_convert.gguf.values import Metadata, string, strings
+from llama_convert.untrusted import excerpt, read_text
 
 _MOST_TEMPLATES = 100
 _LONGEST_NAME = 100
@@ -39,7 +39,7 @@ LLAMA2 = """\
 
 
 def chosen_template(choice: str | None, folder: Path, config: dict[str, Any], name: str) -> Metadata:
-    """The template's metadata: the one that a person chose, else the checkpoint's, else Llama 2's for a chat model.
+    """The template's metadata: the one that the user chose, else the checkpoint's, else Llama 2's for a chat model.
 
     `choice` is None, "llama2", "none" or a path; `config` is `tokenizer_config.json`; `name` is the model's name.
     """
@@ -86,14 +86,14 @@ def _named(entry: Any) -> tuple[str, str]:
     match entry:
         case {"name": str(name), "template": str(text)} if len(name) <= _LONGEST_NAME:
             return name, text
-    raise CorruptSource(f"a chat template needs a name and a text, and one is {excerpt(entry)}")
+    raise CorruptSource(f"a chat template needs a name and a text, but one is {excerpt(entry)}")
 
 
 def _read(path: Path) -> str:
-    """A file that a person names; unlike what a checkpoint holds it may be a pipe."""
+    """A file that the user names; unlike the files of a checkpoint it may be a pipe."""
     try:
         return path.read_text("utf-8")
     except OSError as error:
         raise UsageError(f"the chat template {path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise UsageError(f"the chat template {path} is no text ({error})") from error
+        raise UsageError(f"the chat template {path} is not a text ({error})") from error

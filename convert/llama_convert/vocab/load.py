@@ -7,7 +7,7 @@ from typing import Any
 
 from llama_convert.errors import CorruptSource, SourceNotFound
 from llama_convert.files import read_json
-from llama_convert.foreign import MOST_TOKENIZER
+from llama_convert.untrusted import MOST_TOKENIZER
 from llama_convert.vocab.sentencepiece import read_sentencepiece
 from llama_convert.vocab.special_tokens import add_tokens, set_special
 from llama_convert.vocab.tokenizer_json import read_tokenizer
@@ -21,8 +21,7 @@ def load_hf_vocabulary(folder: Path, model_config: dict[str, Any]) -> tuple[Voca
 
     `tokenizer.model` is used where there is one; else `tokenizer.json`.
 
-    Raises:
-        SourceNotFound: there is neither.
+    Raises SourceNotFound where there is neither.
     """
     tokenizer = read_json(folder / "tokenizer.json", MOST_TOKENIZER)
     config = read_json(folder / "tokenizer_config.json")
@@ -46,4 +45,4 @@ def load_meta_vocabulary(folder: Path) -> tuple[Vocabulary, list[Path]]:
     for path in (folder / "tokenizer.model", folder.resolve().parent / "tokenizer.model"):
         if path.is_file():
             return read_sentencepiece(path), [path]
-    raise SourceNotFound(f"{folder}: tokenizer.model is neither there nor one folder up")
+    raise SourceNotFound(f"{folder}: tokenizer.model is neither in this folder nor in the one above")

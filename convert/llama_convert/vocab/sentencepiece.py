@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llama_convert.errors import CorruptSource, UnsupportedModel
-from llama_convert.foreign import read_regular
 from llama_convert.gguf.tensor_types import TokenType
+from llama_convert.untrusted import read_regular
 from llama_convert.vocab.vocabulary import META_SPACE, MOST_TOKENS, Vocabulary
 
 _BPE = 2
@@ -28,17 +28,16 @@ Fields = dict[int, int | bytes]
 def read_sentencepiece(path: Path) -> Vocabulary:
     """The vocabulary in `path`.
 
-    Raises:
-        CorruptSource: the file is no SentencePiece model, or cut short.
-        UnsupportedModel: its algorithm is another than BPE, or it lacks the 256 byte tokens.
+    Raises CorruptSource where the file is not a SentencePiece model or is cut short, and UnsupportedModel where its
+    algorithm is not BPE, or it does not have the 256 byte tokens.
     """
     raw = read_regular(path, _MOST_BYTES)
     try:
         pieces, trainer, normalizer = _read_model(raw)
     except (IndexError, struct.error, UnicodeDecodeError, ValueError) as error:
-        raise CorruptSource(f"{path}: no SentencePiece model, or cut short ({error})") from error
+        raise CorruptSource(f"{path}: is not a SentencePiece model, or cut short ({error})") from error
     if not pieces:
-        raise CorruptSource(f"{path}: no SentencePiece model (of Llama 3, use the Hugging Face layout)")
+        raise CorruptSource(f"{path}: is not a SentencePiece model (for Llama 3, use the Hugging Face layout)")
     if trainer.get(3, 1) != _BPE or not trainer.get(35, 0):
         raise UnsupportedModel(f"{path}: only SentencePiece BPE with byte fallback can be converted")
     vocabulary = Vocabulary("llama", "default", scores=[], add_bos=True, add_eos=False)
@@ -83,7 +82,7 @@ def _read_model(raw: bytes) -> tuple[list[tuple[str, float, TokenType]], Fields,
         if len(pieces) > MOST_TOKENS:
             raise ValueError(f"more than {MOST_TOKENS} pieces")
     if any(isinstance(trainer.get(number), bytes) for number, _ in _SPECIAL_IDS.values()):
-        raise ValueError("a special token whose id is no number")
+        raise ValueError("a special token whose id is not a number")
     return pieces, trainer, normalizer
 
 
@@ -93,7 +92,7 @@ def _piece(fields: Fields) -> tuple[str, float, TokenType]:
         raise ValueError("a piece with fields of the wrong type")
     (found,) = struct.unpack("<f", score)
     if not math.isfinite(found):
-        raise ValueError("a piece whose score is no number")
+        raise ValueError("a piece whose score is not a number")
     return text.decode("utf-8"), found, TokenType(int(fields.get(3, 1)))
 
 

@@ -14,10 +14,10 @@ _NAMES = ("bos", "eos", "unk", "pad")
 def add_tokens(
     vocabulary: Vocabulary, tokenizer: dict[str, Any], config: dict[str, Any], added: dict[str, int]
 ) -> None:
-    """Lay the added tokens over the vocabulary.
+    """Adds the added tokens to the vocabulary, replacing what it says about them.
 
     `tokenizer` is `tokenizer.json`, `config` is `tokenizer_config.json`, `added` is `added_tokens.json`; each is empty
-    where there is no such file. The more a file knows of a token, the later it comes, so that it has the last word.
+    where there is no such file. The file that describes a token best comes last, since the last one wins.
     """
     for text, index in added.items():
         vocabulary.put(int(index), text, TokenType.USER_DEFINED, ADDED_SCORE)
@@ -37,14 +37,14 @@ def _described(tokenizer: dict[str, Any], config: dict[str, Any]) -> Iterator[tu
 
 
 def _looks_special(text: str) -> bool:
-    """Some models forget to mark their control tokens as special."""
+    """Whether a token looks like a control token: some models forget to mark theirs as special."""
     return text in ("<pad>", "<mask>") or (text.startswith("<|") and text.endswith("|>"))
 
 
 def set_special(
     vocabulary: Vocabulary, tokenizer: dict[str, Any], config: dict[str, Any], model_config: dict[str, Any]
 ) -> None:
-    """Find the ids of bos, eos, unk and pad, and whether the first two are added to a text.
+    """Finds the ids of bos, eos, unk and pad, and whether the first two are added to a text.
 
     The token that `tokenizer_config.json` names wins over the id in the model's `config.json`.
     """
@@ -77,7 +77,7 @@ def _first(entry: Any) -> int | None:
 
 
 def _adds(name: str, tokenizer: dict[str, Any], config: dict[str, Any]) -> bool | None:
-    """Whether the tokenizer puts bos before, or eos after, a text: its template knows, else its configuration says."""
+    """Whether the tokenizer puts bos before, or eos after, a text: its template says so, or else its configuration."""
     position = 0 if name == "bos" else -1
     for part in _processors(tokenizer.get("post_processor")):
         single = part.get("single") or []

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_convert.errors import CorruptSource, UnsupportedModel
-from llama_convert.foreign import excerpt
 from llama_convert.gguf.tensor_types import TokenType
+from llama_convert.untrusted import excerpt
 from llama_convert.vocab.pretokenizer import pretokenizer_name
 from llama_convert.vocab.vocabulary import Vocabulary
 
@@ -19,18 +19,17 @@ _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 def read_tokenizer(tokenizer: dict[str, Any], path: Path) -> Vocabulary:
     """The vocabulary that the parsed `tokenizer.json` describes, without its added tokens.
 
-    Raises:
-        UnsupportedModel: the algorithm or the pre-tokenizer is one that we do not know.
-        CorruptSource: parts are missing.
+    Raises UnsupportedModel where the algorithm or the pre-tokenizer is not known, and CorruptSource where
+    parts are missing.
     """
     model = tokenizer.get("model")
     if not isinstance(model, dict):
-        raise CorruptSource(f"{path}: model is {excerpt(model)}, and should be an object")
+        raise CorruptSource(f"{path}: model is {excerpt(model)}, but should be an object")
     if model.get("type", "BPE") != "BPE":
         kind = excerpt(model["type"])
-        raise UnsupportedModel(f"{path}: the tokenizer is of type {kind}, and only BPE can be converted")
+        raise UnsupportedModel(f"{path}: the tokenizer is of type {kind}, but only BPE can be converted")
     if not isinstance(model.get("vocab"), dict):
-        raise CorruptSource(f"{path}: model.vocab is {excerpt(model.get('vocab'))}, and should be an object")
+        raise CorruptSource(f"{path}: model.vocab is {excerpt(model.get('vocab'))}, but should be an object")
     try:
         vocabulary = _sentencepiece(tokenizer) if model.get("byte_fallback") else _byte_level(tokenizer, path)
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from llama_convert.foreign import excerpt
 from llama_convert.gguf.tensor_types import TokenType
 from llama_convert.gguf.values import Metadata, boolean, f32s, i32s, string, strings, u32
+from llama_convert.untrusted import excerpt
 
 PAD_SCORE = -10000.0
 ADDED_SCORE = -1000.0
@@ -23,7 +23,7 @@ class Vocabulary:
 
     `model` is llama.cpp's name of the algorithm: "llama" (SentencePiece BPE, with `scores`) or "gpt2" (byte-level BPE,
     with `merges` and the pre-tokenizer `pre`). `special` maps bos, eos, unk and pad to ids. A flag that is None is
-    left to llama.cpp's default. `warnings` are lines for a person.
+    left to llama.cpp's default. `warnings` are lines for the user.
     """
 
     model: str
@@ -39,7 +39,7 @@ class Vocabulary:
     warnings: list[str] = field(default_factory=list)
 
     def put(self, index: int, text: str, kind: TokenType, score: float) -> None:
-        """Set the token `index`; ids between the end and `index` become unused padding."""
+        """Sets the token `index`; ids between the end and `index` become unused padding."""
         if not 0 <= index < MOST_TOKENS:
             raise ValueError(f"token {excerpt(text)} has the impossible id {index}")
         self._grow(index + 1)
@@ -49,7 +49,7 @@ class Vocabulary:
             self.scores[index] = score
 
     def fit(self, rows: int) -> None:
-        """Make the vocabulary as long as the embedding has rows: pad it, or drop what has no row."""
+        """Makes the vocabulary as long as the embedding has rows: pads it, or drops the tokens without a row."""
         if len(self.tokens) > rows:
             self.warnings.append(
                 f"the last {len(self.tokens) - rows} tokens have no row in the embedding and are dropped"

@@ -1,1 +1,1 @@
-"""llama.cpp at work in a process of its own: a crash in C++ ends the task and not the program that asked for it."""
+"""llama.cpp in a separate process: a crash in C++ ends the task, but not the program that asked for it."""

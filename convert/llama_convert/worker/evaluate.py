@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from llama_convert.errors import UsageError
+from llama_convert.errors import CheckFailed, UsageError
 from llama_convert.worker import llama
 from llama_convert.worker.channel import Channel
+from llama_convert.worker.messages import Evaluated, EvaluateTask
 
 _WINDOW = 512
 _LEAST = 32
@@ -24,26 +25,27 @@ _LEAST = 32
 Probabilities = npt.NDArray[np.float64]
 
 
-def run_evaluate(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    """Evaluate `request["path"]` on `request["text"]`.
+def run_evaluate(task: EvaluateTask, channel: Channel) -> Evaluated:
+    """Measures a model on a text.
 
-    Without `compare`, the log probabilities are written to `request["base"]`; with it, they are read from there and
-    compared with. `windows` bounds the work.
+    Raises UsageError where the text is too short, and CheckFailed where the model computes NaN or infinity.
     """
     keep = llama.listen(lambda piece: None)
-    path, base, compare = Path(request["path"]), Path(request["base"]), bool(request["compare"])
-    with llama.Model(path, context=_WINDOW, threads=request["threads"]) as model:
-        tokens = model.tokenize(request["text"])
-        windows = list(_windows(model, tokens))[: request["windows"]]
+    path = Path(task.path)
+    with llama.Model(path, context=_WINDOW, threads=task.threads) as model:
+        tokens = model.tokenize(task.text)
+        windows = list(_windows(model, tokens))[: task.windows]
         if not windows:
             raise UsageError(f"the text for the report has {len(tokens)} tokens; it needs {_LEAST} or more")
         shape = (len(windows), _scored(len(windows[0])), model.vocab_size)
-        store = np.memmap(base, np.float32, "r" if compare else "w+", shape=shape)
+        store = np.memmap(task.base, np.float32, "r" if task.compare else "w+", shape=shape)
         measured = _Measured()
         for index, window in enumerate(windows):
             found, wanted = _log_probabilities(model, window), window[len(window) // 2 + 1 :]
+            if not np.isfinite(found).all():
+                raise CheckFailed(f"{path}: the model computes numbers that are not finite")
             measured.add_loss(found, wanted)
-            if compare:
+            if task.compare:
                 measured.add_divergence(store[index].astype(np.float64), found, wanted)
             else:
                 store[index] = found
@@ -73,7 +75,7 @@ def _log_probabilities(model: llama.Model, window: list[int]) -> Probabilities:
 
 
 class _Measured:
-    """What is gathered over the windows, one number a position."""
+    """The numbers that are collected over the windows, one for each position."""
 
     def __init__(self) -> None:
         self._losses: list[float] = []
@@ -90,27 +92,25 @@ class _Measured:
         rows = np.arange(len(wanted))
         self._shifts += (np.exp(found[rows, wanted]) - np.exp(base[rows, wanted])).tolist()
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Evaluated:
         """Means with their standard errors."""
         mean, error = _mean(self._losses)
-        summary = {
-            "predictions": len(self._losses),
-            "perplexity": float(np.exp(mean)),
-            "perplexity_error": float(np.exp(mean) * error),
-        }
+        perplexity = float(np.exp(mean))
+        summary = Evaluated(len(self._losses), perplexity, perplexity * error)
         if not self._divergences:
             return summary
         divergence, divergence_error = _mean(self._divergences)
-        return summary | {
-            "divergence": divergence,
-            "divergence_error": divergence_error,
-            "divergence_p99": float(np.quantile(self._divergences, 0.99)),
-            "divergence_max": max(self._divergences),
-            "agreement": float(np.mean(self._agreements)),
-            "probability_shift": float(np.sqrt(np.mean(np.square(self._shifts)))),
-        }
+        return msgspec.structs.replace(
+            summary,
+            divergence=divergence,
+            divergence_error=divergence_error,
+            divergence_p99=float(np.quantile(self._divergences, 0.99)),
+            divergence_max=max(self._divergences),
+            agreement=float(np.mean(self._agreements)),
+            probability_shift=float(np.sqrt(np.mean(np.square(self._shifts)))),
+        )
 
 
 def _mean(values: list[float]) -> tuple[float, float]:
-    """Mean and standard error."""
+    """The mean and its standard error."""
     return float(np.mean(values)), float(np.std(values) / len(values) ** 0.5)

@@ -1,17 +1,16 @@
-"""What a process may take that has llama.cpp read weights of strangers."""
+"""Limits for a process in which llama.cpp reads untrusted weights."""
 
 from __future__ import annotations
 
 import resource
 from pathlib import Path
-from typing import Final
 
-_GIB: Final = 1 << 30
-_SECONDS: Final = 600
-_SECONDS_PER_GIB: Final = 120
+_GIB = 1 << 30
+_SECONDS = 600
+_SECONDS_PER_GIB = 120
 """Many times what loading a model and decoding eight tokens take on two slow cores."""
-_MEMORY: Final = 8 * _GIB
-"""Beside twice the file: llama.cpp may lay out all tensors anew for the processor."""
+_MEMORY = 8 * _GIB
+"""In addition to twice the file: llama.cpp may keep a second copy of all tensors in a layout for the processor."""
 
 
 def limits_for(size: int) -> tuple[int, int]:
@@ -20,13 +19,14 @@ def limits_for(size: int) -> tuple[int, int]:
 
 
 def limit(seconds: int, memory: int) -> None:
-    """Hold this process to that; SIGXCPU ends it, and memory beyond is not given."""
-    _lower(resource.RLIMIT_CPU, seconds, seconds + 1)  # Where both are one, the signal is SIGKILL, which says nothing.
+    """Limits this process: beyond the seconds SIGXCPU ends it, beyond the memory allocations fail."""
+    # With equal limits the signal would be SIGKILL, which gives no reason.
+    _lower(resource.RLIMIT_CPU, seconds, seconds + 1)
     _lower(resource.RLIMIT_DATA, memory, memory)
 
 
 def _lower(kind: int, soft: int, hard: int) -> None:
-    """Set a limit, at most what is allowed already."""
+    """Sets a limit, never above the one that is already set."""
     allowed = resource.getrlimit(kind)[1]
     if allowed != resource.RLIM_INFINITY:
         soft, hard = min(soft, allowed), min(hard, allowed)
@@ -34,5 +34,5 @@ def _lower(kind: int, soft: int, hard: int) -> None:
 
 
 def limit_to_file(path: Path) -> None:
-    """Hold this process to what a model file of that size needs."""
+    """Limits this process to what a model file of this size needs."""
     limit(*limits_for(path.stat().st_size))

@@ -1,4 +1,4 @@
-"""The edge to llama.cpp: the only module of the converter that imports its binding, and only the worker imports it."""
+"""llama.cpp's binding: the only module of the converter that imports it, and only the worker imports this module."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BUFFER = 256 << 20
 
 
 def _load_backends() -> None:
-    """Take in ggml's backends that lie beside the library, where it was built without any (GGML_BACKEND_DL)."""
+    """Loads ggml's backends from beside the library, where it was built with separate ones (GGML_BACKEND_DL)."""
     path = llama_cpp.llama_cpp._lib._name
     library = ctypes.CDLL(path)
     if library.ggml_backend_reg_count() == 0:
@@ -31,7 +31,7 @@ _load_backends()
 
 
 def listen(callback: Callable[[str], None]) -> Any:
-    """Send llama.cpp's log to `callback`, in the pieces it comes in; the result must be kept as long as it is used."""
+    """Sends llama.cpp's log to `callback`, piece by piece; the result must be kept for as long as llama.cpp logs."""
 
     def receive(_level: int, text: bytes | None, _data: Any) -> None:
         callback((text or b"").decode("utf-8", errors="replace"))
@@ -39,11 +39,6 @@ def listen(callback: Callable[[str], None]) -> Any:
     pointer = llama_cpp.llama_log_callback(receive)
     llama_cpp.llama_log_set(pointer, ctypes.c_void_p(0))
     return pointer
-
-
-def version() -> str:
-    """The version of llama-cpp-python, which names the llama.cpp inside it."""
-    return str(llama_cpp.__version__)
 
 
 def quantize(
@@ -55,9 +50,9 @@ def quantize(
     dry_run: bool = False,
     importance: Mapping[str, Floats] | None = None,
 ) -> bool:
-    """Quantise `source` into `target`; whether it went well, the reason is in the log.
+    """Quantises `source` into `target`; returns whether it succeeded, the reason of a failure is in the log.
 
-    Rows are worked on in slabs of at most 256 MiB.
+    At most 256 MiB of rows are in memory at a time.
     """
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = file_type
@@ -71,7 +66,7 @@ def quantize(
 
 
 def _importance_array(importance: Mapping[str, Floats]) -> Any:
-    """The matrix as llama.cpp takes it: entries that end with one without a name."""
+    """The matrix as llama.cpp takes it: entries, the last of which has no name."""
     array = (llama_cpp.llama_model_imatrix_data * (len(importance) + 1))()
     for entry, (name, values) in zip(array, importance.items(), strict=False):
         entry.name = name.encode()
@@ -93,7 +88,7 @@ class Model:
         self._context = llama_cpp.llama_init_from_model(self._model, _context_params(context, threads))
         if not self._context:
             llama_cpp.llama_model_free(self._model)
-            raise CheckFailed(f"{path}: llama.cpp makes no context of {context} tokens")
+            raise CheckFailed(f"{path}: llama.cpp cannot create a context of {context} tokens")
         self.vocab_size = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self.bos = int(llama_cpp.llama_vocab_bos(self._vocab))
         self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
@@ -108,7 +103,7 @@ class Model:
         llama_cpp.llama_model_free(self._model)
 
     def tokenize(self, text: str) -> list[int]:
-        """The tokens of `text`, with BOS where the model wants it; nothing in it counts as a special token."""
+        """The tokens of `text`, with BOS where the model wants it; no text is taken for a special token."""
         raw = text.encode("utf-8")
         room = len(raw) + 16
         tokens = (llama_cpp.llama_token * room)()

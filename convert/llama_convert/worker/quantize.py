@@ -1,16 +1,16 @@
-"""Quantises a file, or asks llama.cpp what the quantisation would be, and reads both out of its log."""
+"""Quantises a file, or asks llama.cpp what quantising it would give; both are read from its log."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from llama_convert.errors import WorkerFailed
 from llama_convert.gguf.reader import GGUFFile, read_gguf
 from llama_convert.quant.imatrix import read_imatrix
 from llama_convert.worker import llama
 from llama_convert.worker.channel import Channel
+from llama_convert.worker.messages import Quantized, QuantizeTask, Sized, SizeTask
 
 _TENSOR = re.compile(r"\[ *\d+/ *\d+\] (\S+) +- \[")
 _TARGET = re.compile(r"MiB \((\w+)\)|converting to (\w+) ")
@@ -19,7 +19,7 @@ _FAILED = re.compile(r"failed to quantize: (.*)")
 
 
 class QuantizeLog:
-    """Follows llama.cpp's log: which tensor is at work, what it becomes, what went wrong."""
+    """Follows llama.cpp's log: which tensor is being quantised, what it becomes, what went wrong."""
 
     def __init__(self, file: GGUFFile, channel: Channel) -> None:
         self.types: dict[str, str] = {}
@@ -33,7 +33,7 @@ class QuantizeLog:
         self._channel = channel
 
     def receive(self, piece: str) -> None:
-        """Take the next piece of the log; a line comes in several."""
+        """Takes the next piece of the log; a line comes in several."""
         for text in piece.splitlines(keepends=True):
             self._line += text
             self._follow()
@@ -41,7 +41,7 @@ class QuantizeLog:
                 self._end_line()
 
     def _follow(self) -> None:
-        """Notice a tensor as soon as its line begins: the work on it follows."""
+        """Notices a tensor as soon as its line begins, before it is quantised."""
         found = _TENSOR.search(self._line)
         if found and found[1] != self._current and found[1] in self._sizes:
             self._done += self._sizes.get(self._current, 0)
@@ -59,38 +59,37 @@ class QuantizeLog:
             self.failure = failed[1].strip()
 
 
-def run_quantize(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    """Quantise `request["source"]` into `request["target"]`.
+def run_quantize(task: QuantizeTask, channel: Channel) -> Quantized:
+    """Quantises a file.
 
-    The result names the type of each tensor that changed, and how many fell back to which type because their rows are
-    not divisible by 256.
+    Raises WorkerFailed where llama.cpp refuses; the message has its reason.
     """
-    source, target = Path(request["source"]), Path(request["target"])
+    source, target = Path(task.source), Path(task.target)
     file = read_gguf(source)
     shapes = {name: tensor.info.shape for name, tensor in file.tensors.items()}
-    importance = read_imatrix(Path(request["imatrix"]), shapes) if request["imatrix"] else None
+    importance = read_imatrix(Path(task.imatrix), shapes) if task.imatrix else None
     log = QuantizeLog(file, channel)
     keep = llama.listen(log.receive)
-    good = llama.quantize(source, target, request["file_type"], threads=request["threads"], importance=importance)
+    good = llama.quantize(source, target, task.file_type, threads=task.threads, importance=importance)
     del keep
     return _outcome(good, log, source)
 
 
-def run_size(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    """What `run_quantize` would tell of `request["source"]`, for each of `file_types`; no weights are read."""
-    source = Path(request["source"])
+def run_size(task: SizeTask, channel: Channel) -> Sized:
+    """What `run_quantize` would return for each of the file types; no weights are read."""
+    source = Path(task.source)
     file = read_gguf(source)
     found = []
-    for file_type in request["file_types"]:
+    for file_type in task.file_types:
         log = QuantizeLog(file, channel)
         keep = llama.listen(log.receive)
         good = llama.quantize(source, source.with_suffix(".out"), file_type, threads=1, dry_run=True)
         del keep
         found.append(_outcome(good, log, source))
-    return {"sizes": found}
+    return Sized(found)
 
 
-def _outcome(good: bool, log: QuantizeLog, source: Path) -> dict[str, Any]:
+def _outcome(good: bool, log: QuantizeLog, source: Path) -> Quantized:
     if not good:
         raise WorkerFailed(f"llama.cpp cannot quantise {source.name}: {log.failure or 'no reason given'}")
-    return {"types": log.types, "fallbacks": log.fallbacks}
+    return Quantized(log.types, log.fallbacks)

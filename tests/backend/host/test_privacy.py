@@ -23,7 +23,8 @@ from llama_backend.wire.status import BackendStatus
 from llama_chat.backends.kubectl import Kubectl
 from llama_chat.backends.targets import KeySource, KubeTarget
 from llama_convert.errors import WorkerFailed
-from llama_convert.worker.worker_process import run_worker
+from llama_convert.worker.child_process import run_worker
+from llama_convert.worker.messages import Checked, CheckTask
 from tests.support.convert.recorder import Recorder
 from tests.support.server.harness import fake_config, python_path
 
@@ -113,7 +114,7 @@ def test_the_worker_of_conversions_gets_no_secrets(tmp_path: Path, monkeypatch: 
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises((WorkerFailed, BrokenPipeError)):
-        run_worker("quantise", Recorder(), {"task": "check"})
+        run_worker("quantise", Recorder(), CheckTask("model.gguf", threads=1), Checked)
     kept = {line.split("=")[0] for line in seen.read_text().splitlines()}
     assert kept >= {"PATH", "HOME"}
     assert not kept & {name for name in SECRETS if name not in ("MY_OWN", "DATABASE_URL")}

@@ -12,10 +12,9 @@ import numpy.typing as npt
 from llama_convert.gguf.reader import GGUFFile
 from llama_convert.gguf.tensor_types import TensorType, TokenType
 from llama_convert.model.config import LlamaConfig
-from llama_convert.model.names import TensorSpec, expected_tensors
-from llama_convert.model.permute import unpermute_rows
 from llama_convert.model.rope import Rope
-from tests.support.convert.layouts import Array, write_safetensors
+from llama_convert.model.tensor_specs import TensorSpec, expected_tensors
+from tests.support.convert.layouts import Array, unpermute_rows, write_safetensors
 
 
 def config_of(file: GGUFFile) -> LlamaConfig:

@@ -170,6 +170,13 @@ def interleave(array: Array, head_dim: int) -> Array:
     return out
 
 
+def unpermute_rows(rows: Array, head_dim: int) -> Array:
+    """Rows in ggml's order, put into Hugging Face's."""
+    heads, columns = len(rows) // head_dim, rows.shape[1:]
+    halves = rows.reshape(heads, head_dim // 2, 2, *columns).swapaxes(1, 2)
+    return np.ascontiguousarray(halves.reshape(rows.shape))
+
+
 def write_meta_folder(folder: Path, model: TinyLlama, weights: Tensors, shards: int, **params: Any) -> Path:
     """`params.json` and `consolidated.*.pth`, with rope tables that a converter has to leave out."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ def models(isolated_home: Path) -> Path:
         (["convert", "source", "--name", "../x"], 2, "cannot be the name of a model"),
         (["convert", "source", "--name=-rf"], 2, "cannot be the name of a model"),
         (["convert", "source", "--chat-template", "nowhere"], 2, "the chat template nowhere cannot be read"),
-        (["convert", "source", "--chat-template", "bytes"], 2, "the chat template bytes is no text"),
+        (["convert", "source", "--chat-template", "bytes"], 2, "the chat template bytes is not a text"),
     ],
 )
 def test_errors_are_one_short_line_with_a_code(

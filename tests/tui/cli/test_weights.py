@@ -177,6 +177,7 @@ def test_convert_takes_a_repository_too(hub: LocalHub, tmp_path: Path) -> None:
     [
         (["pull", "nonsense"], 2, "owner/repo"),
         (["pull", "someone/other"], 4, "no such repository"),
+        (["pull", "someone/tiny:Q8_0", "--quant", "Q4_K_M"], 2, "someone/tiny:Q8_0 and --quant Q4_K_M differ"),
         (["convert", "./nowhere"], 4, "no such folder"),
         (["convert", ".", "--quant", "Q9"], 2, "unknown quantisation Q9"),
         (["pull", "someone/tiny", "--quant", "Q9"], 2, "unknown quantisation Q9"),

@@ -69,21 +69,19 @@ def convert_options(params: Mapping[str, Any], out: Path, quant: str | None) -> 
     """
     from llama_convert.checkpoint.tensor import DType
     from llama_convert.convert import ConvertOptions
-    from llama_convert.quant.file_types import split_quantizations
-    from llama_convert.source import SourceOptions
+    from llama_convert.llama_checkpoint import SourceOptions
 
-    quantizations, unquantized = split_quantizations(quant or DEFAULT)
     outtype = DType[params["outtype"].upper()] if params["outtype"] != "auto" else None
     text: Path | None = params["report_text"]
-    return ConvertOptions(
+    options = ConvertOptions(
         out=out,
-        quantizations=quantizations,
         source=SourceOptions(params["name"], params["context"], params["chat_template"], params["rms_eps"]),
-        outtype=outtype or (DType[unquantized] if unquantized else None),
+        outtype=outtype,
         imatrix=params["imatrix"],
-        keep_original=params["keep_original"] or unquantized is not None,
+        keep_original=params["keep_original"],
         verify=params["verify"],
         report=params["report"] or text is not None,
         report_text=text.read_text("utf-8", errors="replace") if text else None,
         force=params["force"],
     )
+    return options.with_kinds(quant or DEFAULT)

@@ -58,7 +58,7 @@ def command(context: click.Context, /, json: bool, **params: Any) -> None:
 def show(name: str, json: bool) -> None:
     """Show everything that a model's file and its record say."""
     model = resolve(name, options.load({}).paths.models)
-    facts, record = installed_facts(model), read_record(model.path)
+    facts, record = installed_facts(model), read_record(model.path).known()
     if json:
         output.print_json({**facts, "metadata": model.metadata, "record": record})
     else:
@@ -89,15 +89,16 @@ def _list(setup: Setup, json: bool) -> None:
     elif models:
         output.print_result(output.format_table([_COLUMNS, *map(model_row, models)]))
     else:
-        output.print_note(f"llama-chat: no model is installed in {setup.paths.models}")
+        output.print_note(
+            f"llama-chat: no model is installed in {setup.paths.models}; `llama-chat pull llama2:7b-chat` fetches one"
+        )
 
 
 def installed_facts(model: InstalledModel) -> ModelFacts:
     """What is known of an installed model; of a file that cannot be read, why."""
     try:
-        record: dict[str, Any] = read_record(model.path)
-        source = record.get("source") or {}
-        license_name = record.get("license") or model.metadata.get("general.license")
+        record = read_record(model.path)
+        license_name = record.license or model.metadata.get("general.license")
         return {
             "name": model.name,
             "path": str(model.path),
@@ -106,8 +107,8 @@ def installed_facts(model: InstalledModel) -> ModelFacts:
             "context": model.context,
             "architecture": model.architecture,
             "license": None if license_name is None else str(license_name),
-            "source": source.get("repository"),
-            "commit": source.get("commit"),
+            "source": record.source.repository,
+            "commit": record.source.commit,
         }
     except (ModelUnreadable, OSError) as error:
         return {"name": model.name, "path": str(model.path), "error": str(error)}

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
+
+import msgspec
 
 from llama_convert.files import write_json
 from llama_convert.progress import Progress
 from llama_convert.report.plot import write_plot
-from llama_convert.worker.worker_process import run_worker
+from llama_convert.worker.child_process import run_worker
+from llama_convert.worker.messages import Evaluated, EvaluateTask
 
-_WINDOWS: Final = 16
+_WINDOWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Report:
 
 
 def default_text() -> str:
-    """The text that is measured on where a person gives none."""
+    """The text to measure on where the user gives none."""
     return resources.files("llama_convert.report").joinpath("text.txt").read_text("utf-8")
 
 
@@ -67,36 +70,30 @@ def make_report(
     threads: int,
     progress: Progress,
 ) -> Report:
-    """Measure `models`, pairs of a name and a file, against `original`.
+    """Measures `models`, pairs of a name and a file, against `original`.
 
-    Writes `target` with .json, and with .png where matplotlib is installed.
+    The report is written to `target` with the ending .json, and with .png if matplotlib is installed.
     """
     store = original.with_name("probabilities.f32")
-    base = {
-        "task": "evaluate",
-        "text": text or default_text(),
-        "base": str(store),
-        "windows": _WINDOWS,
-        "threads": threads,
-    }
+    task = EvaluateTask(str(original), text or default_text(), str(store), False, _WINDOWS, threads)
     try:
-        first = run_worker("measure the original", progress, base | {"path": str(original), "compare": False})
+        first = run_worker("measure the original", progress, task, Evaluated)
         found = [_quality("original", original, first)]
         for kind, path in models:
-            result = run_worker(f"measure {kind}", progress, base | {"path": str(path), "compare": True})
-            found.append(_quality(kind, path, result))
+            task = msgspec.structs.replace(task, path=str(path), compare=True)
+            found.append(_quality(kind, path, run_worker(f"measure {kind}", progress, task, Evaluated)))
     finally:
         store.unlink(missing_ok=True)
     plot = target.with_name(f"{target.name}.png")
     if not write_plot(found[1:], plot):
         progress.warn("matplotlib is not installed, so there is no plot: pip install 'llama-chat[report]'")
-    report = Report(found, first["predictions"], plot if plot.is_file() else None)
+    report = Report(found, first.predictions, plot if plot.is_file() else None)
     write_json(target.with_name(f"{target.name}.json"), report.to_json())
     return report
 
 
-def _quality(kind: str, path: Path, result: dict[str, Any]) -> Quality:
-    figures = {name: value for name, value in result.items() if name in Quality.__slots__}
+def _quality(kind: str, path: Path, result: Evaluated) -> Quality:
+    figures = {name: value for name, value in msgspec.structs.asdict(result).items() if name in Quality.__slots__}
     return Quality(kind, path.stat().st_size, **figures)
 
 

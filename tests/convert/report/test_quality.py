@@ -15,7 +15,7 @@ from llama_convert.convert import ConvertOptions, Outcome, convert
 from llama_convert.errors import UsageError
 from llama_convert.progress import Silent
 from llama_convert.quant.file_types import parse_quantizations
-from llama_convert.report.report import default_text
+from llama_convert.report.quality import default_text
 from tests.support.convert import native
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder
 from tests.support.convert.recorder import Recorder

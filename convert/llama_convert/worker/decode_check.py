@@ -1,34 +1,36 @@
-"""Checks that a model computes: it loads, eight tokens follow one another, and every logit is a finite number."""
+"""Checks that a model computes: it loads, it decodes eight tokens, and every logit is a finite number."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from llama_convert.errors import CheckFailed
 from llama_convert.worker import llama
-from llama_convert.worker.channel import Channel
 from llama_convert.worker.limits import limit_to_file
+from llama_convert.worker.messages import Checked, CheckTask
 
 _TOKENS = 8
 _CONTEXT = 64
 
 
-def run_check(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    """Decode eight tokens greedily with `request["path"]`; `full` has llama.cpp validate every block."""
+def run_check(task: CheckTask) -> Checked:
+    """Decodes eight tokens greedily.
+
+    Raises CheckFailed where the model does not load, or computes nonsense.
+    """
     lines: list[str] = []
     keep = llama.listen(lines.append)
-    path = Path(request["path"])
+    path = Path(task.path)
     limit_to_file(path)
     try:
-        with llama.Model(path, context=_CONTEXT, threads=request["threads"], check_tensors=request["full"]) as model:
+        with llama.Model(path, context=_CONTEXT, threads=task.threads, check_tensors=task.full) as model:
             tokens = _greedy(model, path)
     except CheckFailed as error:
         raise CheckFailed(f"{error} {_reason(lines)}".strip()) from error
     del keep
-    return {"tokens": tokens, "vocab_size": model.vocab_size}
+    return Checked(tokens)
 
 
 def _greedy(model: llama.Model, path: Path) -> list[int]:
@@ -44,6 +46,6 @@ def _greedy(model: llama.Model, path: Path) -> list[int]:
 
 
 def _reason(lines: list[str]) -> str:
-    """The last line of the log that says what failed."""
+    """The first line of the log that says what failed."""
     found = [line.strip() for line in "".join(lines).splitlines() if "error" in line or "failed" in line]
     return f"({found[0]})" if found else ""

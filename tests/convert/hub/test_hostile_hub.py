@@ -10,17 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from llama_convert.errors import ConvertError, CorruptSource, DownloadFailed, UnsupportedModel
-from llama_convert.foreign import MOST_CONFIG
 from llama_convert.hub.catalogue import parse_target
+from llama_convert.hub.client import HubClient
 from llama_convert.hub.download import Downloader
-from llama_convert.hub.http import Pace
-from llama_convert.hub.hub import Hub
+from llama_convert.hub.http import Pace, check_redirect
 from llama_convert.hub.listing import Listing, RemoteFile, checked
 from llama_convert.progress import Silent
 from llama_convert.pull import PullOptions, pull
+from llama_convert.untrusted import MOST_CONFIG
 from tests.support.convert.local_hub import COMMIT, Fault, LocalHub, sibling
 
 REPOSITORY, NAME = "someone/tiny", "model.safetensors"
@@ -59,7 +60,7 @@ def test_a_commit_that_is_a_path_is_refused(hub: LocalHub, options: PullOptions,
     (tmp_path / "precious").write_text("precious")
     hub.repositories[REPOSITORY]["tiny.Q4_K_M.gguf"] = b"GGUF junk"
     hub.listings[REPOSITORY] = listed(sha=sha, siblings=[sibling("tiny.Q4_K_M.gguf", b"GGUF junk")])
-    with pytest.raises(DownloadFailed, match=r"no commit|no list of files"):
+    with pytest.raises(DownloadFailed, match=r"not a commit|not answer with a list of files"):
         pull(parse_target(REPOSITORY), options, Silent())
     assert tree(tmp_path) == ["precious"]
 
@@ -93,7 +94,7 @@ def test_impossible_sizes_and_digests_are_refused(
     hub: LocalHub, options: PullOptions, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     hub.listings[REPOSITORY] = one_file(**changes)
-    with pytest.raises(DownloadFailed, match=r"impossible size or digest|no list of files"):
+    with pytest.raises(DownloadFailed, match=r"impossible size or digest|not answer with a list of files"):
         pull(parse_target(REPOSITORY), options, Silent())
     assert tree(tmp_path) == []
 
@@ -116,8 +117,8 @@ def test_impossible_sizes_and_digests_are_refused(
 )
 def test_an_answer_that_is_no_list_of_files_is_refused(hub: LocalHub, raw: bytes) -> None:
     hub.listings[REPOSITORY] = raw
-    with pytest.raises(DownloadFailed, match=r"no list of files|more than 8388608 bytes") as found:
-        Hub(hub.endpoint).listing(REPOSITORY, None)
+    with pytest.raises(DownloadFailed, match=r"not answer with a list of files|more than 8388608 bytes") as found:
+        HubClient(hub.endpoint).listing(REPOSITORY, None)
     assert len(str(found.value)) <= 1001
 
 
@@ -129,7 +130,7 @@ def test_a_list_of_very_many_files_is_refused() -> None:
 @pytest.mark.parametrize("license", [["mit"], {"a": 1}, 5, "x" * 10_000])
 def test_a_licence_that_is_no_name_is_left_out(hub: LocalHub, license: object) -> None:
     hub.listings[REPOSITORY] = listed(cardData={"license": license})
-    assert Hub(hub.endpoint).listing(REPOSITORY, None).license is None
+    assert HubClient(hub.endpoint).listing(REPOSITORY, None).license is None
 
 
 @pytest.mark.parametrize("name", ["-rf.gguf", ".hidden.gguf", "a/ x.gguf", ".gguf", "x" * 250 + ".gguf"])
@@ -201,13 +202,9 @@ def test_redirects_to_something_else_than_http_are_refused(hub: LocalHub, tmp_pa
 
 
 def test_a_redirect_from_https_to_http_is_not_followed() -> None:
-    import httpx2
-
-    from llama_convert.hub import http
-
     with pytest.raises(DownloadFailed, match="from https to http"):
-        http._check_redirect(httpx2.URL("https://hub.example/x"), httpx2.URL("http://127.0.0.1/x"))
-    http._check_redirect(httpx2.URL("https://hub.example/x"), httpx2.URL("https://store.example/x"))
+        check_redirect(httpx2.URL("https://hub.example/x"), httpx2.URL("http://127.0.0.1/x"))
+    check_redirect(httpx2.URL("https://hub.example/x"), httpx2.URL("https://store.example/x"))
 
 
 def test_a_server_that_sends_a_byte_now_and_then_is_given_up(hub: LocalHub, tmp_path: Path) -> None:
@@ -243,7 +240,7 @@ def test_what_a_hostile_model_says_of_itself_is_no_part_of_its_record(
 ) -> None:
     from tests.support.gguf_files import Array, gguf
 
-    monkeypatch.setattr("llama_convert.pull.check_model", lambda *_, **__: [1])
+    monkeypatch.setattr("llama_convert.output.ready_made.check_model", lambda *_, **__: [1])
     metadata = {
         "general.architecture": "llama",
         "general.license": Array(8, ["x"] * 1000),

@@ -53,7 +53,7 @@ def _block(config: LlamaConfig, block: int) -> Iterator[TensorSpec]:
 
 
 def bias_of(spec: TensorSpec) -> TensorSpec | None:
-    """The bias that may stand beside a projection; norms and embeddings have none."""
+    """The bias that a projection may have; norms and embeddings have none."""
     if len(spec.shape) != 2 or not spec.name.startswith("blk."):
         return None
     hf, meta = (name.removesuffix("weight") + "bias" for name in (spec.hf, spec.meta))

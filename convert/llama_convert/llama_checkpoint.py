@@ -1,39 +1,25 @@
-"""A checkpoint in a folder, whichever layout it has: its configuration, its tensors by role, its vocabulary."""
+"""A checkpoint of a Llama in a folder, whichever layout it has: configuration, tensors by role, vocabulary."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from llama_convert.checkpoint.hf_folder import read_hf_tensors
 from llama_convert.checkpoint.meta_folder import read_meta_tensors, shard_files
 from llama_convert.checkpoint.tensor import DType, SourceTensor, row_shape
 from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel, UsageError
 from llama_convert.files import read_json
-from llama_convert.foreign import excerpt, is_plain_name
 from llama_convert.gguf.values import Metadata
 from llama_convert.model.config import MOST_TOKENS, LlamaConfig, from_hf, from_meta
-from llama_convert.model.names import TensorSpec, bias_of, expected_tensors
+from llama_convert.model.model_tensors import ModelTensor, model_tensors
+from llama_convert.untrusted import excerpt, is_plain_name
 from llama_convert.vocab.chat_template import chosen_template
 from llama_convert.vocab.load import load_hf_vocabulary, load_meta_vocabulary
 from llama_convert.vocab.vocabulary import Vocabulary
-
-_COMPARED = 4 << 20
-"""Bytes of two matrices that are compared at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelTensor:
-    """A tensor of the model; `permuted` says that its rows are in Hugging Face's order."""
-
-    spec: TensorSpec
-    source: SourceTensor
-    permuted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +47,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """What a person says about a source: its name, the context, the chat template (None: as found), epsilon."""
+    """What the user says about a source: its name, the context, the chat template (None: as found), epsilon."""
 
     name: str | None = None
     context: int | None = None
@@ -70,10 +56,9 @@ class SourceOptions:
 
 
 def open_checkpoint(folder: Path, options: SourceOptions | None = None) -> Checkpoint:
-    """Open the checkpoint in `folder`; headers are read and checked, weights are not.
+    """Opens the checkpoint in `folder`; headers are read and checked, weights are not.
 
-    Raises:
-        SourceError: nothing usable is there; the message names the file and the reason.
+    Raises SourceError where it cannot be converted; the message names the file and the reason.
     """
     options = options or SourceOptions()
     if not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir it answers for any name
@@ -85,15 +70,14 @@ def open_checkpoint(folder: Path, options: SourceOptions | None = None) -> Check
         raise SourceNotFound(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
 
 
-def model_name(folder: Path, options: SourceOptions) -> str:
-    """The name that a person gives, or else the folder's; the model's files begin with it.
+def _model_name(folder: Path, options: SourceOptions) -> str:
+    """The name that the user gives, or else the folder's; the names of the model's files begin with it.
 
-    Raises:
-        UsageError: files cannot have it.
+    Raises UsageError where it cannot be part of a file name.
     """
     name = options.name or folder.resolve().name
     if not is_plain_name(name):
-        why = "it has 1 to 200 bytes that print, without slashes, and starts with neither a dot nor a dash"
+        why = "a name has 1 to 200 printable bytes without slashes, and starts with neither a dot nor a dash"
         raise UsageError(f"{excerpt(name)} cannot be the name of a model: {why} (--name)")
     return name
 
@@ -109,10 +93,10 @@ def _open_hf(folder: Path, options: SourceOptions) -> Checkpoint:
     embedding = tensors.get("model.embed_tokens.weight")
     if embedding is not None:
         config = replace(config, vocab_size=_rows(embedding))
-    found, warnings = _collect(config, tensors, folder, meta=False)
+    found, warnings = model_tensors(config, tensors, folder, meta=False)
     config, more = _adjusted(config, options)
     vocabulary, inputs = load_hf_vocabulary(folder, raw)
-    name = model_name(folder, options)
+    name = _model_name(folder, options)
     template = chosen_template(options.chat_template, folder, read_json(folder / "tokenizer_config.json"), name)
     inputs = [folder / "config.json", *inputs, *files]
     return _checkpoint(folder, name, config, found, vocabulary, template, inputs, [*warnings, *more])
@@ -125,10 +109,10 @@ def _open_meta(folder: Path, options: SourceOptions) -> Checkpoint:
         raise SourceNotFound(f"{folder}: holds no params.json")
     tensors, files = read_meta_tensors(folder)
     config = _meta_config(raw, params, tensors)
-    found, warnings = _collect(config, tensors, folder, meta=True)
+    found, warnings = model_tensors(config, tensors, folder, meta=True)
     config, more = _adjusted(config, options)
     vocabulary, inputs = load_meta_vocabulary(folder)
-    name = model_name(folder, options)
+    name = _model_name(folder, options)
     template = chosen_template(options.chat_template, folder, {}, name)
     return _checkpoint(folder, name, config, found, vocabulary, template, [params, *inputs, *files], [*warnings, *more])
 
@@ -136,7 +120,7 @@ def _open_meta(folder: Path, options: SourceOptions) -> Checkpoint:
 def _rows(tensor: SourceTensor) -> int:
     if len(tensor.shape) != 2 or not 1 <= tensor.shape[0] <= MOST_TOKENS:
         raise CorruptSource(
-            f"{tensor.origin}: {tensor.name} has shape {list(tensor.shape)}, which is no matrix of a Llama"
+            f"{tensor.origin}: {tensor.name} has shape {list(tensor.shape)}, which no matrix of a Llama has"
         )
     return tensor.shape[0]
 
@@ -145,18 +129,18 @@ def _meta_config(raw: dict[str, Any], params: Path, tensors: dict[str, SourceTen
     try:
         rows, width = _rows(tensors["tok_embeddings.weight"]), _rows(tensors["layers.0.feed_forward.w1.weight"])
     except KeyError as error:
-        raise CorruptSource(f"{params.parent}: the weights lack {error.args[0]}") from error
+        raise CorruptSource(f"{params.parent}: the weights do not hold {error.args[0]}") from error
     return from_meta(raw, params, vocab_size=rows, feed_forward_length=width)
 
 
 def _adjusted(config: LlamaConfig, options: SourceOptions) -> tuple[LlamaConfig, list[str]]:
-    """The configuration with a person's wishes, and warnings about numbers that early releases had wrong."""
+    """The configuration with the user's options, and warnings about numbers that early releases had wrong."""
     warnings = []
     llama2 = config.vocab_size in range(32000, 32032) and config.embedding_length in (4096, 5120, 8192)
     if llama2 and config.context_length == 2048 and options.context is None:
-        warnings.append("the context is 2048, which early files of Llama 2 say by mistake; set 4096 if it is one")
+        warnings.append("early files of Llama 2 give a context of 2048 by mistake; use --context 4096 for such a file")
     if llama2 and config.rms_epsilon == 1e-6 and options.rms_epsilon is None:
-        warnings.append("the norm's epsilon is 1e-6, which early files of Llama 2 say by mistake instead of 1e-5")
+        warnings.append("early files of Llama 2 give an epsilon of 1e-6 by mistake; use --rms-eps 1e-5 for such a file")
     if options.rms_epsilon is not None:
         config = replace(config, rms_epsilon=options.rms_epsilon)
     return config.with_context(options.context), warnings
@@ -174,68 +158,3 @@ def _checkpoint(
 ) -> Checkpoint:
     vocabulary.fit(config.vocab_size)
     return Checkpoint(folder, name, config, tensors, vocabulary, template, files, [*warnings, *vocabulary.warnings])
-
-
-def _collect(
-    config: LlamaConfig, tensors: dict[str, SourceTensor], folder: Path, *, meta: bool
-) -> tuple[list[ModelTensor], list[str]]:
-    """The model's tensors in the order in which they are written; every source tensor has its place."""
-    left = dict(tensors)
-    found: list[ModelTensor] = []
-    warnings = _drop_tied(config, left)
-    for spec in _with_biases(config):
-        name = spec.meta if meta else spec.hf
-        source = left.pop(name, None)
-        if source is not None:
-            _check_shape(spec, source)
-            found.append(ModelTensor(spec, source, bool(spec.heads) and not meta))
-        elif not _optional(spec, config):
-            raise CorruptSource(f"{folder}: the weights lack {name}")
-    if left:
-        name, origin = min(left), left[min(left)].origin
-        raise UnsupportedModel(f"{origin}: {name} has no place in a Llama ({len(left)} such tensors in all)")
-    return found, warnings
-
-
-def _with_biases(config: LlamaConfig) -> Iterator[TensorSpec]:
-    for spec in expected_tensors(config):
-        yield spec
-        bias = bias_of(spec)
-        if bias is not None:
-            yield bias
-
-
-def _optional(spec: TensorSpec, config: LlamaConfig) -> bool:
-    return spec.name.endswith(".bias") or (spec.name == "output.weight" and config.tied_embeddings)
-
-
-def _check_shape(spec: TensorSpec, source: SourceTensor) -> None:
-    if source.shape != spec.shape:
-        wanted, have = list(spec.shape), list(source.shape)
-        raise CorruptSource(f"{source.origin}: {source.name} has shape {have}, and the configuration wants {wanted}")
-
-
-def _drop_tied(config: LlamaConfig, tensors: dict[str, SourceTensor]) -> list[str]:
-    """Leave out an output matrix that repeats tied embeddings; keep one that differs."""
-    head, embedding = tensors.get("lm_head.weight"), tensors.get("model.embed_tokens.weight")
-    if not config.tied_embeddings or head is None or embedding is None:
-        return []
-    if _equal(head, embedding):
-        del tensors["lm_head.weight"]
-        return []
-    return ["the configuration ties the embeddings, but lm_head.weight differs from them; it is kept"]
-
-
-def _equal(first: SourceTensor, second: SourceTensor) -> bool:
-    if first.shape != second.shape or first.dtype is not second.dtype:
-        return False
-    rows, columns = row_shape(first.shape)
-    step = max(1, _COMPARED // max(1, columns * first.dtype.itemsize))
-    for start in range(0, rows, step):
-        count = min(step, rows - start)
-        pair = np.empty((2, count, columns), first.dtype.bits)
-        first.read_rows(start, pair[0])
-        second.read_rows(start, pair[1])
-        if not np.array_equal(pair[0], pair[1]):
-            return False
-    return True

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from llama_convert.errors import AccessDenied, ConvertError, CorruptSource, DownloadFailed, SourceNotFound
+from llama_convert.hub.client import HubClient
 from llama_convert.hub.download import Downloader, part_path
-from llama_convert.hub.hub import Hub
 from llama_convert.hub.listing import RemoteFile
 from tests.support.convert.local_hub import COMMIT, Fault, LocalHub
 from tests.support.server.harness import until
@@ -140,7 +140,7 @@ def test_a_server_that_lies_about_the_size_is_refused(
     hub: LocalHub, fetcher: Fetcher, tmp_path: Path, total: int, whole: bool
 ) -> None:
     hub.faults[NAME] = [Fault(total=total, whole=whole)]
-    with pytest.raises(DownloadFailed, match=f"the server has {total} bytes, and the hub lists 5000000"):
+    with pytest.raises(DownloadFailed, match=f"the server has {total} bytes, but the hub lists 5000000"):
         fetcher.fetch()
     assert not (tmp_path / NAME).exists()
 
@@ -188,6 +188,6 @@ def test_an_unreachable_hub_is_given_up(hub: LocalHub, fetcher: Fetcher) -> None
 
 def test_the_token_stays_home_unless_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret")
-    assert Hub("https://huggingface.co").headers()["authorization"] == "Bearer secret"
-    assert "authorization" not in Hub("https://mirror.example").headers()
-    assert Hub("https://mirror.example", send_token=True).headers()["authorization"] == "Bearer secret"
+    assert HubClient("https://huggingface.co").headers()["authorization"] == "Bearer secret"
+    assert "authorization" not in HubClient("https://mirror.example").headers()
+    assert HubClient("https://mirror.example", send_token=True).headers()["authorization"] == "Bearer secret"

@@ -1,4 +1,4 @@
-"""Checks of a file that was written: it opens, it computes, and it holds what the checkpoint held."""
+"""Checks of a file that was written: it loads, it computes, and it holds what the checkpoint held."""
 
 from __future__ import annotations
 
@@ -10,35 +10,33 @@ from llama_convert.checkpoint.casting import cast
 from llama_convert.checkpoint.tensor import row_shape
 from llama_convert.errors import CheckFailed
 from llama_convert.gguf.reader import read_gguf
+from llama_convert.llama_checkpoint import Checkpoint
 from llama_convert.model.permute import permute_rows
 from llama_convert.output.tensor_copier import CHUNK, stored_dtype
 from llama_convert.output.write_model import Layout
 from llama_convert.progress import Progress
-from llama_convert.source import Checkpoint
-from llama_convert.worker.worker_process import run_worker
+from llama_convert.worker.child_process import run_worker
+from llama_convert.worker.messages import Checked, CheckTask
 
 
 def check_model(path: Path, threads: int, *, full: bool, progress: Progress) -> list[int]:
-    """Reopen `path`, load it, decode eight tokens with finite logits, and return them.
+    """Loads `path` with llama.cpp and decodes eight tokens, whose logits must be finite; returns the tokens.
 
-    Raises:
-        CorruptSource: the header is broken.
-        CheckFailed: llama.cpp does not load it, or computes nonsense.
+    Raises CorruptSource where the header is broken, and CheckFailed where llama.cpp does not load the file, or computes
+    nonsense.
     """
     if not read_gguf(path).tensors:
         raise CheckFailed(f"{path}: holds no tensors")
-    request = {"task": "check", "path": str(path), "threads": threads, "full": full}
     progress.start("check", 0)
-    result = run_worker("check", progress, request)
+    result = run_worker("check", progress, CheckTask(str(path), threads, full), Checked)
     progress.finish()
-    return list(result["tokens"])
+    return result.tokens
 
 
 def compare_tensors(checkpoint: Checkpoint, layout: Layout, path: Path, progress: Progress) -> None:
-    """Read every tensor of the file at `path` back, and compare it with the checkpoint's.
+    """Reads every tensor of the file at `path` back, and compares it with the checkpoint's.
 
-    Raises:
-        CheckFailed: a byte differs; the message names the tensor.
+    Raises CheckFailed where a byte differs; the message names the tensor.
     """
     file = read_gguf(path)
     progress.start("verify", sum(tensor.nbytes for tensor in layout.tensors))
@@ -58,7 +56,7 @@ def compare_tensors(checkpoint: Checkpoint, layout: Layout, path: Path, progress
             wanted = cast(chunk, dtype, target).reshape(-1).view(np.uint8)
             begin = start * columns * target.itemsize
             if not np.array_equal(written[begin : begin + wanted.size], wanted):
-                raise CheckFailed(f"{path}: {tensor.spec.name} is not what was written")
+                raise CheckFailed(f"{path}: {tensor.spec.name} differs from the source")
             done += wanted.size
             progress.advance(done)
     progress.finish()

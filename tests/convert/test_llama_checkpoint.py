@@ -15,14 +15,15 @@ from llama_convert.checkpoint.tensor import DType
 from llama_convert.errors import CorruptSource, SourceNotFound
 from llama_convert.files import sha256_of
 from llama_convert.gguf.reader import read_gguf
-from llama_convert.model.permute import permute_rows, unpermute_rows
+from llama_convert.llama_checkpoint import SourceOptions, open_checkpoint
+from llama_convert.model.permute import permute_rows
 from llama_convert.output.write_model import write_model
 from llama_convert.progress import Silent
-from llama_convert.source import SourceOptions, open_checkpoint
 from tests.support.convert.layouts import (
     TinyLlama,
     interleave,
     random_weights,
+    unpermute_rows,
     write_hf_folder,
     write_meta_folder,
     write_torch_file,
@@ -172,5 +173,5 @@ def test_an_untied_model_without_an_output_is_refused(tmp_path: Path, weights: d
     del weights["lm_head.weight"]
     folder = write_hf_folder(tmp_path / "hf", MODEL, weights)
     shutil.copy(spm_model, folder)
-    with pytest.raises(CorruptSource, match=r"lack lm_head\.weight"):
+    with pytest.raises(CorruptSource, match=r"do not hold lm_head\.weight"):
         open_checkpoint(folder)

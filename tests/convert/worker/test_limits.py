@@ -11,7 +11,8 @@ import pytest
 
 from llama_convert.errors import ConvertError
 from llama_convert.worker import limits
-from llama_convert.worker.worker_process import run_worker
+from llama_convert.worker.child_process import run_worker
+from llama_convert.worker.messages import Checked, CheckTask
 from tests.support.convert.recorder import Recorder
 
 GIB = 1 << 30
@@ -44,6 +45,6 @@ def test_a_check_is_held_to_it_and_says_so(tmp_path: Path, monkeypatch: pytest.M
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    request = {"task": "check", "path": str(tmp_path / "model.gguf"), "threads": 1, "full": False}
+    task = CheckTask(str(tmp_path / "model.gguf"), threads=1)
     with pytest.raises(ConvertError, match="far more processor time"):
-        run_worker("check", Recorder(), request)
+        run_worker("check", Recorder(), task, Checked)
