@@ -217,7 +217,7 @@ class SequenceOutput(Struct, frozen=True, array_like=True):
 
 
 class StepDone(Struct, frozen=True, kw_only=True, tag=True):
-    pieces: list[SequenceOutput]
+    outputs: list[SequenceOutput]
     running: int
     waiting: int
 
@@ -249,7 +249,6 @@ class StoreChanged(Struct, frozen=True, tag=True):
 Event = (
     Loading | Ready | Tuned | Failed | Accepted | Refused | Counted | Embedded | StepDone | EngineStats | StoreChanged
 )
-Direction = Literal["command", "event"]
 
 _encoder = msgspec.msgpack.Encoder()
 decode_command = msgspec.msgpack.Decoder(Command).decode

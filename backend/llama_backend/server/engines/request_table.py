@@ -101,7 +101,7 @@ class Ledger:
         match event:
             case StepDone():
                 self._last_step = now
-                for piece in event.pieces:
+                for piece in event.outputs:
                     if ticket := self._tickets.get(piece.id):
                         ticket.deliver(piece, now)
             case Embedded():

@@ -262,7 +262,7 @@ class Supervisor:
         match event:
             case StepDone():
                 self.running, self.waiting = event.running, event.waiting
-                self._was_used = self._was_used or bool(event.pieces)
+                self._was_used = self._was_used or bool(event.outputs)
                 self.last_step = monotonic()
                 self.ledger.take(event)
             case EngineStats():

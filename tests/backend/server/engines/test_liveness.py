@@ -149,7 +149,7 @@ def test_an_engine_that_does_not_read_while_others_are_answered(supervisor: Supe
     supervisor._take(Accepted(read.number, 1))
     assert hang(supervisor, 0.2) is None
     sleep(0.3)
-    supervisor._take(StepDone(pieces=[], running=1, waiting=0))
+    supervisor._take(StepDone(outputs=[], running=1, waiting=0))
     assert "has not read a request" in (hang(supervisor, 0.2) or "")
     assert "has not read a request" in (trouble(supervisor, 0.2) or "")
     supervisor.release(unread)
