@@ -13,7 +13,7 @@ from llama_backend.wire.api import ChatMessage, ChatRequest, Delta, FinishReason
 from llama_chat.errors import HistoryError
 
 if TYPE_CHECKING:
-    from llama_backend.client.http_client import Backend
+    from llama_backend.client.protocols import Backend
     from llama_chat.history import Conversation, History, StoredMessage
 
 SAVE_SECONDS = 0.5

@@ -210,7 +210,6 @@ async def test_a_socket_that_is_not_there(tmp_path: Path) -> None:
 def test_addresses() -> None:
     assert str(Address(url="http://a:1")) == "http://a:1"
     assert str(Address(socket=Path("/s"))) == "/s"
-    assert (Address(socket=Path("/s")).is_local, Address().is_local) == (True, False)
 
 
 @pytest.fixture(scope="module")

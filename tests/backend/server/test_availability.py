@@ -13,7 +13,8 @@ from llama_backend.server.streaming.sse import HEARTBEAT
 from tests.backend.server.conftest import Serve
 from tests.support.gguf_files import gguf
 from tests.support.server.fake_engine import FakeModel
-from tests.support.server.harness import CHAT, MODEL, Reader, ServerProcess, chat, until, write_model
+from tests.support.server.harness import CHAT, MODEL, Reader, ServerProcess, chat, write_model
+from tests.support.wait import until
 
 
 def test_a_full_queue(serve: Serve, tmp_path: Path) -> None:

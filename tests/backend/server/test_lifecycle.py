@@ -12,7 +12,8 @@ import pytest
 
 from tests.backend.server.conftest import Serve
 from tests.support.server.fake_engine import FakeModel
-from tests.support.server.harness import CHAT, Reader, ServerProcess, chat, fake_config, free_port, runs, until
+from tests.support.server.harness import CHAT, Reader, ServerProcess, chat, fake_config, free_port, runs
+from tests.support.wait import until
 
 
 def test_a_running_answer_is_completed_and_new_ones_are_refused(serve: Serve, tmp_path: Path) -> None:

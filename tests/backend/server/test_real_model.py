@@ -18,7 +18,8 @@ from llama_chat.backends.remote import RemoteConnection
 from llama_chat.backends.tunnel import UrlRoad
 from llama_chat.config import Settings
 from tests.support.flaky_proxy import BrokenRoad
-from tests.support.server.harness import CHAT, ServerProcess, chat, runs, serving, until
+from tests.support.server.harness import CHAT, ServerProcess, chat, runs, serving
+from tests.support.wait import until
 
 MODEL = "smollm2:135m"
 QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Say hello in one short sentence."}]

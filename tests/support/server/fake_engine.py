@@ -4,7 +4,8 @@ A prompt is echoed word by word. Settings in it change that: `words=5` answers w
 that many seconds before each, `die=2` ends the process by SIGKILL before the third, and `error` fails in the end.
 With `blame` beside `die` it is as if llama.cpp had ended on the request's grammar.
 With `unreadable` it ends while it reads the prompt, by SIGABRT, or by SIGKILL with `killed` beside; with `endless` it
-never ends reading. With `gate=/a/path` the last word waits until there is a file of that name.
+never ends reading. With `gate=/a/path` the last word waits until there is a file of that name. With `send=HEX` the
+engine sends these bytes instead of an answer.
 The prompt `grammar` is answered with the grammar that came with it.
 The model's file is JSON and says how the loading goes, see FakeModel.
 """
@@ -219,6 +220,9 @@ class FakeEngine:
 
     def _submit(self, command: Submit) -> None:
         self._pretend_to_read(command)
+        if (word := words_of(command)[0]).startswith("send="):
+            self._sock.sendall(bytes.fromhex(word.removeprefix("send=")))
+            return
         job = job_of(command)
         if job.n_prompt >= self._context:
             text = f"the prompt has {job.n_prompt} tokens and the context holds {self._context}"

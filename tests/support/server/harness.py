@@ -9,10 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import httpx2
@@ -23,6 +22,7 @@ from llama_backend.server_config import ServerConfig
 from llama_backend.wire.ipc import EngineConfig
 from llama_backend.wire.status import BackendStatus
 from tests.support.server.fake_engine import MODULE, FakeModel
+from tests.support.wait import until
 
 ROOT = Path(__file__).parents[3]
 MODEL = "fake"
@@ -65,14 +65,6 @@ def free_port() -> int:
 def chat(text: str = "hello there", **fields: Any) -> dict[str, Any]:
     """The body of a chat request."""
     return {"messages": [{"role": "user", "content": text}], **fields}
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0, what: str = "it") -> None:
-    """Returns when a condition holds; fails where that takes too long."""
-    end = monotonic() + seconds
-    while not condition():
-        assert monotonic() < end, f"{what} did not happen within {seconds} s"
-        sleep(0.01)
 
 
 def runs(pid: int) -> bool:

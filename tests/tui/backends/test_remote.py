@@ -22,8 +22,9 @@ from llama_chat.config import Settings
 from llama_chat.errors import KubeError
 from tests.support import stub_kubectl
 from tests.support.scripted_server import MODEL, ScriptedBackend
-from tests.support.server.harness import runs, until
+from tests.support.server.harness import runs
 from tests.support.stub_kubectl import Cluster
+from tests.support.wait import until
 
 REQUEST = ChatRequest(model=MODEL, messages=[ChatMessage("user", "hi")])
 

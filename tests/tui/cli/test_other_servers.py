@@ -12,7 +12,8 @@ import httpx2
 import pytest
 
 from tests.support.scripted_server import ScriptedBackend
-from tests.support.server.harness import free_port, until
+from tests.support.server.harness import free_port
+from tests.support.wait import until
 from tests.tui.cli.conftest import Terminal, run
 
 REFERENCE = os.environ.get("LLAMA_REFERENCE")

@@ -13,7 +13,7 @@ from llama_chat.ui.prompt.area import PromptArea
 from llama_chat.ui.widgets.status_line import StatusLine
 from tests.support.ui.sample import saved_conversation
 from tests.support.ui.scripted_backend import ScriptedBackend
-from tests.support.ui.wait import until
+from tests.support.wait import until_async
 
 PICTURE = Path(__file__).with_name("readme.svg")
 _MODEL = "llama2:7b-chat"
@@ -30,7 +30,7 @@ async def draw() -> str:
     async with app.run_test(size=(80, 24)) as pilot:
         app.query_one(PromptArea).put("And how cold is it down there?")
         line = app.query_one(StatusLine)
-        await until(lambda: line.status.reading.is_exact)
+        await until_async(lambda: line.status.reading.is_exact)
         await pilot.pause()
         picture = app.export_screenshot(title="llama-chat")
     return _FOREIGN_FONTS.sub("", picture)

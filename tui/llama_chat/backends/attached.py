@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from llama_backend.client.http_client import Backend
+from llama_backend.client.protocols import Backend
 from llama_chat.backends.tunnel import Tell
 
 

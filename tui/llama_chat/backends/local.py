@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class LocalConnection:
-    """A Backend (see `llama_backend.client.http_client`) that finds or starts its server when it is first needed."""
+    """A Backend (see `llama_backend.client.protocols`) that finds or starts its server when it is first needed."""
 
     where = LOCAL
     is_local = True

@@ -36,7 +36,7 @@ _POD_SECONDS = 300.0
 
 
 class RemoteConnection:
-    """A Backend (see `llama_backend.client.http_client`) at the end of a road, which is opened when it is first needed.
+    """A Backend (see `llama_backend.client.protocols`) at the end of a road, which is opened when it is first needed.
 
     Where the road breaks, it is opened again.
     """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from llama_backend.errors import BackendError
 
 if TYPE_CHECKING:
-    from llama_backend.client.http_client import Backend
+    from llama_backend.client.protocols import Backend
     from llama_backend.wire.api import ChatMessage
 
 DEBOUNCE_SECONDS = 0.25

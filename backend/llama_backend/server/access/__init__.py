@@ -1,1 +1,1 @@
-"""Who may do what, and how much of it: keys, origins, queues, rates, bodies."""
+"""Who may send requests, and how many: keys, origins of web pages, the queue, rates, memory for bodies."""

@@ -15,7 +15,8 @@ from llama_backend.server.access.rate_limit import RateLimits
 from llama_backend.server.secret_file import LARGEST
 from tests.backend.server.conftest import Serve
 from tests.backend.server.http.test_metrics_page import metrics
-from tests.support.server.harness import CHAT, chat, free_port, until
+from tests.support.server.harness import CHAT, chat, free_port
+from tests.support.wait import until
 
 KEYS = """
 # keys of ours

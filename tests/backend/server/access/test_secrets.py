@@ -15,7 +15,8 @@ from llama_backend.server_config import LogFormat
 from tests.backend.server.access.test_security import send
 from tests.backend.server.http.test_metrics_page import read
 from tests.support.server.fake_engine import FakeModel
-from tests.support.server.harness import CHAT, ServerProcess, chat, fake_config, free_port, serving, until
+from tests.support.server.harness import CHAT, ServerProcess, chat, fake_config, free_port, serving
+from tests.support.wait import until
 
 KEY = "sk-correct-horse-battery-staple"
 WRONG = "sk-wrong-donkey"

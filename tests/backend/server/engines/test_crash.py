@@ -18,7 +18,8 @@ import pytest
 from tests.backend.server.conftest import Serve
 from tests.backend.server.http.test_metrics_page import metrics
 from tests.support.server.fake_engine import FakeModel
-from tests.support.server.harness import CHAT, MODEL, ServerProcess, chat, until
+from tests.support.server.harness import CHAT, MODEL, ServerProcess, chat
+from tests.support.wait import until
 
 
 def kill_engine(server: ServerProcess) -> int:

@@ -12,13 +12,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from llama_backend.server.http.metrics_page import _write_tuning
 from llama_backend.server.prometheus import Page
-from llama_backend.server.request_metrics import Meter, Stopwatch
+from llama_backend.server.request_metrics import RequestMetrics, RequestTimer
 from llama_backend.wire.api import Timings
 from llama_backend.wire.ipc import SequenceOutput
 from llama_backend.wire.status import GPUShare, TuningStatus
 from tests.backend.server.conftest import Serve
 from tests.support.server.fake_engine import FakeModel
-from tests.support.server.harness import CHAT, MODEL, ServerProcess, chat, free_port, until
+from tests.support.server.harness import CHAT, MODEL, ServerProcess, chat, free_port
+from tests.support.wait import until
 
 Metrics = Callable[..., float]
 
@@ -178,8 +179,8 @@ def test_how_it_computes_and_what_gpus_take() -> None:
 
 
 def test_a_stopwatch_tells_answers_apart() -> None:
-    meter = Meter()
-    with Stopwatch(meter) as watch:
+    meter = RequestMetrics()
+    with RequestTimer(meter) as watch:
         for number in (1, 2, 1, 2, 1):
             watch(SequenceOutput(number, "x"), 1e9)
         watch(SequenceOutput(1, "", "stop", timings=Timings(draft_n=5, draft_n_accepted=4)), 1e9)

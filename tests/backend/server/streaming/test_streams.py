@@ -12,9 +12,10 @@ import httpx2
 import pytest
 
 from llama_backend.errors import NotFound
-from llama_backend.server.streaming.streams import MOST_LEFT, Streams
+from llama_backend.server.streaming.streams import MOST_UNREAD, Streams
 from tests.backend.server.conftest import Serve
-from tests.support.server.harness import CHAT, ServerProcess, chat, free_port, until
+from tests.support.server.harness import CHAT, ServerProcess, chat, free_port
+from tests.support.wait import until
 
 NAME = "a-name-made-at-random"
 SLOW = "words=1000 delay=0.05"
@@ -55,7 +56,7 @@ async def finished() -> AsyncGenerator[bytes, None]:
 
 async def test_nobody_loses_an_answer_for_what_others_leave() -> None:
     streams = Streams(30)
-    for key in [(b"one", "first"), *((b"many", str(number)) for number in range(MOST_LEFT + 20))]:
+    for key in [(b"one", "first"), *((b"many", str(number)) for number in range(MOST_UNREAD + 20))]:
         reader = streams.open(key, finished())
         await anext(reader)
         await reader.aclose()
@@ -64,7 +65,7 @@ async def test_nobody_loses_an_answer_for_what_others_leave() -> None:
     assert [event async for event in streams.resume((b"one", "first"), 1)] == [b"id: 2\ndata: 2\n\n"]
     with pytest.raises(NotFound):
         streams.resume((b"many", "0"), 0)
-    for name in ("first", *map(str, range(21, MOST_LEFT + 20))):
+    for name in ("first", *map(str, range(21, MOST_UNREAD + 20))):
         await streams.stop((b"one" if name == "first" else b"many", name))
 
 

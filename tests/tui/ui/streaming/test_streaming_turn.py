@@ -12,7 +12,7 @@ from llama_chat.history import History
 from llama_chat.turn import Turn
 from llama_chat.ui.streaming.streaming_turn import Exchange
 from tests.support.ui.scripted_backend import ScriptedBackend
-from tests.support.ui.wait import until
+from tests.support.wait import until_async
 
 
 class Sink:
@@ -51,7 +51,7 @@ class Fixture:
         self.exchange.start(self.backend, SamplingParams())
 
     async def end(self) -> None:
-        await until(lambda: self.ended)
+        await until_async(lambda: self.ended)
 
 
 async def test_all_text_arrives_and_the_end_is_told_once() -> None:
@@ -78,7 +78,7 @@ async def test_many_tokens_are_few_pieces() -> None:
 async def test_nothing_is_awaited_any_more_once_text_has_come() -> None:
     test = Fixture(["a", "b"], gate=asyncio.Event())
     test.start()
-    await until(lambda: test.sink.text)
+    await until_async(lambda: test.sink.text)
     test.exchange.wait("restarting")
     assert "restarting" not in test.sink.waits
     await test.exchange.stop()
@@ -96,7 +96,7 @@ async def test_an_error_is_kept_beside_what_came() -> None:
 async def test_stopping_returns_when_all_is_kept() -> None:
     test = Fixture(["half", "whole"], gate=asyncio.Event())
     test.start()
-    await until(lambda: test.backend.delivered)
+    await until_async(lambda: test.backend.delivered)
     await test.exchange.stop()
     assert test.sink.text == "half"
     assert test.sink.end == ("cancelled", None)

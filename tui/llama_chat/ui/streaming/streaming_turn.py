@@ -12,7 +12,7 @@ from llama_chat.ui.streaming.stream_pump import StreamPump
 from llama_chat.ui.streaming.token_rate import TokenRate
 
 if TYPE_CHECKING:
-    from llama_backend.client.http_client import Backend
+    from llama_backend.client.protocols import Backend
     from llama_backend.wire.api import SamplingParams
     from llama_chat.turn import Turn
 
