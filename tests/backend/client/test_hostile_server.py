@@ -93,7 +93,7 @@ async def test_an_answer_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "MOST_ANSWER", 10_000)
     event = b'data: {"choices":[{"delta":{"content":"' + b"a" * 100 + b'"}}]}\n\n'
     async with serving(HEAD, again=event) as (client, _):
-        assert "without an end" in str(await failure(client, chat))
+        assert "more than 10000 characters" in str(await failure(client, chat))
 
 
 @EVERY

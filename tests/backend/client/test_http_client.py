@@ -136,7 +136,7 @@ async def test_a_server_that_speaks_otherwise(tmp_path: Path, answer: bytes) -> 
 async def test_a_count_may_wait_for_the_model_as_long_as_it_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llama_backend.client.http_client._SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr("llama_backend.client.http_client.SILENCE_SECONDS", 0.1)
     body = b'{"count":1,"context":9,"remaining":8,"fits":true}'
     async with scripted(tmp_path, HEAD + body, pause=0.3) as client:
         assert (await client.count([])).count == 1

@@ -1,4 +1,4 @@
-"""The memory for budget: bounded for all, and shared so that nobody keeps others out."""
+"""The memory for bodies: bounded for all, and shared so that nobody keeps others out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HELD = 100
 
 
 def filled(budget: BodyBudget, stack: ExitStack, account: str) -> float:
-    """Adds bodies of one account until one is refused; returns what they hold, in MiB."""
+    """Fills bodies of one account until one is refused; returns what they hold, in MiB."""
     held: list[BodyShare] = []
     with suppress(BodiesFull):
         while True:
@@ -86,7 +86,7 @@ def answers(sock: socket.socket) -> bytes:
     return b""
 
 
-def test_many_budget_that_do_not_end_take_bounded_memory_and_keep_nobody_out(serve: Serve) -> None:
+def test_many_bodies_that_do_not_end_take_bounded_memory_and_keep_nobody_out(serve: Serve) -> None:
     server = serve(host="127.0.0.1", port=free_port())
     before = resident_bytes(server.pid)
     with ExitStack() as stack:
@@ -99,7 +99,7 @@ def test_many_budget_that_do_not_end_take_bounded_memory_and_keep_nobody_out(ser
     for answer in refused:
         assert status(answer) == 503
         assert b"retry-after: 5" in answer
-        assert json.loads(answer.split(b"\r\n\r\n")[1])["error"]["code"] == "budget_full"
+        assert json.loads(answer.split(b"\r\n\r\n")[1])["error"]["code"] == "bodies_full"
     server.wait_idle()
 
 
