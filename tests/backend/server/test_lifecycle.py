@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tests.backend.server.conftest import Serve
+from tests.backend.server.http.test_metrics_page import metrics
 from tests.support.server.fake_engine import FakeModel
 from tests.support.server.harness import CHAT, Reader, ServerProcess, chat, fake_config, free_port, runs
 from tests.support.wait import until
@@ -80,10 +81,10 @@ def test_a_request_that_cannot_be_answered_any_more_is_told(serve: Serve, body: 
     with server.raw() as sock:
         head = b"POST /v1/tokenize HTTP/1.1\r\nHost: x\r\nPrefer: wait=60\r\nContent-Length: 16\r\n\r\n"
         sock.sendall(head + body)
-        sleep(0.3)
+        until(lambda: server.status().active == body.endswith(b"}"), what="the request")
         for _ in range(signals):
             server.signal(signal.SIGTERM)
-            sleep(0.1)
+            server.wait_state("draining")
         answer = b"".join(iter(lambda: sock.recv(10_000), b""))
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"shutting down" in answer
@@ -97,7 +98,7 @@ def test_a_stream_that_nobody_reads_is_cut_off_at_the_end(serve: Serve) -> None:
         body = msgspec.json.encode(chat("words=100000", stream=True))
         sock.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (CHAT.encode(), len(body)) + body)
         sock.recv(1)
-        sleep(0.5)
+        until(lambda: metrics(server)("generated_tokens_total") > 20_000, what="more than all buffers hold")
         server.signal(signal.SIGTERM)
         server.wait_state("draining")
         server.signal(signal.SIGTERM)

@@ -8,7 +8,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 import httpx2
@@ -142,7 +142,7 @@ def test_whose_grammar_ended_the_engine_is_not_run_again_and_the_others_are(
         answer = post(server, chat("words=2 die=1 blame", stream=stream))
         gate.touch()
         assert other.result(20).status_code == 200
-    assert "llama.cpp ended on it" in answer.text
+    assert "llama.cpp crashed or took too long on it" in answer.text
     assert stream or answer.status_code == 400
     assert server.status().restarts == 1
     assert post(server, chat("a")).status_code == 200
@@ -193,8 +193,9 @@ def post(server: ServerProcess, body: dict[str, Any]) -> httpx2.Response:
 def test_an_engine_that_keeps_dying_is_started_less_and_less_often(serve: Serve) -> None:
     server = serve(FakeModel(die_ready=0.05))
     until(lambda: server.status().restarts >= 2, what="two restarts")
-    sleep(1.5)
-    assert server.status().restarts <= 4
+    begin = monotonic()
+    until(lambda: server.status().restarts >= 4, what="four restarts")
+    assert monotonic() - begin > 2
     with server.http() as client:
         assert client.get("/livez").status_code == 200
 

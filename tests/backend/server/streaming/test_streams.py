@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from llama_backend.errors import NotFound
 from llama_backend.server.streaming.streams import MOST_UNREAD, Streams
 from tests.backend.server.conftest import Serve
 from tests.support.server.harness import CHAT, ServerProcess, chat, free_port
-from tests.support.wait import until
+from tests.support.wait import until, until_async
 
 NAME = "a-name-made-at-random"
 SLOW = "words=1000 delay=0.05"
@@ -54,6 +55,13 @@ async def finished() -> AsyncGenerator[bytes, None]:
     yield b"data: 2\n\n"
 
 
+def is_kept(streams: Streams, key: tuple[bytes, str]) -> bool:
+    with suppress(NotFound):
+        streams.resume(key, 0)
+        return True
+    return False
+
+
 async def test_nobody_loses_an_answer_for_what_others_leave() -> None:
     streams = Streams(30)
     for key in [(b"one", "first"), *((b"many", str(number)) for number in range(MOST_UNREAD + 20))]:
@@ -61,7 +69,7 @@ async def test_nobody_loses_an_answer_for_what_others_leave() -> None:
         await anext(reader)
         await reader.aclose()
         await asyncio.sleep(0)
-    await asyncio.sleep(0.01)
+    await until_async(lambda: not is_kept(streams, (b"many", "20")))
     assert [event async for event in streams.resume((b"one", "first"), 1)] == [b"id: 2\ndata: 2\n\n"]
     with pytest.raises(NotFound):
         streams.resume((b"many", "0"), 0)
