@@ -17,7 +17,7 @@ from llama_backend.wire.api import ChatMessage, ChatRequest
 from llama_chat.backends.remote import RemoteConnection
 from llama_chat.backends.tunnel import UrlRoad
 from llama_chat.config import Settings
-from tests.support.flaky_proxy import BrokenRoad
+from tests.support.flaky_proxy import FlakyProxy
 from tests.support.server.harness import CHAT, ServerProcess, chat, runs, serving
 from tests.support.wait import until
 
@@ -142,16 +142,16 @@ def test_the_engine_of_a_killed_server_ends_by_itself(real: ServerProcess, tmp_p
         until(lambda: not runs(engine), what="the end of the engine")
 
 
-async def test_answers_over_a_broken_road_are_the_same(real: ServerProcess) -> None:
+async def test_answers_over_a_broken_connection_are_the_same(real: ServerProcess) -> None:
     request = ChatRequest(messages=[ChatMessage("user", "Tell me a story.")], temperature=0, max_tokens=48)
 
     async def ask(url: str) -> str:
         async with aclosing(RemoteConnection(Settings(), UrlRoad(url, None), "there")) as connection:
             return "".join([delta.text async for delta in connection.chat(request)])
 
-    async with BrokenRoad(str(real.config.socket), seed=0, health=1) as good:
+    async with FlakyProxy(str(real.config.socket), seed=0, health=1) as good:
         whole = await ask(good.url)
-    async with BrokenRoad(str(real.config.socket), seed=3, health=0) as bad:
+    async with FlakyProxy(str(real.config.socket), seed=3, health=0) as bad:
         assert [await ask(bad.url) for _ in range(5)] == [whole] * 5
         assert bad.broken >= 5
 

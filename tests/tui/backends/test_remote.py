@@ -21,7 +21,7 @@ from llama_chat.backends.tunnel import Stage, Tell, UrlRoad, make_road
 from llama_chat.config import Settings
 from llama_chat.errors import KubeError
 from tests.support import stub_kubectl
-from tests.support.scripted_server import MODEL, ScriptedBackend
+from tests.support.scripted_server import MODEL, ScriptedServer
 from tests.support.server.harness import runs
 from tests.support.stub_kubectl import Cluster
 from tests.support.wait import until
@@ -30,13 +30,13 @@ REQUEST = ChatRequest(model=MODEL, messages=[ChatMessage("user", "hi")])
 
 
 @pytest.fixture
-def backend() -> Iterator[ScriptedBackend]:
-    with ScriptedBackend() as scripted:
+def backend() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as scripted:
         yield scripted
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+def cluster(tmp_path: Path, backend: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     stub_kubectl.install(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv(stub_kubectl.FOLDER, str(tmp_path))
@@ -60,7 +60,7 @@ async def test_a_backend_that_never_answered_is_not_waited_for() -> None:
             await answer(connection)
 
 
-async def test_a_model_that_is_not_there_is_not_asked_again(backend: ScriptedBackend) -> None:
+async def test_a_model_that_is_not_there_is_not_asked_again(backend: ScriptedServer) -> None:
     backend.enqueue(status=404, error={"message": "no such model", "code": "model_not_found"})
     async with aclosing(connect(backend.url)) as connection:
         with pytest.raises(ModelNotFound):
@@ -68,21 +68,21 @@ async def test_a_model_that_is_not_there_is_not_asked_again(backend: ScriptedBac
     assert len(backend.requests) == 1
 
 
-async def test_the_key_goes_along(backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_key_goes_along(backend: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMA_CHAT_API_KEY", "a key")
     async with aclosing(connect(backend.url)) as connection:
         assert await answer(connection) == "Hello, world!"
     assert backend.keys == ["Bearer a key"]
 
 
-async def test_a_backend_elsewhere_keeps_the_states_of_others(backend: ScriptedBackend) -> None:
+async def test_a_backend_elsewhere_keeps_the_states_of_others(backend: ScriptedServer) -> None:
     async with aclosing(connect(backend.url)) as connection:
         await connection.clear_kv_states()
         await connection.status()
-    assert backend.forgotten == 0
+    assert backend.cleared == 0
 
 
-async def test_a_connection_that_breaks_before_the_answer_is_made_again(backend: ScriptedBackend) -> None:
+async def test_a_connection_that_breaks_before_the_answer_is_made_again(backend: ScriptedServer) -> None:
     backend.enqueue(breaks=True)
     stages: list[Stage] = []
     async with aclosing(connect(backend.url)) as connection:
@@ -92,7 +92,7 @@ async def test_a_connection_that_breaks_before_the_answer_is_made_again(backend:
     assert (stages[0], stages[-1]) == ("connecting", "reached")
 
 
-async def test_a_backend_that_was_there_is_waited_for(backend: ScriptedBackend) -> None:
+async def test_a_backend_that_was_there_is_waited_for(backend: ScriptedServer) -> None:
     class Moving(UrlRoad):
         """Leads nowhere when it is opened for the second time."""
 
@@ -131,7 +131,7 @@ async def test_a_port_forward_that_dies_is_started_again(cluster: Cluster) -> No
 
 
 async def test_the_key_comes_from_the_secret(
-    cluster: Cluster, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, backend: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.set(secret=base64.b64encode(b"# keys\nfrom-the-Secret name=alice\n").decode())
     monkeypatch.setenv("LLAMA_CHAT_API_KEY", "general")
@@ -144,7 +144,7 @@ async def test_the_key_comes_from_the_secret(
 
 
 async def test_a_secret_that_may_not_be_read(
-    cluster: Cluster, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, backend: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with aclosing(connect("kube://chat/llama-chat:80?secret=keys")) as connection:
         with pytest.raises(KubeError, match="forbidden"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.support.scripted_server import ScriptedBackend
+from tests.support.scripted_server import ScriptedServer
 from tests.support.server.harness import free_port
 from tests.support.wait import until
 from tests.tui.cli.conftest import Terminal, run
@@ -22,7 +22,7 @@ REFERENCE = os.environ.get("LLAMA_REFERENCE")
 
 @pytest.fixture
 def vllm() -> Iterator[str]:
-    with ScriptedBackend(is_foreign=True) as backend:
+    with ScriptedServer(is_foreign=True) as backend:
         yield backend.url
 
 

@@ -15,6 +15,7 @@ import httpx2
 import openai
 import pytest
 
+from llama_backend.wire.headers import SHOULD_RETRY
 from tests.backend.server.conftest import Serve
 from tests.backend.server.http.test_metrics_page import metrics
 from tests.support.server.fake_engine import FakeModel
@@ -59,7 +60,7 @@ def test_an_answer_in_one_piece_that_ends_the_engine_each_time_is_not_to_be_trie
     assert answer.status_code == 500
     assert answer.json()["error"]["code"] == "request_ends_engine"
     assert "twice the engine ended with signal 9" in answer.json()["error"]["message"]
-    assert answer.headers["x-should-retry"] == "false"
+    assert answer.headers[SHOULD_RETRY] == "false"
 
 
 def test_another_engine_answers_soon(serve: Serve) -> None:

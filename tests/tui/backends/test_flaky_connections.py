@@ -1,4 +1,4 @@
-"""Answers over a road that breaks at random: each is complete and the same as over a good one."""
+"""Answers over connections that break at random: each is complete and the same as over a good one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llama_chat.backends.targets import find_target
 from llama_chat.backends.tunnel import Stage, UrlRoad, make_road
 from llama_chat.config import Settings
 from tests.support import stub_kubectl
-from tests.support.flaky_proxy import BrokenRoad
+from tests.support.flaky_proxy import FlakyProxy
 from tests.support.server.harness import ServerProcess, fake_config, free_port, serving
 from tests.support.stub_kubectl import Cluster
 
@@ -42,11 +42,11 @@ async def test_no_token_is_lost_or_doubled(tmp_path: Path, seed: int) -> None:
     with serving(fake_config(tmp_path, slots=AT_ONCE, heartbeat=0.05), tmp_path) as server:
         server.wait_state("ready")
         places, stages = asyncio.Semaphore(AT_ONCE), list[Stage]()
-        async with BrokenRoad(str(server.config.socket), seed) as road:
+        async with FlakyProxy(str(server.config.socket), seed) as proxy:
             questions = [question(number) for number in range(ANSWERS)]
-            answers = await asyncio.gather(*(ask(road.url, text, places, stages) for text in questions))
+            answers = await asyncio.gather(*(ask(proxy.url, text, places, stages) for text in questions))
         check(server, questions, answers)
-    assert road.broken > ANSWERS
+    assert proxy.broken > ANSWERS
     assert stages.count("reconnecting") > ANSWERS / 2
     assert stages.count("reached") > ANSWERS / 4
 
