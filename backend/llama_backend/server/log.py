@@ -31,7 +31,7 @@ class JsonFormatter(logging.Formatter):
 def set_up_log(kind: LogFormat) -> None:
     """Logs to standard error; the lines of llama.cpp are left out where that is a terminal.
 
-    uvicorn's warnings are left out too: strangers cause them, who could fill a disk with them.
+    uvicorn's warnings are left out too: anyone who can connect causes them, and could fill the disk with them.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if kind == "json" else logging.Formatter(_TEXT))

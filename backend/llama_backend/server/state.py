@@ -64,7 +64,7 @@ class ServerState:
             raise Unavailable("the server is shutting down", retry_after=5)
 
     def status(self) -> BackendStatus:
-        """What `GET /v1/status` answers; what is said of one engine is about the first model's."""
+        """The answer of `GET /v1/status`; fields about a single engine are those of the first model's."""
         first = self.models.first.supervisor.status
         ready, stats = first.ready, first.counters.stats
         engines = [model.supervisor.status for model in self.models.loaded]
@@ -99,5 +99,5 @@ class ServerState:
 
 
 def new_seed() -> int:
-    """A seed for a request that names none; the answer tells it, so that it can be computed again."""
+    """A seed for a request that names none; the answer names it, so that the same answer can be computed again."""
     return secrets.randbits(31)

@@ -1,4 +1,4 @@
-"""Names of HTTP headers that both ends use beside the standard ones."""
+"""The names of HTTP headers that client and server use in addition to the common ones."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     kv_disk: int = 2 << 30
     """Most bytes of KV states on disk; 0 keeps none."""
     kv_ram: int = 256 << 20
-    """Most bytes of KV states in RAM beside the context; 0 keeps none."""
+    """Most bytes of KV states in RAM, outside the context; 0 keeps none."""
     kv_sharing: KVSharing = "account"
     """Which requests may use each other's KV cells and states: those of one account, or all."""
     speculation: bool = True

@@ -1,1 +1,1 @@
-"""Who may send requests, and how many: keys, origins of web pages, the queue, rates, memory for bodies."""
+"""Access to a server: keys, origins of web pages, and the limits on queue, rate and memory."""

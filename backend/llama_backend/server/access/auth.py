@@ -1,7 +1,7 @@
-"""Whose request it is: on the Unix socket nobody needs a key, on TCP everybody does unless the server has no keys.
+"""Finds the account of a request. Keys are needed on TCP, not on the Unix socket.
 
-Without keys a server is for its own machine only. Web pages are refused unless their origin is allowed; that holds
-for the Unix socket too, since it may be forwarded to a port.
+A server without keys answers requests from its own machine only. Web pages are refused unless their origin is allowed,
+on the Unix socket too, since it may be forwarded to a port.
 """
 
 from __future__ import annotations

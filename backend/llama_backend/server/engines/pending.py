@@ -1,4 +1,4 @@
-"""Requests that an engine works on: each keeps what the engine sent for it until a handler takes that."""
+"""Requests that an engine works on; each keeps the outputs of the engine until a handler takes them."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class PendingRequest:
 class PendingCompletion(PendingRequest):
     """Keeps the outputs of the answers to one prompt.
 
-    The engine never waits for a slow reader: outputs are kept, and the reader gets all that came meanwhile at once.
+    The engine never waits for a slow reader: outputs are kept, and the reader gets all new ones at once.
     """
 
     def __init__(self, request: Submit, observer: Observer | None = None) -> None:
@@ -110,7 +110,7 @@ class PendingCompletion(PendingRequest):
         self._changed.set()
 
     def restart(self) -> None:
-        """Drops what came, since the answers are computed again."""
+        """Drops all outputs, since the answers are computed again."""
         self._outputs.clear()
         self.unfinished = set(self.numbers)
 

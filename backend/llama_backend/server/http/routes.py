@@ -1,4 +1,4 @@
-"""The handlers of the routes, one for each: they parse the body, and write what is found."""
+"""The handlers of the routes for models, status, token counts, streams and KV states, and the entry to completions."""
 
 from __future__ import annotations
 

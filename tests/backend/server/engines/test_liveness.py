@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,6 @@ from llama_backend.server.engines import engine_status, liveness, request_table,
 from llama_backend.server.engines.liveness import hang_reason, liveness_problem
 from llama_backend.server.engines.pending import PendingCompletion
 from llama_backend.server.engines.supervisor import Supervisor
-from llama_backend.server.engines.watched_process import WatchedProcess
 from llama_backend.wire.api import SamplingParams
 from llama_backend.wire.ipc import Accepted, EngineConfig, Ready, StepDone, Submit
 from tests.backend.server.conftest import Serve
@@ -203,23 +201,6 @@ def test_an_engine_that_is_stopped_while_it_loads_is_followed_by_another(serve: 
     gate.touch()
     server.wait_state("ready")
     assert reason_of(server) == ""
-
-
-def test_a_process_that_uses_the_processor_or_gives_a_sign_is_not_idle(clock: Callable[[float], None]) -> None:
-    with subprocess.Popen(["sleep", "30"]) as quiet:
-        until(lambda: Path(f"/proc/{quiet.pid}/stat").read_text().split()[2] == "S", what="sleeping")
-        watched = WatchedProcess(quiet.pid)
-        assert watched.idle_seconds() < 30
-        clock(60)
-        assert watched.idle_seconds() > 30
-        watched.note_activity()
-        assert watched.idle_seconds() < 30
-        quiet.kill()
-    watched = WatchedProcess(os.getpid())
-    for _ in range(3):
-        clock(60)
-        sum(range(3_000_000))
-        assert watched.idle_seconds() < 30
 
 
 def ask(server: ServerProcess, text: str) -> str:
