@@ -110,6 +110,10 @@ class ServerProcess:
     def wait_state(self, *states: str, seconds: float = 30.0) -> None:
         until(lambda: self.status().state in states, seconds, f"the state {states}")
 
+    def wait_log(self, text: str, seconds: float = 20.0) -> None:
+        """Returns when the server has logged a text."""
+        until(lambda: text in self.log.read_text(), seconds, f"{text!r} in the log")
+
     def wait_idle(self, seconds: float = 20.0) -> None:
         """Returns when no request is left, neither in the server nor in the engine."""
 
