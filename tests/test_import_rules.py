@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.support.scripted_server import ScriptedBackend
+from tests.support.scripted_server import ScriptedServer
 
 PROBE = """
 import json, os, sys
@@ -44,6 +44,6 @@ def test_small_commands_load_no_client(args: list[str]) -> None:
 
 
 def test_ask_loads_neither_the_screen_nor_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ScriptedBackend() as backend:
+    with ScriptedServer() as backend:
         monkeypatch.setenv("LLAMA_CHAT_URL", backend.url)
         assert loaded("ask", "hi") & NEVER == set()

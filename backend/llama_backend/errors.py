@@ -1,31 +1,33 @@
-"""What can go wrong on the way to an answer, as one small tree.
+"""All errors of the backend, as one tree with HTTP status codes.
 
     BackendError
     ├─ InvalidRequest         400  a field is wrong; `param` names it
-    │  ├─ PromptTooLong       400  more prompt tokens than the context holds
-    │  ├─ BodyTooLarge        413
-    │  ├─ BodyTooSlow         408
-    │  └─ HeadTooLarge        431
-    ├─ Unauthorized           401
-    ├─ Forbidden              403  a foreign Host header on a backend without a key
-    │  └─ ForeignOrigin       403  a web page that no option allows
-    ├─ ModelNotFound          404
-    ├─ QueueFull              429  carries `retry_after` in seconds
+    │  ├─ PromptTooLong       400  the prompt has more tokens than the context holds
+    │  ├─ BodyTooLarge        413  the body has more bytes than are allowed
+    │  ├─ BodyTooSlow         408  the body did not arrive in time
+    │  └─ HeadTooLarge        431  the request line and the headers are too large
+    ├─ Unauthorized           401  a valid API key is needed
+    ├─ Forbidden              403  a server without keys was asked under another name than localhost
+    │  └─ ForeignOrigin       403  a web page asks whose origin is not allowed
+    ├─ ModelNotFound          404  no model has this name
+    ├─ NotFound               404  no such path, or an answer that is not kept
+    ├─ MethodNotAllowed       405  the path does not have this method
+    ├─ QueueFull              429  too many requests wait; carries `retry_after` in seconds
     ├─ RateLimited            429  more requests than the key may send; carries `retry_after`
     ├─ Unavailable            503  loading, restarting or draining; carries `retry_after`
-    │  ├─ BodiesFull          503  other requests hold all the memory that there is for their texts
+    │  ├─ BodiesFull          503  the memory for the texts of all requests is full
     │  ├─ ModelUnreadable     503  the file is no model that llama.cpp can load
     │  ├─ DeviceUnavailable   503  a GPU was asked for that is not there
-    │  └─ EngineDied          503  the engine process ended under the request
+    │  └─ EngineDied          503  the engine process ended while it worked on the request
     ├─ DeadlineExceeded       504  the time that the request or the server allows is over
-    ├─ InternalError          500  a fault of ours
+    ├─ InternalError          500  a fault of the backend
     │  └─ RequestEndsEngine   500  two engine processes ended while they worked on the request
     └─ Unreachable             –   no backend answers (raised by the client only)
-       ├─ ConnectionLost       –   one did, and the connection broke or fell silent
+       ├─ ConnectionLost       –   a backend answered, and the connection broke or fell silent
        ├─ PodPending           –   none of a Service's pods takes connections yet
-       └─ UntrustedSocket      –   somebody else may be at the other end of the local socket
+       └─ UntrustedSocket      –   the local socket may belong to another user
 
-`code` is stable and goes over the wire; `from_wire` turns it back into the same class.
+`code` is stable and is sent in responses; `from_wire` turns it back into the same class.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ class PromptTooLong(InvalidRequest):
 
     @classmethod
     def at_least(cls, size: int, prompt_tokens: int, context: int) -> PromptTooLong:
-        """The error for a text of `size` bytes, which are too many to be cut into tokens and counted."""
+        """The error for a text of `size` bytes, which is too long for its tokens to be counted."""
         text = f"the prompt is {size} bytes long, at least {prompt_tokens} tokens, and the context holds {context}"
         return cls(text, param="messages", prompt_tokens=prompt_tokens, context=context)
 
@@ -173,7 +175,7 @@ class UntrustedSocket(Unreachable):
 
 
 def _short(text: str) -> str:
-    """A text as a line: a message may quote what a client sent, which can be long."""
+    """A text as one line of limited length: a message may quote what a client sent."""
     line = " ".join(text.splitlines())
     return line if len(line) <= _LONGEST_TEXT else f"{line[:_LONGEST_TEXT]}…"
 
@@ -183,12 +185,12 @@ def _family(base: type[BackendError]) -> list[type[BackendError]]:
 
 
 _MOST_MESSAGE = 2000
-"""Characters that are taken of what another server says."""
+"""Most characters that are taken from another server's message."""
 _BY_CODE = {kind.code: kind for kind in _family(BackendError)}
 
 
 def from_wire(body: Any, status: int) -> BackendError:
-    """The error that `body` (parsed JSON of a response, ours or another server's) describes."""
+    """The error that `body` describes: the parsed JSON of a response of this backend or of another server."""
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
         error = {"message": str(error or body or f"HTTP status {status}")}

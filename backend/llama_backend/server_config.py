@@ -1,4 +1,4 @@
-"""How a backend is started; handed as JSON to a background process, so it holds no secret."""
+"""How a server is started. It is passed to a background process as JSON, so it holds no secrets, only their files."""
 
 from __future__ import annotations
 
@@ -12,48 +12,49 @@ LogFormat = Literal["text", "json"]
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True):
-    """One server process: its model, where it listens and when it ends."""
+    """The settings of one server process, with their defaults: models, addresses, access, limits, end, log."""
 
     model: str
     """The name under which the model is served."""
     engine: EngineConfig
     models_folder: str | None = None
-    """Where other models are that requests may name; they are loaded when they are asked for."""
+    """Folder of other models that requests may name; they are loaded on demand."""
     models_max: int | None = None
-    """Most models that are loaded at the same time; None serves `model` alone."""
+    """Most models that are loaded at the same time; None means that only `model` is served."""
     model_idle: float | None = None
-    """Seconds without a request after which a model is unloaded; None is never."""
+    """Seconds without a request after which a model is unloaded; None means never."""
     host: str | None = None
-    """Address for TCP; None listens on the socket only."""
+    """Address to listen on with TCP; None means only the Unix socket."""
     port: int = 8080
     socket: str | None = None
-    """Path of a Unix socket to bind."""
+    """Path of the Unix socket to listen on."""
     socket_fd: int | None = None
-    """A socket that is bound already and inherited (its path is `socket`)."""
+    """File descriptor of a Unix socket that the parent process has bound to the path `socket`."""
     api_key_file: str | None = None
-    """File with one key a line; asked for on TCP, never on the Unix socket."""
+    """File with one API key a line. Keys are needed on TCP, never on the Unix socket."""
     allow_origins: tuple[str, ...] = ()
-    """Origins whose web pages may use the server, beside its own."""
+    """Origins whose web pages may use the server, in addition to its own."""
     metrics_open: bool = False
-    """Whether `/metrics` needs no key, as probes need none."""
+    """Whether `/metrics` needs no key, like the probes."""
     tls_cert: str | None = None
-    """File with the certificate chain for TCP, PEM; None is HTTP without TLS."""
+    """File with the certificate chain for TCP (PEM); None means HTTP without TLS."""
     tls_key: str | None = None
-    """File with its private key."""
+    """File with the private key of the certificate."""
     idle_exit: float | None = None
-    """Seconds without a request after which the server ends; None is never."""
+    """Seconds without a request after which the server ends; None means never."""
     max_queue: int = 256
-    """Requests that may wait for a slot; more get 429."""
+    """Answers that may wait for a slot; requests for more get 429."""
     request_timeout: float | None = None
-    """Most seconds that a request may take, also where it asks for more; None is no limit."""
+    """Most seconds that a request may take, even where it asks for more; None means no limit."""
     heartbeat: float = 15.0
-    """Seconds of silence in a stream after which a comment is sent."""
+    """Seconds without an event in a stream after which a comment is sent."""
     resume_grace: float = 30.0
-    """Seconds that a resumable answer goes on, and is kept, after its connection broke."""
+    """Seconds that a resumable answer goes on, and is kept, after its connection has broken."""
     drain: float = 30.0
-    """Seconds that running answers may take after SIGTERM."""
+    """Seconds that running answers may still take after SIGTERM."""
     stall: float = 600.0
-    """Seconds that one step of the engine may take before `/livez` says that it hangs."""
+    """Seconds that one step of the engine may take before `/livez` reports that it hangs."""
     log_format: LogFormat = "text"
+    """How lines on standard error are written."""
     log: str | None = None
-    """The file that holds this process's standard error, for `status` to name."""
+    """The file that standard error is written to, which `status` shows."""

@@ -78,7 +78,7 @@ class Lab:
             engine.submit(number, self._prompt(subject), params, is_chat=True, top_logprobs=2)
         sequence, margins = engine._sequences[0], list[float]()
         while engine.busy:
-            entries = [piece.logprobs or [] for piece in engine.step().pieces if piece.id == 0]
+            entries = [piece.logprobs or [] for piece in engine.step().outputs if piece.id == 0]
             margins += [entry.top[0][1] - entry.top[1][1] for entry in chain.from_iterable(entries)]
         return Answer(sequence.tokens[sequence.n_prompt :], margins)
 

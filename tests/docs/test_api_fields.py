@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from llama_backend.errors import BackendError, Unreachable
 from llama_backend.server.http.app import make_app
-from llama_backend.server.state import Server
+from llama_backend.server.state import ServerState
 from llama_backend.server_config import ServerConfig
 from llama_backend.wire.api import (
     ChatMessage,
@@ -79,7 +79,7 @@ def test_every_field_is_named_where_it_belongs(title: str) -> None:
 
 def test_every_route_is_named_and_no_other(tmp_path: Path) -> None:
     config = ServerConfig(model="m", engine=EngineConfig(path=str(tmp_path)))
-    app = make_app(cast(Server, SimpleNamespace(config=config)))
+    app = make_app(cast(ServerState, SimpleNamespace(config=config)))
     assert isinstance(app, Starlette)
     routes = {
         (method, re.sub(r":path}", "}", route.path))

@@ -12,12 +12,12 @@ from typing import cast
 from prometheus_client.parser import text_string_to_metric_families
 
 from llama_backend.server.access.admission import Admission
-from llama_backend.server.access.auth import Gate
-from llama_backend.server.engines.link import EngineChild
+from llama_backend.server.access.auth import Authenticator
 from llama_backend.server.engines.pool import ModelPool
-from llama_backend.server.engines.served_model import HostedModel
+from llama_backend.server.engines.served_model import ServedModel
+from llama_backend.server.engines.watched_process import WatchedProcess
 from llama_backend.server.http.metrics_page import render
-from llama_backend.server.state import Server
+from llama_backend.server.state import ServerState
 from llama_backend.server.streaming.streams import Streams
 from llama_backend.server_config import ServerConfig
 from llama_backend.wire.ipc import EngineConfig, EngineStats, Ready
@@ -30,12 +30,11 @@ Metrics = dict[str, tuple[str, frozenset[str]]]
 """Type and labels of each metric by its name."""
 
 
-def model() -> HostedModel:
+def model() -> ServedModel:
     """A model whose engine has said everything that an engine can say, on a GPU."""
-    process = cast(EngineChild, SimpleNamespace(pid=os.getpid()))
-    found = HostedModel("m", EngineConfig(path="/m.gguf"), process)
+    found = ServedModel("m", EngineConfig(path="/m.gguf"))
     found.loaded = True
-    found.meter.outcomes["stop"] = found.meter.accounts["alice"] = found.meter.account_tokens["alice"] = 1
+    found.metrics.outcomes["stop"] = found.metrics.accounts["alice"] = found.metrics.account_tokens["alice"] = 1
     gpu = GPUShare(name="CUDA0", description="", layers=1, weights=1, kv=1, compute=1, free=9)
     tuning = TuningStatus(
         threads=1,
@@ -53,9 +52,10 @@ def model() -> HostedModel:
         gpu_layers_fixed=True,
         gpus=[gpu],
     )
-    supervisor = found.supervisor
-    supervisor.tuning, supervisor.kv_store = tuning, KVStoreStatus()
-    supervisor.ready = Ready(
+    status = found.supervisor.status
+    status.process = cast(WatchedProcess, SimpleNamespace(pid=os.getpid()))
+    status.tuning, status.kv_store = tuning, KVStoreStatus()
+    status.ready = Ready(
         context=1,
         context_trained=1,
         slots=1,
@@ -68,16 +68,16 @@ def model() -> HostedModel:
     )
     counts = ("prompt_tokens", "cached_tokens", "generated_tokens", "preemptions")
     cells = ("kv_cells", "kv_used", "kv_busy", "kv_shared")
-    found.totals.take(EngineStats(times=StepTimes(), **dict.fromkeys((*counts, *cells), 1)))
+    found.counters.take(EngineStats(times=StepTimes(), **dict.fromkeys((*counts, *cells), 1)))
     return found
 
 
 def emitted() -> Metrics:
     first = model()
-    server = Server(
+    server = ServerState(
         config=ServerConfig(model="m", engine=first.config),
         models=ModelPool(first),
-        gate=Gate(None),
+        authenticator=Authenticator(None),
         admission=Admission(1),
         streams=Streams(1.0),
     )

@@ -29,7 +29,7 @@ _EVENTS = st.sampled_from(
         frame(Loading(0.5)),
         frame(Accepted(1, 2)),
         frame(Counted(id=1, count=2, context=3, tokens=[1, 2])),
-        frame(StepDone(pieces=[SequenceOutput(1, "é")], running=1, waiting=0)),
+        frame(StepDone(outputs=[SequenceOutput(1, "é")], running=1, waiting=0)),
     ]
 )
 _HEADERS = st.one_of(

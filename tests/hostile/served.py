@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 
-from llama_backend.server.engines.link import resident_bytes
+from llama_backend.server.engines.watched_process import resident_bytes
 from tests.support.server.harness import CHAT, ServerProcess, chat, fake_config, free_port, serving
 
 MOST_BYTES = 200 << 20

@@ -1,4 +1,4 @@
-"""A proxy that treats connections badly: it delays, halves, cuts and resets them, as its seed has it."""
+"""A proxy that breaks connections: it delays, splits, cuts and resets them at random, as its seed decides."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from types import TracebackType
 from typing import Self
 
 _RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER with no time: closing sends RST, and what is still on its way is lost."""
+"""SO_LINGER without time: closing sends RST, and bytes that are still on their way are lost."""
 
 
 class FlakyProxy:
-    """Listens on TCP before a backend; a context manager. `broken` counts the connections that it has ended."""
+    """Listens on TCP in front of a backend; a context manager. `broken` counts the connections that it has cut."""
 
     def __init__(self, target: str, seed: int, health: float = 0.2) -> None:
-        """`target` is the path of a Unix socket; `health` is the part of the connections that is left alone."""
+        """`target` is the path of a Unix socket; `health` is the part of the connections that is not cut, 0 to 1."""
         self._target = target
         self._random = random.Random(seed)
         self._health = health
@@ -46,25 +46,25 @@ class FlakyProxy:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         far_reader, far_writer = await asyncio.open_unix_connection(self._target)
-        ways = [
+        directions = [
             asyncio.create_task(self._carry(reader, far_writer, self._limit(200, 800))),
             asyncio.create_task(self._carry(far_reader, writer, self._limit(0, 4000))),
         ]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            for direction in directions:
+                direction.cancel()
+            await asyncio.gather(*directions, return_exceptions=True)
             for side in (writer, far_writer):
                 self._end(side)
 
     def _limit(self, least: int, most: int) -> int | None:
-        """After how many bytes a direction ends; None is never."""
+        """After how many bytes a connection is cut; None means never."""
         return None if self._random.random() < self._health else self._random.randint(least, most)
 
     async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, limit: int | None) -> None:
-        """Carries bytes in pieces of any size until one side ends or the limit is reached."""
+        """Passes on bytes in parts of random size until one side ends or the limit is reached."""
         carried = 0
         with suppress(ConnectionError):
             while data := await source.read(self._random.randint(1, 600)):

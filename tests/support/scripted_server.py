@@ -36,12 +36,12 @@ class Script:
     error: dict[str, Any] | None = None
     """OpenAI's error object: the whole response where `status` is not 200, or else an event after the pieces."""
     breaks: bool = False
-    """Whether the connection ends after the pieces without any end of the answer."""
+    """Whether the connection ends after the pieces, without the end of the answer."""
 
 
 @dataclass
-class ScriptedBackend:
-    """Answers each request with the next script, or with the default one; a context manager that listens.
+class ScriptedServer:
+    """Answers each request with the next script, or with the default one; as a context it listens.
 
     `requests` has the bodies of the chat completions; `broken_off` counts those whose client went away.
     """
@@ -50,22 +50,22 @@ class ScriptedBackend:
     """The Unix socket to listen on; None is TCP."""
     model: str = MODEL
     others: list[str] = field(default_factory=list)
-    """Models besides that requests may name."""
+    """Other models that requests may name."""
     pid: int = 1
-    """What it says that its process id is."""
+    """The process id that its status tells."""
     active: int = 0
-    """Requests at work, as the status tells them."""
+    """Open requests, as its status tells them."""
     has_status: bool = True
-    """Whether it has our route for that, which other servers lack."""
+    """Whether it has the route `/v1/status`, which other servers do not have."""
     is_foreign: bool = False
-    """Whether it is as vLLM is: without any of our routes and fields, and strict about the model's name."""
+    """Whether it behaves like vLLM: only OpenAI's routes and fields, and strict about the model's name."""
     scripts: deque[Script] = field(default_factory=deque)
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     sent: int = 0
-    """Pieces of answers, all in all."""
+    """Pieces of all answers."""
     broken_off: int = 0
-    forgotten: int = 0
+    cleared: int = 0
     """How often it was told to drop KV states."""
     url: str = ""
 
@@ -78,7 +78,7 @@ class ScriptedBackend:
         routes = [Route("/v1/chat/completions", self._chat, methods=["POST"]), Route("/v1/models", self._models)]
         if not self.is_foreign:
             routes.append(Route("/v1/tokenize", self._tokenize, methods=["POST"]))
-            routes.append(Route("/v1/kv-states", self._forget, methods=["DELETE"]))
+            routes.append(Route("/v1/kv-states", self._clear_kv_states, methods=["DELETE"]))
         if self.has_status and not self.is_foreign:
             routes.append(Route("/v1/status", self._status))
         config = uvicorn.Config(Starlette(routes=routes), log_level="critical", lifespan="off", ws="none")
@@ -152,8 +152,8 @@ class ScriptedBackend:
         meta = {"context": CONTEXT, "size": 92_000_000, "quantization": "Q4_1", "architecture": "llama"}
         return JSONResponse({"object": "list", "data": [{"id": self.model, "meta": meta}]})
 
-    async def _forget(self, _: Request) -> Response:
-        self.forgotten += 1
+    async def _clear_kv_states(self, _: Request) -> Response:
+        self.cleared += 1
         return Response(status_code=204)
 
     async def _status(self, _: Request) -> Response:

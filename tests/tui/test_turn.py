@@ -25,7 +25,7 @@ from llama_backend.wire.status import BackendStatus
 from llama_chat.errors import HistoryError
 from llama_chat.history import Conversation, History, StoredMessage
 from llama_chat.turn import Turn, to_request
-from tests.support.ui.wait import until
+from tests.support.wait import until_async
 
 ENDING = (
     Delta(finish_reason="stop", timings=Timings(predicted_n=2), seed=3),
@@ -157,7 +157,7 @@ async def test_the_growing_answer_is_written_while_nothing_more_comes(
     stream = turn.stream(FakeBackend(Delta("so far"), 60.0), "hi")
     await anext(stream)
     waiting = asyncio.ensure_future(anext(stream))
-    await until(lambda: stored(history, turn)[-1].text == "so far")
+    await until_async(lambda: stored(history, turn)[-1].text == "so far")
     assert stored(history, turn)[-1].finish_reason is None
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

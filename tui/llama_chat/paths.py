@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_backend.host.runtime_folder import make_folder
+from llama_backend.host.runtime_folder import SOCKET_NAME, make_folder
 from llama_chat.errors import ChatError
 
 _APP = "llama-chat"
@@ -46,7 +46,7 @@ class Paths:
     @property
     def socket(self) -> Path:
         """The socket where the local backend listens."""
-        return self.runtime / "backend.sock"
+        return self.runtime / SOCKET_NAME
 
 
 def user_paths(models: Path | None = None) -> Paths:
@@ -67,7 +67,7 @@ def make_runtime(folder: Path) -> None:
 
     Raises ChatError where it cannot be made, and UntrustedSocket where other users could put a socket there.
     """
-    if len(os.fsencode(folder / "backend.sock")) > _LONGEST_SOCKET:
+    if len(os.fsencode(folder / SOCKET_NAME)) > _LONGEST_SOCKET:
         raise ChatError(f"the path of {folder} is too long for a socket; set LLAMA_CHAT_RUNTIME_DIR to a shorter one")
     try:
         make_folder(folder)

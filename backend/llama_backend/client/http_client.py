@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx2
 import msgspec
@@ -28,15 +28,18 @@ from llama_backend.wire.api import (
     decode_chunk,
     encode,
 )
+from llama_backend.wire.headers import LAST_EVENT_ID, RESUMABLE, SESSION_ID
 from llama_backend.wire.status import BackendStatus
 
 T = TypeVar("T")
 
-_CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 10.0
+SILENCE_SECONDS = 60.0
+"""The server sends a heartbeat every 15 s; four missing ones mean that it is gone."""
 _STOP_SECONDS = 2.0
 _MOST_REASON = 300
-_SILENCE_SECONDS = 60.0
-"""The server sends a heartbeat every 15 s; four missing ones mean that it is gone."""
+"""Most characters of a foreign error that are shown."""
+_JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
@@ -46,46 +49,24 @@ class Address:
     url: str = "http://localhost"
     socket: Path | None = None
 
-    @property
-    def is_local(self) -> bool:
-        return self.socket is not None
-
     def __str__(self) -> str:
         return str(self.socket) if self.socket else self.url
 
 
-class Backend(Protocol):
-    """What a front end needs of a backend; every method raises BackendError."""
-
-    def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """The answer in pieces, the last with a finish reason. Closing the iterator stops the work."""
-        ...
-
-    async def count(self, messages: list[ChatMessage]) -> TokenCount:
-        """Exact prompt tokens of a conversation."""
-        ...
-
-    async def models(self) -> list[ModelInfo]: ...
-
-    async def status(self) -> BackendStatus: ...
-
-    async def aclose(self) -> None: ...
-
-
 class Client:
-    """A Backend over HTTP.
+    """A backend over HTTP; it has all methods of the protocols in `protocols`.
 
-    Its requests carry an id of its own, by which a router in front of several backends can send them all to one.
-    `wait` is how many seconds a request may wait for a model that is loading (RFC 7240 `Prefer: wait`).
-    Raises Unreachable for an address that is no URL and Unauthorized for a key that no header can hold.
+    All requests of a client carry the same random id, so that a router in front of several backends can send them to
+    the same one. `wait` is how many seconds a request may wait for a model that is loading (RFC 7240 `Prefer: wait`).
+    Raises Unreachable for an address that is no URL, and Unauthorized for a key that cannot be sent in a header.
     """
 
     def __init__(self, address: Address, api_key: str | None = None, wait: float = 300.0) -> None:
         if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
-            raise Unauthorized("the API key has characters that cannot be sent")
+            raise Unauthorized("the API key has characters that cannot be sent in a header; check where it comes from")
         self.address = address
         self._wait = wait
-        headers = {"X-Session-ID": os.urandom(8).hex(), "Accept-Encoding": "identity"}
+        headers = {SESSION_ID: os.urandom(8).hex(), "Accept-Encoding": "identity"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
         if wait:
@@ -107,54 +88,58 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
+        """As Closable.aclose."""
         await self._http.aclose()
 
     async def chat(self, request: ChatRequest, position: StreamPosition | None = None) -> AsyncGenerator[Delta, None]:
-        """As Backend.chat. With a position the answer can be taken up again: a call with the same one goes on there."""
+        """As ChatBackend.chat. With a position, another call with the same one continues an answer that broke there."""
         place = position or StreamPosition()
-        async with self._asked(0, **_question(request, position)) as answer:
+        async with self._asked(0, **_chat_call(request, position)) as answer:
             if answer.status_code != 200:
-                raise await refusal(answer, _SILENCE_SECONDS)
+                raise await refusal(answer, SILENCE_SECONDS)
             if position is not None:
                 position.grace = number_of(answer.headers.get(RESUMABLE, "").encode())
             async for delta in _deltas(answer, place):
                 yield delta
 
     async def stop(self, position: StreamPosition) -> None:
-        """Stops an answer that can be taken up again, so that the server does not wait for that."""
+        """Stops an answer that can be taken up again; otherwise the server would keep it for a while."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_SECONDS), self._asked(0, "DELETE", f"/v1/streams/{position.name}"):
                 pass
 
     async def count(self, messages: list[ChatMessage]) -> TokenCount:
+        """As TokenCounter.count."""
         body = encode(TokenizeRequest(messages=messages))
         return await self._call("POST", "/v1/tokenize", TokenCount, body)
 
     async def models(self) -> list[ModelInfo]:
+        """As ModelLister.models."""
         return (await self._call("GET", "/v1/models", ModelList)).data
 
     async def status(self) -> BackendStatus:
+        """As StatusReporter.status."""
         return await self._call("GET", "/v1/status", BackendStatus)
 
     async def clear_kv_states(self) -> None:
-        """Drops all that a local backend keeps of conversations to go on with them quickly."""
+        """As KVStateCache.clear_kv_states."""
         async with self._asked(0, "DELETE", "/v1/kv-states") as answer:
             if answer.status_code != 204:
-                raise await refusal(answer, _SILENCE_SECONDS)
+                raise await refusal(answer, SILENCE_SECONDS)
 
     async def _call(self, method: str, path: str, kind: type[T], body: bytes | None = None) -> T:
-        headers, patience = (_JSON, self._wait) if body else (None, 0.0)
-        async with self._asked(patience, method, path, content=body, headers=headers) as answer:
+        headers, extra = (_JSON, self._wait) if body else (None, 0.0)
+        async with self._asked(extra, method, path, content=body, headers=headers) as answer:
             if answer.status_code != 200:
-                raise await refusal(answer, _SILENCE_SECONDS)
-            return msgspec.json.decode(await body_of(answer, _SILENCE_SECONDS), type=kind)
+                raise await refusal(answer, SILENCE_SECONDS)
+            return msgspec.json.decode(await body_of(answer, SILENCE_SECONDS), type=kind)
 
     @asynccontextmanager
-    async def _asked(self, patience: float, method: str, url: str, **content: Any) -> AsyncIterator[httpx2.Response]:
-        """The head of an answer, which may take `patience` seconds longer than usual; its body is yet to be read."""
+    async def _asked(self, extra: float, method: str, url: str, **content: Any) -> AsyncIterator[httpx2.Response]:
+        """A response whose body is still to be read; its head may take `extra` seconds longer than usual."""
         async with self._mapped_errors():
-            request = self._http.build_request(method, url, timeout=_silence(patience), **content)
-            async with asyncio.timeout(patience + _SILENCE_SECONDS + _CONNECT_SECONDS):
+            request = self._http.build_request(method, url, timeout=_timeout(extra), **content)
+            async with asyncio.timeout(extra + SILENCE_SECONDS + CONNECT_SECONDS):
                 answer = await self._http.send(request, stream=True)
             try:
                 yield answer
@@ -168,24 +153,19 @@ class Client:
         except httpx2.ConnectError as error:
             raise Unreachable(f"no backend answers at {self.address}: {error}") from error
         except httpx2.ConnectTimeout as error:
-            raise Unreachable(f"nobody answers at {self.address} in time") from error
+            raise Unreachable(f"no backend answers at {self.address} in time") from error
         except httpx2.TimeoutException as error:
             raise ConnectionLost(f"the backend at {self.address} does not answer in time") from error
         except httpx2.TransportError as error:
             raise ConnectionLost(f"the connection to {self.address} broke: {_reason(error)}") from error
         except (httpx2.RequestError, httpx2.InvalidURL) as error:
-            raise Unreachable(f"{self.address} cannot be asked: {_reason(error)}") from error
+            raise Unreachable(f"no request can be sent to {self.address}: {_reason(error)}") from error
         except TimeoutError as error:
-            raise ConnectionLost(f"the answer of the backend at {self.address} comes too slowly") from error
+            raise ConnectionLost(f"the backend at {self.address} sends its answer too slowly") from error
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise BackendError(
-                f"the backend at {self.address} answered something else: {_reason(error)[:_MOST_REASON]}"
+                f"the answer of {self.address} is not that of a backend: {_reason(error)[:_MOST_REASON]}"
             ) from error
-
-
-RESUMABLE = "X-Resumable"
-"""The header that names an answer which can be taken up again; its answer says for how many seconds."""
-_JSON = {"Content-Type": "application/json"}
 
 
 def _reason(error: Exception) -> str:
@@ -196,16 +176,16 @@ def _base_url(url: str) -> httpx2.URL:
     try:
         return httpx2.URL(url.rstrip("/").removesuffix("/v1"))
     except httpx2.InvalidURL as error:
-        raise Unreachable(f"{url}: is no URL: {error}") from error
+        raise Unreachable(f"{url} is no valid URL: {error}") from error
 
 
-def _silence(extra: float) -> httpx2.Timeout:
-    """Bears `extra` seconds of silence more than heartbeats leave: what is no stream has none."""
-    return httpx2.Timeout(_SILENCE_SECONDS + extra, connect=_CONNECT_SECONDS)
+def _timeout(extra: float) -> httpx2.Timeout:
+    """How long a connection may take, and silence: `extra` seconds longer where no heartbeats are sent."""
+    return httpx2.Timeout(SILENCE_SECONDS + extra, connect=CONNECT_SECONDS)
 
 
 def _streaming(request: ChatRequest) -> dict[str, Any]:
-    """The request as a streamed one, without the fields that are not set; a schema as every server knows it."""
+    """The request with streaming, without fields that are not set, and with the schema in OpenAI's own field."""
     fields = msgspec.to_builtins(request)
     unset = {field.name: field.default for field in msgspec.structs.fields(request)}
     chosen = {name: value for name, value in fields.items() if value != unset[name]}
@@ -215,10 +195,10 @@ def _streaming(request: ChatRequest) -> dict[str, Any]:
     return chosen | {"stream": True, "stream_options": {"include_usage": True}}
 
 
-def _question(request: ChatRequest, position: StreamPosition | None) -> dict[str, Any]:
+def _chat_call(request: ChatRequest, position: StreamPosition | None) -> dict[str, Any]:
     """The HTTP request for an answer from its beginning, or from a position in it."""
     if position is not None and position.last:
-        url, headers = f"/v1/streams/{position.name}", {"Last-Event-ID": str(position.last)}
+        url, headers = f"/v1/streams/{position.name}", {LAST_EVENT_ID: str(position.last)}
         return {"method": "GET", "url": url, "headers": headers}
     headers = _JSON if position is None else _JSON | {RESUMABLE: position.name}
     return {
@@ -230,9 +210,9 @@ def _question(request: ChatRequest, position: StreamPosition | None) -> dict[str
 
 
 async def _deltas(answer: httpx2.Response, position: StreamPosition) -> AsyncGenerator[Delta, None]:
-    """Server-sent events as Deltas; raises what an error event says, and ConnectionLost where the end is missing."""
+    """Server-sent events as Deltas; raises the error of an error event, and ConnectionLost where the end is missing."""
     finished, number, size = False, 0, 0
-    async for line in lines_of(answer, _SILENCE_SECONDS):
+    async for line in lines_of(answer, SILENCE_SECONDS):
         if line.startswith(b"id:") and position.grace is not None:
             number = number_of(line[3:]) or number
         if not line.startswith(b"data:"):
@@ -248,7 +228,7 @@ async def _deltas(answer: httpx2.Response, position: StreamPosition) -> AsyncGen
             finished = finished or delta.finish_reason is not None
             size += len(delta.text)
             if size > MOST_ANSWER:
-                raise BackendError("the answer goes on without an end")
+                raise BackendError(f"the answer has more than {MOST_ANSWER} characters; it is cut off here")
             yield delta
     if not finished or position.grace is not None:
         raise ConnectionLost("the connection to the backend broke before the answer was complete")

@@ -1,7 +1,7 @@
 """The backend of this user on this machine: found where it runs, started where it does not.
 
-The front end binds the Unix socket itself, under a lock, and hands it to the new process. So there is no
-moment to wait for: a request can be sent at once, and a second front end finds the socket in place.
+The front end binds the Unix socket itself, under a lock, and passes it to the new process. So a request can be sent at
+once, without waiting for the start, and a second front end finds the socket in files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import msgspec
 from llama_backend.errors import Unreachable, UntrustedSocket
 from llama_backend.host.peer import Peer, end_process, listener
 from llama_backend.host.privacy import without_secrets
-from llama_backend.host.runtime_folder import check_folder
+from llama_backend.host.runtime_folder import SOCKET_NAME, check_folder
 from llama_backend.server_config import ServerConfig
 
 if TYPE_CHECKING:
@@ -33,90 +33,91 @@ _BACKLOG = 128
 _MAX_SOCKET_PATH = 107
 """Bytes in `sun_path` of sockaddr_un on Linux, without the NUL."""
 _LOG_SIZE = 1024 * 1024
+"""A log file with more bytes is set aside before the next start."""
 
 
 @dataclass(frozen=True)
 class RuntimeFiles:
-    """Where the backend of a user is: a private folder for socket and lock, and a log file."""
+    """The files of one user's backend: a private folder with socket and lock, and a log file."""
 
     folder: Path
     log: Path
 
     @property
     def socket(self) -> Path:
-        return self.folder / "backend.sock"
+        return self.folder / SOCKET_NAME
 
     @property
     def lock(self) -> Path:
         return self.folder / "backend.lock"
 
 
-def find(place: RuntimeFiles) -> Address | None:
-    """The running backend, or None; raises UntrustedSocket where it may be somebody else's."""
-    return _address(place) if _answers(place) else None
+def find(files: RuntimeFiles) -> Address | None:
+    """The running backend, or None; raises UntrustedSocket where it may be another user's."""
+    return _address(files) if _answers(files) else None
 
 
-def ensure(place: RuntimeFiles, config: ServerConfig) -> Address:
-    """The running backend, or else a new one that is starting; requests can be sent to either.
+def ensure(files: RuntimeFiles, config: ServerConfig) -> Address:
+    """The running backend, or a new one that is starting; requests can be sent to both at once.
 
-    Raises Unreachable where neither can be had.
+    Raises Unreachable where none can be started, and UntrustedSocket.
     """
-    if _answers(place):
-        return _address(place)
+    if _answers(files):
+        return _address(files)
     try:
-        with _locked(place):
-            if not _answers(place):
-                _start(place, config)
+        with _locked(files):
+            if not _answers(files):
+                _start(files, config)
     except OSError as error:
-        where = error.filename or place.folder
+        where = error.filename or files.folder
         raise Unreachable(f"a backend cannot be started: {where}: {error.strerror or error}") from error
-    return _address(place)
+    return _address(files)
 
 
-def stop(place: RuntimeFiles, pid: int, seconds: float = 10.0) -> bool:
-    """Asks the backend to end, which says of itself that its process id is `pid`; returns whether it did in time.
+def stop(files: RuntimeFiles, pid: int, seconds: float = 10.0) -> bool:
+    """Asks the backend to end, whose status named the process id `pid`; returns whether it ended in time.
 
-    The kernel says who listens on the socket, and only that process is signalled. Raises UntrustedSocket where it is
-    another than `pid`: then what answers is not what listens.
+    Only the process is signalled that listens on the socket according to the kernel. Raises UntrustedSocket where that
+    is not `pid`: then another process has answered than the one that listens.
     """
-    found = _listener(place)
+    found = _listener(files)
     if found is None:
         return True
     if found.pid != pid:
-        text = f"{place.socket}: process {found.pid} listens there, and {pid} answers; neither is ended"
+        text = f"{files.socket}: process {found.pid} listens there, and {pid} answers; neither is ended"
         raise UntrustedSocket(text)
-    return end_process(found, place.socket, seconds)
+    return end_process(found, files.socket, seconds)
 
 
-def _address(place: RuntimeFiles) -> Address:
-    """Imports the HTTP client only now, while a backend that was just started is loading its model."""
+def _address(files: RuntimeFiles) -> Address:
+    """The address; the HTTP client is imported only now, while a new backend is already loading its model."""
     from llama_backend.client.http_client import Address
 
-    return Address(socket=place.socket)
+    return Address(socket=files.socket)
 
 
-def _answers(place: RuntimeFiles) -> bool:
-    return _listener(place) is not None
+def _answers(files: RuntimeFiles) -> bool:
+    return _listener(files) is not None
 
 
-def _listener(place: RuntimeFiles) -> Peer | None:
-    """Who listens at a place that only this user can enter."""
-    return listener(place.socket) if check_folder(place.folder) else None
+def _listener(files: RuntimeFiles) -> Peer | None:
+    """The process that listens on the socket; raises UntrustedSocket where others can enter its folder."""
+    return listener(files.socket) if check_folder(files.folder) else None
 
 
 @contextmanager
-def _locked(place: RuntimeFiles) -> Iterator[None]:
-    with place.lock.open("w") as file:
+def _locked(files: RuntimeFiles) -> Iterator[None]:
+    with files.lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _start(place: RuntimeFiles, config: ServerConfig) -> None:
-    """Binds the socket in place of a stale one and starts a server on it, detached from this terminal."""
-    place.socket.unlink(missing_ok=True)
-    with _open_log(place.log) as log, _listen(place.socket) as listener:
+def _start(files: RuntimeFiles, config: ServerConfig) -> None:
+    """Binds the socket, replacing a stale one, and starts a server on it that is detached from the terminal."""
+    files.socket.unlink(missing_ok=True)
+    with _open_log(files.log) as log, _listen(files.socket) as listener:
         full = msgspec.structs.replace(
-            config, socket=str(place.socket), socket_fd=listener.fileno(), log=str(place.log)
+            config, socket=str(files.socket), socket_fd=listener.fileno(), log=str(files.log)
         )
         process = subprocess.Popen(
             [sys.executable, "-m", "llama_backend.server", msgspec.json.encode(full).decode()],
@@ -128,13 +129,13 @@ def _start(place: RuntimeFiles, config: ServerConfig) -> None:
             cwd="/",
             env=without_secrets(os.environ),
         )
-    # Whoever started it takes note of its end, if still there, so that no zombie is left.
+    # A thread waits for its end, so that no zombie is left while this process lives.
     threading.Thread(target=process.wait, name="backend", daemon=True).start()
 
 
 def _listen(path: Path) -> socket.socket:
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
-        text = f"{path}: too long for a socket ({_MAX_SOCKET_PATH} bytes); set LLAMA_CHAT_RUNTIME_DIR"
+        text = f"{path}: too long for a socket ({_MAX_SOCKET_PATH} bytes); set LLAMA_CHAT_RUNTIME_DIR to a shorter path"
         raise Unreachable(text)
     listener = socket.socket(socket.AF_UNIX)
     try:
@@ -143,13 +144,13 @@ def _listen(path: Path) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise Unreachable(f"{path}: cannot listen there: {error.strerror or error}") from error
+        raise Unreachable(f"cannot listen on {path}: {error.strerror or error}") from error
     return listener
 
 
 @contextmanager
 def _open_log(path: Path) -> Iterator[int]:
-    """The log file, opened for appending; one that has grown large is set aside first."""
+    """The log file, opened for appending; a large one is set aside first."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > _LOG_SIZE:
         path.replace(path.with_suffix(".old.log"))

@@ -1,7 +1,7 @@
-"""What a server answers, taken in within bounds: one that is broken or hostile costs neither memory nor patience.
+"""Reads a server's responses within limits, so that a broken or hostile server costs neither memory nor time.
 
-Nothing is decompressed, since we ask for nothing compressed and a few bytes could become gigabytes; and no redirect is
-followed, which could lead the key to somebody else.
+Nothing is decompressed: the client asks for nothing compressed, and a few bytes could become gigabytes. No redirect is
+followed: it could send the API key to another server.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import msgspec
 from llama_backend.errors import BackendError, ConnectionLost, from_wire
 
 MOST_BODY = 8 << 20
-"""Bytes of an answer that is no stream."""
+"""Most bytes of a response that is no stream."""
 MOST_LINE = 4 << 20
-"""Bytes of one event."""
+"""Most bytes of one line of a stream."""
 MOST_ANSWER = 64 << 20
-"""Characters of an answer, more than the largest context holds."""
-_MOST_COMPLAINT = 500
-"""Characters that are shown of an answer which is not JSON."""
+"""Most characters of an answer; the largest context holds fewer."""
+_MOST_SHOWN = 500
+"""Most characters that are shown of a response that is no JSON."""
 
 
 async def body_of(answer: httpx2.Response, seconds: float) -> bytes:
@@ -34,13 +34,13 @@ async def body_of(answer: httpx2.Response, seconds: float) -> bytes:
         async for part in answer.aiter_raw():
             size += len(part)
             if size > MOST_BODY:
-                raise BackendError(f"the server's answer is larger than {MOST_BODY >> 20} MiB")
+                raise BackendError(f"the server's response has more than {MOST_BODY >> 20} MiB; it is not read")
             parts.append(part)
     return b"".join(parts)
 
 
 async def lines_of(answer: httpx2.Response, seconds: float) -> AsyncGenerator[bytes, None]:
-    """The lines of an event stream; `aiter_lines` would also cut at what Unicode calls a line end within a text.
+    """The lines of an event stream. `aiter_lines` would also split at Unicode's other line ends within a text.
 
     Raises BackendError for a line that is too long, and ConnectionLost for one that takes more than `seconds`.
     """
@@ -53,33 +53,33 @@ async def lines_of(answer: httpx2.Response, seconds: float) -> AsyncGenerator[by
         if lines:
             begun = monotonic()
         if len(rest) > MOST_LINE:
-            raise BackendError(f"the server sends a line of more than {MOST_LINE >> 20} MiB")
+            raise BackendError(f"the server sends a line of more than {MOST_LINE >> 20} MiB; the rest is not read")
         if monotonic() - begun > seconds:
             raise ConnectionLost("the server sends a line too slowly")
     yield rest
 
 
 async def refusal(answer: httpx2.Response, seconds: float) -> BackendError:
-    """The error that an answer with another status than was hoped for stands for."""
+    """The error that a response with an unexpected status describes."""
     if answer.is_redirect:
-        return BackendError("the server sends us elsewhere, where the key is not taken: give the URL that it leads to")
+        return BackendError("the server redirects to another URL, to which the key is not sent; give that URL instead")
     return from_wire(parsed(await body_of(answer, seconds)), answer.status_code)
 
 
 def parsed(body: bytes) -> Any:
-    """JSON, or the beginning of what is none."""
+    """The body as JSON, or its first characters where it is none."""
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        return body[: 4 * _MOST_COMPLAINT].decode("utf-8", "replace")[:_MOST_COMPLAINT]
+        return body[: 4 * _MOST_SHOWN].decode("utf-8", "replace")[:_MOST_SHOWN]
 
 
 def number_of(text: bytes) -> int | None:
-    """A whole number of at most 15 digits; None is something else."""
+    """A whole number of at most 15 digits, or None for anything else."""
     digits = text.strip()
     return int(digits) if digits.isdigit() and len(digits) <= 15 else None
 
 
 def _check_encoding(answer: httpx2.Response) -> None:
     if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise BackendError("the server's answer is compressed, which it was not asked for")
+        raise BackendError("the server's response is compressed, which was not asked for; it is not read")

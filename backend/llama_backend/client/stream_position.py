@@ -1,4 +1,4 @@
-"""How far a client is in an answer that it may have to take up again."""
+"""How much of an answer a client has received, so that it can continue the answer after a break."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ def _new_name() -> str:
 
 @dataclass
 class StreamPosition:
-    """A place in one answer; whoever knows its name, and has the same key, can go on there."""
+    """A position in one answer. A client that knows the answer's name and has the same key can continue there."""
 
     name: str = field(default_factory=_new_name)
     last: int = 0
-    """The number of the last event that came whole; 0 is none."""
+    """The number of the last complete event; 0 means none."""
     has_begun: bool = False
-    """Whether any event came."""
+    """Whether any event has come."""
     has_failed: bool = False
-    """Whether an event told of an error, after which there is nothing more."""
+    """Whether an error event has come, after which nothing follows."""
     grace: float | None = None
-    """Seconds that the server keeps the answer after a break; None is a server that does not."""
+    """Seconds that the server keeps the answer after a break; None where it does not."""
 
     @property
     def can_go_on(self) -> bool:
-        """Whether an answer that broke here can be had without a part missing or coming twice."""
+        """Whether the answer can be continued here without a part lost or repeated."""
         return not self.has_failed and (self.grace is not None or not self.has_begun)

@@ -168,7 +168,7 @@ class LLMEngine:
         self._tally.total += perf_counter() - begin
         pieces, self._pieces = self._pieces, []
         running, waiting = len(self.scheduler.running), len(self.scheduler.waiting)
-        return StepDone(pieces=pieces, running=running, waiting=waiting)
+        return StepDone(outputs=pieces, running=running, waiting=waiting)
 
     def stats(self) -> EngineStats:
         """What was counted so far, and how the KV cells are used now."""

@@ -10,6 +10,8 @@ from pathlib import Path
 from llama_backend.errors import UntrustedSocket
 from llama_backend.host.peer import owner_name
 
+SOCKET_NAME = "backend.sock"
+"""The Unix socket of this user's backend in the folder."""
 _ELSEWHERE = "set LLAMA_CHAT_RUNTIME_DIR to one that is yours"
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 

@@ -1,4 +1,4 @@
-"""A server's life: signals, draining, and the end after idleness."""
+"""The life of a server: signals, draining, and the end after idle time."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ import uvicorn
 from llama_backend.server.listen.http_protocol import HEAD_SECONDS, BoundedProtocol
 from llama_backend.server.listen.sockets import inode_of, remove_socket
 from llama_backend.server.listen.tls import Certificate
-from llama_backend.server.state import Server
+from llama_backend.server.state import ServerState
 
 _log = logging.getLogger("llama_backend.server")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LINGER_SECONDS = 0.25
-"""After its socket is gone an idle server still serves those who connected just before."""
+"""After removing its socket, an idle server still serves the clients that connected just before."""
 
 
 class Lifecycle(uvicorn.Server):
-    """uvicorn, with our own signals: the first drains, the second ends at once."""
+    """uvicorn with other signal handlers: the first signal drains, the second ends the server at once."""
 
-    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+    def __init__(self, config: uvicorn.Config, server: ServerState) -> None:
         super().__init__(config)
         self._server = server
         self._inode = inode_of(server.config.socket)
         self._drainer: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, with TLS on TCP only; raises InvalidRequest where its files cannot be used."""
+        """Starts as uvicorn does, but with TLS on TCP only; raises InvalidRequest where its files cannot be used."""
         listening = sockets or []
         config = self._server.config
         if config.tls_cert is None or config.tls_key is None:
@@ -75,23 +75,23 @@ class Lifecycle(uvicorn.Server):
         _log.info("%s: draining", number.name)
         self._server.draining = True
         if self._server.config.socket_fd is not None:
-            self._hide()
+            self._remove_socket()
         self._drainer = asyncio.create_task(self._drain(), name="drain")
 
     async def _drain(self) -> None:
-        """Ends the server when the last answer is complete, or with errors after `drain` seconds."""
+        """Ends the server when the last answer is complete; after `drain` seconds open answers end with an error."""
         admission = self._server.admission
         try:
             async with asyncio.timeout(self._server.config.drain):
                 await admission.emptied()
-                await self._server.streams.told()
+                await self._server.streams.all_read()
         except TimeoutError:
-            _log.warning("%d answers are not complete", admission.inside)
+            _log.warning("%d answers were not complete in time and end with an error", admission.inside)
             await self._server.models.stop()
         self.should_exit = True
 
     async def watch_idle(self, seconds: float) -> None:
-        """Ends the server after `seconds` without a request; nobody finds its socket any more before it does."""
+        """Ends the server after `seconds` without a request; its socket is removed first, so that no client is late."""
         while True:
             admission = self._server.admission
             left = admission.last_activity + seconds - monotonic()
@@ -99,10 +99,10 @@ class Lifecycle(uvicorn.Server):
                 break
             await asyncio.sleep(max(min(left, 1.0), 0.05))
         _log.info("no request for %.0f s: ending", seconds)
-        self._hide()
+        self._remove_socket()
         await asyncio.sleep(_LINGER_SECONDS)
         self.should_exit = True
 
-    def _hide(self) -> None:
-        """Makes room for another server at the same place."""
+    def _remove_socket(self) -> None:
+        """Removes the socket's file, so that another server can be started there."""
         remove_socket(self._server.config.socket, self._inode)

@@ -1,4 +1,4 @@
-"""The log on standard error, for persons or as JSON lines. It holds no prompts, answers or keys."""
+"""The log on standard error, as text or as JSON lines. Prompts, answers and keys are never logged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: `time`, `level`, `logger`, `message`, and where something failed `error`."""
+    """One JSON object a line with `time`, `level`, `logger`, `message`, and `error` with the traceback of a failure."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -29,9 +29,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up_log(kind: LogFormat) -> None:
-    """Logs to standard error; what llama.cpp says only where that is no terminal.
+    """Logs to standard error; the lines of llama.cpp are left out where that is a terminal.
 
-    What uvicorn warns of is what strangers send, who could fill a disk with it.
+    uvicorn's warnings are left out too: anyone who can connect causes them, and could fill the disk with them.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if kind == "json" else logging.Formatter(_TEXT))

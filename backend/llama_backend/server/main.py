@@ -1,6 +1,7 @@
-"""Runs a server: the engine is started first, so that it loads while the HTTP side is imported.
+"""Runs a server.
 
-So whatever the start of the engine does not need is imported after it.
+The engine is started first, so that it loads its model while the server imports the rest. That is why everything that
+the start of the engine does not need is imported inside the functions below.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from llama_backend.server_config import ServerConfig
 from llama_backend.wire.ipc import EngineConfig
 
 if TYPE_CHECKING:
-    from llama_backend.server.state import Server
+    from llama_backend.server.state import ServerState
 
 _CLOSE_SECONDS = 5
-"""Answers are complete before uvicorn shuts down; only their last bytes are on their way."""
+"""Seconds that uvicorn waits for connections to close; answers are complete by then, except for their last bytes."""
 
 
 def run(config: ServerConfig) -> int:
-    """Serves until told to end; returns the exit code. Raises InvalidRequest for what cannot be served."""
+    """Serves until a signal or idle time ends it; returns the exit code. Raises InvalidRequest for bad settings."""
     _check(config)
     with ExitStack() as stack:
         sockets = _open(config, stack)
@@ -40,7 +41,7 @@ def run(config: ServerConfig) -> int:
 
 
 def _open(config: ServerConfig, stack: ExitStack) -> list[socket.socket]:
-    """The listening sockets; whatever ends the server from now on, their file goes with it."""
+    """The listening sockets; their file is removed however the server ends from now on."""
     signal.signal(signal.SIGTERM, _leave)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     sockets = open_sockets(config)
@@ -50,7 +51,7 @@ def _open(config: ServerConfig, stack: ExitStack) -> list[socket.socket]:
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
-    """What SIGTERM does until the server has its own handler."""
+    """Handles SIGTERM until the server has its own handler."""
     sys.exit(0)
 
 
@@ -105,31 +106,30 @@ async def _serve(config: ServerConfig, sockets: list[socket.socket], process: En
         await server.models.stop()
 
 
-def _make_server(config: ServerConfig, process: EngineProcess) -> Server:
+def _make_server(config: ServerConfig, process: EngineProcess) -> ServerState:
     from llama_backend.server.access.admission import Admission
     from llama_backend.server.access.api_keys import KeyFile
-    from llama_backend.server.access.auth import Gate
-    from llama_backend.server.engines.link import EngineChild
+    from llama_backend.server.access.auth import Authenticator
     from llama_backend.server.engines.pool import ModelPool
-    from llama_backend.server.engines.served_model import HostedModel
-    from llama_backend.server.state import Server
+    from llama_backend.server.engines.served_model import ServedModel
+    from llama_backend.server.state import ServerState
     from llama_backend.server.streaming.streams import Streams
 
     keys = KeyFile(Path(config.api_key_file)) if config.api_key_file else None
-    first = HostedModel(config.model, config.engine, EngineChild(process))
-    return Server(
+    first = ServedModel(config.model, config.engine, process)
+    return ServerState(
         config=config,
-        models=ModelPool(first, lambda: _installed(config), config.models_max, config.model_idle),
-        gate=Gate(keys, config.allow_origins),
+        models=ModelPool(first, lambda: installed_engines(config), config.models_max, config.model_idle),
+        authenticator=Authenticator(keys, config.allow_origins),
         admission=Admission(config.max_queue),
         streams=Streams(config.resume_grace),
     )
 
 
-def _installed(config: ServerConfig) -> dict[str, EngineConfig]:
-    """The models in the folder, each to be loaded in the way of the first one, but without its draft model.
+def installed_engines(config: ServerConfig) -> dict[str, EngineConfig]:
+    """The models in the folder, each with the first model's settings but without its draft model.
 
-    Those whose names no request could bring, since they are no text, are left out.
+    A model whose path is no text is left out, since no request could name it.
     """
     from llama_backend.models.installed import installed
 
@@ -144,19 +144,21 @@ def _installed(config: ServerConfig) -> dict[str, EngineConfig]:
 
 
 def _is_text(path: str) -> bool:
-    """Whether a path can stand in JSON and in one line of a log: it may be of any bytes but zero."""
+    """Whether a path can be written in JSON and in one line of a log; a file's name can be any bytes but zero."""
     return not any(category(character) in ("Cc", "Cs") for character in path)
 
 
 def _check(config: ServerConfig) -> None:
-    """Refuses to listen beyond this machine without a key, with TLS as well as without; and files without a name."""
+    """Raises InvalidRequest for a path that is no text, half a certificate, and a port for others without a key."""
     for path in (config.engine.path, config.engine.draft_model or ""):
         if not _is_text(path):
-            raise InvalidRequest(f"the model's path {path!a} is no text that can be shown; give the file another name")
+            raise InvalidRequest(
+                f"the model's path {path!a} has characters that cannot be shown; give the file another name"
+            )
     if (config.tls_cert is None) != (config.tls_key is None):
-        raise InvalidRequest("a certificate and its key go together: --tls-cert and --tls-key", param="tls_cert")
+        raise InvalidRequest("--tls-cert and --tls-key go together: give both or neither", param="tls_cert")
     if config.host is None or config.api_key_file is not None:
         return
     if not is_loopback(config.host):
-        text = f"{config.host} can be reached from other machines, and there is no key: give --api-key-file"
+        text = f"{config.host} can be reached from other machines, so keys are needed: give --api-key-file"
         raise InvalidRequest(text, param="host")

@@ -1,4 +1,4 @@
-"""Prometheus' text format, version 0.0.4: what a page of metrics is made of.
+"""Prometheus' text format, version 0.0.4: a page of metrics with its families and samples.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -14,7 +14,7 @@ _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
 class Histogram:
-    """How many values were at most as large as each of some bounds, and their sum."""
+    """Counts values up to each of some bounds, and their sum."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 
@@ -29,11 +29,11 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many values there were."""
+        """How many values were observed."""
         return sum(self._counts)
 
     def lines(self, name: str, labels: Labels) -> Iterable[str]:
-        """The samples of a family `name`: the buckets, each with those below it, the sum and the count."""
+        """The samples of a family `name`: the buckets, each of which includes those below it, the sum and the count."""
         below = 0
         for bound, count in zip((*map(_number, self._bounds), "+Inf"), self._counts, strict=True):
             below += count
@@ -43,9 +43,9 @@ class Histogram:
 
 
 class Page:
-    """The families of one answer; a sample whose value is None and a family without samples are left out.
+    """One page of metrics. A sample whose value is None and a family without samples are left out.
 
-    What is written to a family again is added to it.
+    Samples that are written to a family later are added to it.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -57,14 +57,17 @@ class Page:
         self._family(name, "counter", about, samples)
 
     def gauge(self, name: str, about: str, *samples: tuple[Labels, float | None]) -> None:
+        """A number that grows and falls."""
         self._family(name, "gauge", about, samples)
 
     def histogram(self, name: str, about: str, *samples: tuple[Labels, Histogram]) -> None:
+        """A distribution of values."""
         lines = [line for labels, histogram in samples for line in histogram.lines(self._prefix + name, labels)]
         self._write(name, "histogram", about, lines)
 
     @property
     def content(self) -> bytes:
+        """The page as it is sent."""
         return "".join(f"{line}\n" for lines in self._families.values() for line in lines).encode()
 
     def _family(self, name: str, kind: str, about: str, samples: Iterable[tuple[Labels, float | None]]) -> None:

@@ -1,4 +1,4 @@
-"""What the requests to one model were like: how they ended, and how long they and their tokens took."""
+"""How the requests to one model ended, and how long they and their tokens took."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _GAPS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5
 _WHOLE = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
-class Meter:
-    """Counts of the requests that were let in or sent away, and histograms in seconds."""
+class RequestMetrics:
+    """Counts of all requests to one model, also of those that were refused, and histograms in seconds."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -26,53 +26,53 @@ class Meter:
         self.accounts: Counter[str] = Counter()
         """Requests by account."""
         self.account_tokens: Counter[str] = Counter()
-        """Tokens of prompts and of answers that have ended, by account."""
+        """Tokens of the prompts and answers of requests that have ended, by account."""
         self.embedded_tokens = 0
         self.drafted = 0
         """Tokens that speculation drafted for answers that have ended."""
         self.drafts_accepted = 0
         self.queue = Histogram(*_WAITS)
-        """From the acceptance of a request by the engine to its first step."""
+        """Time from the acceptance of a request by the engine to its first step."""
         self.first_token = Histogram(*_WAITS)
-        """From the arrival of a request to the first text of each of its answers."""
+        """Time from the arrival of a request to the first text of each of its answers."""
         self.gap = Histogram(*_GAPS)
-        """Between one text of an answer and its next: mostly one token's time."""
+        """Time between two texts of an answer, which is mostly the time of one token."""
         self.duration = Histogram(*_WHOLE)
-        """Of whole requests."""
+        """Time of whole requests."""
 
 
-class Stopwatch:
-    """Times one request from its making on, and counts it when the block that it guards ends."""
+class RequestTimer:
+    """Times one request from the moment at which it is constructed; as a context it counts the request at the end."""
 
-    def __init__(self, meter: Meter, account: Account = LOCAL) -> None:
-        self._meter = meter
+    def __init__(self, metrics: RequestMetrics, account: Account = LOCAL) -> None:
+        self._metrics = metrics
         self._account = account.name
         self._begin = monotonic()
         self._last: dict[int, float] = {}
         self._reason: str | None = None
 
-    def __call__(self, piece: SequenceOutput, now: float) -> None:
-        """Takes note of a piece that came at `now`, in seconds of `time.monotonic`."""
-        number = piece.id
+    def __call__(self, output: SequenceOutput, now: float) -> None:
+        """Takes note of an output that came at `now`, in seconds of `time.monotonic`."""
+        number = output.id
         last = self._last.get(number)
-        if piece.text:
+        if output.text:
             self._last[number] = now
             if last is None:
-                self._meter.first_token.observe(now - self._begin)
+                self._metrics.first_token.observe(now - self._begin)
             else:
-                self._meter.gap.observe(now - last)
-        if piece.finish_reason is not None:
-            usage = piece.usage
-            self.end(piece.finish_reason, usage.prompt_tokens if usage else 0, usage.completion_tokens if usage else 0)
-            if piece.timings is not None:
-                self._meter.queue.observe(piece.timings.queue_ms / 1e3)
-                self._meter.drafted += piece.timings.draft_n
-                self._meter.drafts_accepted += piece.timings.draft_n_accepted
+                self._metrics.gap.observe(now - last)
+        if output.finish_reason is not None:
+            usage = output.usage
+            self.end(output.finish_reason, usage.prompt_tokens if usage else 0, usage.completion_tokens if usage else 0)
+            if output.timings is not None:
+                self._metrics.queue.observe(output.timings.queue_ms / 1e3)
+                self._metrics.drafted += output.timings.draft_n
+                self._metrics.drafts_accepted += output.timings.draft_n_accepted
 
     def end(self, reason: str, prompt_tokens: int, completion_tokens: int) -> None:
-        """Notes how an answer ended and what it took; the prompt of several answers counts once."""
+        """Notes how an answer ended and its tokens; the prompt of several answers counts once."""
         tokens = completion_tokens + (0 if self._reason else prompt_tokens)
-        self._meter.account_tokens[self._account] += tokens
+        self._metrics.account_tokens[self._account] += tokens
         self._reason = reason
 
     def __enter__(self) -> Self:
@@ -81,9 +81,9 @@ class Stopwatch:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self._meter.outcomes[self._outcome(error)] += 1
-        self._meter.accounts[self._account] += 1
-        self._meter.duration.observe(monotonic() - self._begin)
+        self._metrics.outcomes[self._outcome(error)] += 1
+        self._metrics.accounts[self._account] += 1
+        self._metrics.duration.observe(monotonic() - self._begin)
 
     def _outcome(self, error: BaseException | None) -> str:
         if isinstance(error, BackendError):

@@ -1,4 +1,4 @@
-"""Files with secrets: read where they are files of a likely size, and pointed out where others can get at them."""
+"""Files with secrets: read up to a likely size, and checked for who else can read or change them."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from pathlib import Path
 from llama_backend.errors import InvalidRequest
 
 LARGEST = 1 << 20
+"""Most bytes of a file with secrets."""
 
 
 def read_secret(path: Path) -> bytes:
-    """The content of a file; raises OSError, and InvalidRequest for a pipe, a device, or what is too large."""
+    """The content of a file; raises OSError, and InvalidRequest for a pipe, a device, or a file that is too large."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InvalidRequest("it is no regular file")
+            raise InvalidRequest("this is no regular file")
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
-        raise InvalidRequest(f"it has more than {LARGEST} bytes")
+        raise InvalidRequest(f"the file has more than {LARGEST} bytes")
     return content
 
 
 def exposure(found: os.stat_result) -> str | None:
-    """Who beside its owner and root can read or change a file, as a warning; a group that may read it is meant to.
+    """A warning where another user can read or change a file, or None. Its group may read it.
 
-    It is no more than a warning: Secrets that Kubernetes mounts are readable by all, in a container of their own.
+    This is no error, since Kubernetes mounts Secrets readable by all, in a container of their own.
     """
     if found.st_uid not in (os.geteuid(), 0):
         return "it belongs to another user, who can change it"
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"others can change it (mode {stat.S_IMODE(found.st_mode):o}); `chmod 600` keeps it to you"
+        return f"others can change it (mode {stat.S_IMODE(found.st_mode):o}); `chmod 600` it"
     if found.st_mode & stat.S_IROTH:
-        return f"all users of this machine can read it (mode {stat.S_IMODE(found.st_mode):o}); `chmod 600` ends that"
+        return f"all users of this machine can read it (mode {stat.S_IMODE(found.st_mode):o}); `chmod 600` it"
     return None

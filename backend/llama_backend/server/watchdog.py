@@ -1,21 +1,22 @@
-"""Ends engines that hang, so that those who wait for them are answered by another."""
+"""Ends engines that hang, so that waiting requests are answered by the next engine."""
 
 from __future__ import annotations
 
 import asyncio
 
-from llama_backend.server.engines.liveness import hang
+from llama_backend.server.engines.liveness import hang_reason
 from llama_backend.server.engines.pool import ModelPool
 
-_PATIENCE = 1.5
-"""How many times longer than until `/livez` says so: whoever watches that is first to act."""
-_MOST_OFTEN, _LEAST_OFTEN = 0.1, 5.0
+_WAIT_FACTOR = 1.5
+"""`/livez` fails after `stall` seconds; after this many times as long without help from outside the engine is ended."""
+_LEAST_PAUSE, _MOST_PAUSE = 0.1, 5.0
+"""Seconds between two looks."""
 
 
 async def watch(models: ModelPool, stall: float) -> None:
-    """Looks after the engines of all models until it is cancelled."""
+    """Watches the engines of all models until it is cancelled."""
     while True:
-        await asyncio.sleep(min(max(stall / 4, _MOST_OFTEN), _LEAST_OFTEN))
+        await asyncio.sleep(min(max(stall / 4, _LEAST_PAUSE), _MOST_PAUSE))
         for model in models.loaded:
-            if reason := hang(model.supervisor, stall * _PATIENCE):
+            if reason := hang_reason(model.supervisor, stall * _WAIT_FACTOR):
                 model.supervisor.end_hung(reason)

@@ -1,1 +1,1 @@
-"""What processes say to each other: requests and answers over HTTP, frames between server and engine."""
+"""The messages between processes: requests and answers over HTTP, frames between server and engine."""

@@ -1,7 +1,7 @@
-"""The wire: OpenAI-compatible requests, answers and events, used by both ends.
+"""OpenAI-compatible requests, answers and events of a stream, for client and server.
 
-Decoding validates: `msgspec.ValidationError` names the field that is wrong. Fields that we do not know are
-ignored; those that we know and cannot honour are refused, since ignoring them would change the answer.
+Decoding validates: `msgspec.ValidationError` names the wrong field. Unknown fields are ignored. Known fields that this
+backend does not support are refused, since the answer would be another one without them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class StreamOptions(Struct, frozen=True):
 
 
 class SchemaFormat(Struct, frozen=True, kw_only=True):
-    """The schema of a `response_format`; `name` and `strict` change nothing here."""
+    """The schema of a `response_format`; `name` and `strict` are accepted and ignored."""
 
     name: str = ""
     schema: dict[str, Any] | bool = {}
@@ -59,15 +59,15 @@ class SchemaFormat(Struct, frozen=True, kw_only=True):
 
 
 class ResponseFormat(Struct, frozen=True, kw_only=True):
-    """What kind of text an answer is."""
+    """The format that the answer must have."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: SchemaFormat | None = None
     schema: dict[str, Any] | None = None
-    """The schema of a `json_object`, as llama-server takes it."""
+    """The schema of a `json_object`, an extension of llama-server."""
 
     @property
-    def wanted(self) -> dict[str, Any] | bool | None:
+    def required_schema(self) -> dict[str, Any] | bool | None:
         """The schema that the answer must satisfy, or None for plain text."""
         if self.type == "json_schema" and self.json_schema is not None:
             return self.json_schema.schema
@@ -75,45 +75,47 @@ class ResponseFormat(Struct, frozen=True, kw_only=True):
 
 
 class _Request(SamplingParams, frozen=True, kw_only=True):
-    """What chat and text completions share."""
+    """The fields that chat and text completions share."""
 
     model: str = ""
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
-    """Answers to one prompt, which is computed once; their seeds follow one another."""
+    """Number of answers to the prompt, which is computed once; each answer has the next seed."""
     response_format: ResponseFormat | None = None
     timeout: Annotated[float, Meta(gt=0, le=1e6)] | None = None
-    """Seconds until the answer must be complete; after that there is an error, and what came stays."""
+    """Seconds until the answer must be complete. After that comes an error; text that was sent stays valid."""
     store: bool | None = None
-    """False keeps nothing of this request beyond its slot: its KV state goes neither to disk nor to RAM."""
+    """False keeps the request's KV state in its slot only, and neither in RAM nor on disk."""
     cache_salt: CacheSalt | None = None
-    """What is computed for this request is found only by others with the same salt (vLLM's field)."""
+    """Only requests with the same salt may use what was computed for this one (vLLM's field)."""
 
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
     def sampling(self) -> SamplingParams:
-        """See SamplingParams; the schema of `response_format` is among them."""
+        """As `SamplingParams.sampling`, with the schema of `response_format` as `json_schema`."""
         found = super().sampling()
-        wanted = self.response_format.wanted if self.response_format else None
-        return found if wanted is None else msgspec.structs.replace(found, json_schema=wanted)
+        schema = self.response_format.required_schema if self.response_format else None
+        return found if schema is None else msgspec.structs.replace(found, json_schema=schema)
 
     @property
     def choices(self) -> int:
-        """How many answers are asked for."""
+        """The number of answers."""
         return self.n or 1
 
     def validate(self) -> None:
         super().validate()
-        wanted = self.response_format
-        if wanted is None or wanted.type == "text":
+        chosen = self.response_format
+        if chosen is None or chosen.type == "text":
             return
-        if wanted.type == "json_schema" and wanted.json_schema is None:
-            raise InvalidRequest("response_format.json_schema: it is missing", param="response_format.json_schema")
+        if chosen.type == "json_schema" and chosen.json_schema is None:
+            text = "response_format.json_schema: this field is missing; give the schema in it"
+            raise InvalidRequest(text, param="response_format.json_schema")
         if self.grammar is not None or self.json_schema is not None:
-            raise InvalidRequest("response_format: it goes with no grammar or json_schema", param="response_format")
+            text = "response_format: give only one of response_format, grammar and json_schema"
+            raise InvalidRequest(text, param="response_format")
 
 
 class ChatRequest(_Request, frozen=True, kw_only=True):
@@ -127,20 +129,20 @@ class ChatRequest(_Request, frozen=True, kw_only=True):
 
     @property
     def alternatives(self) -> int | None:
-        """How many alternatives each token is to come with; None is without log probabilities."""
+        """Number of alternatives that are told for each token; None means no log probabilities."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def validate(self) -> None:
         super().validate()
         if self.top_logprobs is not None and not self.logprobs:
-            raise InvalidRequest("top_logprobs: it needs logprobs to be true", param="top_logprobs")
+            raise InvalidRequest("top_logprobs: set logprobs to true as well", param="top_logprobs")
         for name in ("tools", "functions"):
             if getattr(self, name):
-                raise InvalidRequest(f"{name}: tools are not supported by this backend", param=name)
+                raise InvalidRequest(f"{name}: this backend does not support tools; leave the field out", param=name)
 
 
 class CompletionRequest(_Request, frozen=True, kw_only=True):
-    """`POST /v1/completions`: plain continuation of a text or of token ids."""
+    """`POST /v1/completions`: the continuation of a text or of token ids, without a chat template."""
 
     prompt: str | list[TokenId | str]
     logprobs: TopLogprobs | None = None
@@ -150,21 +152,21 @@ class CompletionRequest(_Request, frozen=True, kw_only=True):
 
     @property
     def alternatives(self) -> int | None:
-        """How many alternatives each token is to come with; None is without log probabilities."""
+        """Number of alternatives that are told for each token; None means no log probabilities."""
         return self.logprobs
 
     def validate(self) -> None:
         super().validate()
         if self.best_of not in (None, self.choices):
-            raise InvalidRequest("best_of: it can be no other number than n", param="best_of")
+            raise InvalidRequest("best_of: only the value of n is supported", param="best_of")
         for name in ("echo", "suffix"):
             if getattr(self, name):
-                raise InvalidRequest(f"{name}: this value is not supported by this backend", param=name)
+                raise InvalidRequest(f"{name}: this backend does not support it; leave the field out", param=name)
         if not self.prompt:
-            raise InvalidRequest("prompt: it is empty", param="prompt")
+            raise InvalidRequest("prompt: this field is empty; give a text or token ids", param="prompt")
         has_text = not isinstance(self.prompt, str) and any(isinstance(item, str) for item in self.prompt)
         if has_text and len(self.prompt) != 1:
-            raise InvalidRequest("prompt: one text or the ids of one text a request", param="prompt")
+            raise InvalidRequest("prompt: give one text, or the token ids of one text, in each request", param="prompt")
 
     @property
     def single(self) -> str | list[int]:
@@ -182,7 +184,7 @@ class EmbeddingRequest(Struct, frozen=True, kw_only=True):
     input: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1, max_length=2048)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Meta(ge=1)] | None = None
-    """The first as many numbers of the vector, made a unit vector again; None is all."""
+    """Only this many first numbers of the vector, scaled to length 1 again; None means all."""
     timeout: Annotated[float, Meta(gt=0, le=1e6)] | None = None
     """Seconds until the answer must be complete."""
 
@@ -195,35 +197,35 @@ class EmbeddingRequest(Struct, frozen=True, kw_only=True):
         if len(ids) == len(self.input):
             return [ids]
         if ids or len({type(item) for item in self.input}) > 1:
-            raise InvalidRequest("input: texts, or token ids, or lists of token ids, not a mixture", param="input")
+            raise InvalidRequest("input: give texts, token ids, or lists of token ids, and no mixture", param="input")
         return [item for item in self.input if not isinstance(item, int)]
 
 
 class TokenizeRequest(Struct, frozen=True, kw_only=True):
-    """`POST /v1/tokenize`: a conversation (with the template around it) or a plain text."""
+    """`POST /v1/tokenize`: a conversation, whose template counts as well, or a plain text."""
 
     model: str = ""
     messages: list[ChatMessage] | None = None
     prompt: str | None = None
     return_tokens: bool = False
     cache_salt: CacheSalt | None = None
-    """The salt of the requests whose answers the messages have: their token ids are known only with it."""
+    """The salt of the requests that the messages' answers came from; only with it their exact token ids are known."""
 
 
 class TokenCount(Struct, frozen=True, kw_only=True):
-    """Exact number of prompt tokens, and how that stands to the context."""
+    """The exact number of prompt tokens, and the room that they leave in the context."""
 
     count: Natural
     context: Natural
     """Tokens that one conversation can hold, prompt and answer together."""
     remaining: Whole
-    """Tokens left for the answer; negative by as many as have to go."""
+    """Tokens left for the answer; a negative number is how many tokens the prompt has too many."""
     fits: bool
     tokens: list[int] | None = None
 
 
 class Usage(Struct, frozen=True):
-    """Tokens of one answer; `cached_tokens` of the prompt were not computed again."""
+    """Tokens of one answer. The details tell how many `cached_tokens` of the prompt did not have to be computed."""
 
     prompt_tokens: Whole
     completion_tokens: Whole
@@ -232,12 +234,12 @@ class Usage(Struct, frozen=True):
 
 
 class Timings(Struct, frozen=True):
-    """Times of one answer in milliseconds, named as llama.cpp names them."""
+    """Times of one answer in milliseconds, with llama.cpp's names."""
 
     queue_ms: float = 0.0
-    """From acceptance to the first step that took up the prompt."""
+    """Time from acceptance to the first step with tokens of the prompt."""
     prompt_n: int = 0
-    """Prompt tokens that were computed (not found in the KV cache)."""
+    """Prompt tokens that were computed, that is, not found in the KV cache."""
     prompt_ms: float = 0.0
     predicted_n: int = 0
     predicted_ms: float = 0.0
@@ -245,11 +247,11 @@ class Timings(Struct, frozen=True):
     draft_n: int = 0
     """Tokens that speculation drafted."""
     draft_n_accepted: int = 0
-    """Those of them that became part of the answer."""
+    """Drafted tokens that became part of the answer."""
 
 
 class Delta(Struct, frozen=True):
-    """One piece of an answer; the last one carries a finish reason, and mostly usage and timings."""
+    """A part of an answer. The last one has a finish reason, and usually the usage and timings."""
 
     text: str = ""
     finish_reason: FinishReason | None = None
@@ -271,7 +273,7 @@ class ChunkChoice(Struct, frozen=True):
 
 
 class ChatChunk(Struct, frozen=True, kw_only=True):
-    """One event of a streamed chat completion, as a client reads it (ours or another server's)."""
+    """One event of a streamed chat completion, from this backend or another server."""
 
     id: str = ""
     model: str = ""
@@ -282,7 +284,7 @@ class ChatChunk(Struct, frozen=True, kw_only=True):
 
 
 class ModelMeta(Struct, frozen=True, kw_only=True):
-    """What a backend says of a model beyond OpenAI's fields."""
+    """Facts about a model that OpenAI's fields do not cover."""
 
     context: Natural | None = None
     context_trained: Natural | None = None
@@ -294,7 +296,7 @@ class ModelMeta(Struct, frozen=True, kw_only=True):
 
 
 OURS = "llama-chat"
-"""Who owns the models of our own backend."""
+"""The owner that this backend gives for its models, which tells it from other servers."""
 ModelState = State | Literal["unloaded"]
 
 
@@ -307,7 +309,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     owned_by: str = OURS
     meta: ModelMeta | None = None
     state: ModelState | None = None
-    """Whether it is loaded."""
+    """Whether the model is loaded; None where the server does not tell."""
 
 
 class ModelList(Struct, frozen=True):

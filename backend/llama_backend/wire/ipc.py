@@ -1,7 +1,7 @@
-"""What server and engine say to each other: msgpack frames over a socket pair.
+"""The messages between server and engine: msgpack frames over a socket pair.
 
 A frame is a little-endian uint32 with the number of payload bytes, then the payload: one tagged struct.
-The engine sends one `StepDone` a step, with what it brought for all sequences.
+The engine sends one `StepDone` for each step, with the outputs for all sequences.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from llama_backend.wire.status import KVStoreStatus, StepTimes, TuningStatus
 KVType = Literal["f16", "q8_0", "q4_0"]
 KVSharing = Literal["account", "all"]
 HEADER = struct.Struct("<I")
+"""The number of payload bytes."""
 MAX_FRAME = 64 * 1024 * 1024
+"""Most payload bytes; a larger number can only be an error."""
 
 
 class EngineConfig(Struct, frozen=True, kw_only=True):
@@ -28,71 +30,74 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
 
     path: str
     context: int | None = None
-    """Tokens of one sequence; None is the model's own, at most 4,096."""
+    """Most tokens of one sequence; None means the model's own number, at most 4,096."""
     slots: int | None = None
-    """Sequences that are decoded at the same time; None is four that share the cells of one context."""
+    """Sequences that are decoded at the same time; None means four that share the cells of one context."""
     threads: int | None = None
-    """None is as many as the processors allow, and fewer while others use these."""
+    """None means as many as the processors allow, and fewer while other processes use them."""
     gpu_layers: int | None = None
-    """Layers on GPUs, the output being one; None is as many as fit, -1 all. Without a GPU any but 0 is an error."""
+    """Layers on GPUs, including the output layer; None means as many as fit, -1 all. Without a GPU only 0 is valid."""
     tensor_split: list[float] | None = None
-    """Parts of the model for each GPU; None is by their free memory."""
+    """Parts of the model for each GPU; None means by their free memory."""
     main_gpu: int | None = None
-    """The only GPU that is used, counted from 0; None is all."""
+    """The only GPU that is used, counted from 0; None means all."""
     kv_type: KVType = "f16"
     kv_unified: bool | None = None
-    """Whether all sequences share one pool of KV cells; None is by `slots` and memory."""
+    """Whether all sequences share one pool of KV cells; None means that `slots` and memory decide."""
     kv_cells: int | None = None
-    """Cells of a pool that all sequences share; None is by `slots` and memory."""
+    """Cells of the pool that all sequences share; None means that `slots` and memory decide."""
     flash_attention: bool | None = None
-    """None is on wherever the model and the device have it."""
+    """None means on, where the model and the device support it."""
     batch: int | None = None
-    """The most tokens of a step; None is by the device."""
+    """Most tokens of a step; None means that the device decides."""
     ubatch: int | None = None
-    """The most tokens that are computed at once in it; None is by the device."""
+    """Most tokens of a step that are computed at once; None means that the device decides."""
     kv_folder: str | None = None
-    """Folder for KV states on disk, for this user's eyes only; None keeps none."""
+    """Folder for KV states on disk, which only this user may read; None keeps none."""
     kv_disk: int = 2 << 30
     """Most bytes of KV states on disk; 0 keeps none."""
     kv_ram: int = 256 << 20
-    """Most bytes of KV states in RAM beside the context; 0 keeps none."""
+    """Most bytes of KV states in RAM, outside the context; 0 keeps none."""
     kv_sharing: KVSharing = "account"
-    """Who finds the KV cells and states of a request: others of the same account, or all."""
+    """Which requests may use each other's KV cells and states: those of one account, or all."""
     speculation: bool = True
-    """Whether tokens that may come next are computed along where that pays."""
+    """Whether likely next tokens are drafted and computed together with the others where that saves time."""
     draft_model: str | None = None
-    """A smaller model's file with the same vocabulary, to guess them where lookup finds nothing."""
+    """File of a smaller model with the same vocabulary, which drafts tokens where lookup finds none."""
     module: str = "llama_backend.engine"
-    """What is run as the engine: `python -m MODULE CONFIG FD`."""
+    """The module that is run as the engine: `python -m MODULE CONFIG SOCKET_FD NOTES_FD`."""
 
 
 class Submit(Struct, frozen=True, kw_only=True, tag=True):
-    """A new request: chat messages, a plain text or token ids."""
+    """A new request for answers to chat messages, a plain text or token ids."""
 
-    id: int
+    id: int = 0
+    """Set by the server's table of requests when the request is handed to an engine."""
     sampling: SamplingParams
     messages: list[ChatMessage] | None = None
     prompt: str | list[int] | None = None
     n: int = 1
-    """How many answers; their ids are those from `id` on, and their seeds those from the seed on."""
+    """Number of answers; the first has the id and the seed of the request, each other one the next ones."""
     top_logprobs: int | None = None
-    """Alternatives that the log probabilities of each token come with; None is without them."""
+    """Number of alternatives that are told for each token; None means no log probabilities."""
     store: bool = True
     """Whether its KV state may be kept in RAM and on disk."""
     account: Account = LOCAL
-    """Whose it is."""
     scope: str = ""
-    """Requests of the same scope find what was computed for it, see `scope_of`."""
+    """Requests of the same scope may use what was computed for this one, see `scope_of`."""
 
 
 class Cancel(Struct, frozen=True, tag=True):
+    """Ends an answer, or the count or embedding of that id."""
+
     id: int
 
 
 class Count(Struct, frozen=True, kw_only=True, tag=True):
-    """Asks for the tokens of a conversation or of a text, without computing anything."""
+    """Asks for the number of tokens of a conversation or a text, which computes nothing."""
 
-    id: int
+    id: int = 0
+    """See Submit."""
     messages: list[ChatMessage] | None = None
     prompt: str | None = None
     return_tokens: bool = False
@@ -102,12 +107,13 @@ class Count(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Embed(Struct, frozen=True, kw_only=True, tag=True):
-    """Asks for the embedding of each of some texts or lists of token ids."""
+    """Asks for the embeddings of texts or of lists of token ids."""
 
-    id: int
+    id: int = 0
+    """See Submit."""
     inputs: list[str | list[int]]
     dimensions: int | None = None
-    """Only as many of the first numbers; None is all."""
+    """Only this many first numbers of each vector; None means all."""
     account: Account = LOCAL
 
 
@@ -116,14 +122,14 @@ class ClearKVStates(Struct, frozen=True, tag=True):
 
 
 class Stop(Struct, frozen=True, tag=True):
-    pass
+    """Ends the engine after its present step."""
 
 
 Command = Submit | Cancel | Count | Embed | ClearKVStates | Stop
 
 
 class Loading(Struct, frozen=True, tag=True):
-    """Part of the model that is loaded, 0 to 1."""
+    """The part of the model that is loaded, 0 to 1."""
 
     progress: float
 
@@ -144,13 +150,13 @@ class Ready(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Tuned(Struct, frozen=True, tag=True):
-    """The engine computes otherwise than it said before."""
+    """The engine has changed the settings that it computes with."""
 
     status: TuningStatus
 
 
 class Failed(Struct, frozen=True, tag=True):
-    """The model could not be loaded; the process ends. `code` is one of the error tree's."""
+    """The model could not be loaded, and the process ends. `code` is that of an error in `errors`."""
 
     reason: str
     code: str = "model_unreadable"
@@ -164,7 +170,7 @@ class Accepted(Struct, frozen=True, tag=True):
 
 
 class Refused(Struct, frozen=True, kw_only=True, tag=True):
-    """The request cannot be run; `code` is one of the error tree's."""
+    """The request cannot be computed. `code` is that of an error in `errors`."""
 
     id: int
     code: str
@@ -175,6 +181,8 @@ class Refused(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Counted(Struct, frozen=True, kw_only=True, tag=True):
+    """The answer to `Count`."""
+
     id: int
     count: int
     context: int
@@ -182,7 +190,7 @@ class Counted(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Embedded(Struct, frozen=True, kw_only=True, tag=True):
-    """The embedding of one text."""
+    """The embedding of one text of an `Embed`."""
 
     id: int
     index: int
@@ -192,16 +200,16 @@ class Embedded(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class TokenLogprob(Struct, frozen=True, array_like=True):
-    """How likely a token of an answer was, in natural logarithms, and which others were."""
+    """The log probability of a token of an answer, and of the most likely alternatives, as natural logarithms."""
 
     token: bytes
-    """Its bytes; they need not be whole characters."""
+    """The token's bytes, which need not be whole characters."""
     logprob: float
     top: list[tuple[bytes, float]]
 
 
 class SequenceOutput(Struct, frozen=True, array_like=True):
-    """What one step brought for one sequence."""
+    """The output of one step for one sequence."""
 
     id: int
     text: str
@@ -211,37 +219,42 @@ class SequenceOutput(Struct, frozen=True, array_like=True):
     message: str | None = None
     """What went wrong, where the finish reason is `error`."""
     logprobs: list[TokenLogprob] | None = None
-    """Those of the text's tokens, where they were asked for."""
+    """One entry for each token of the text, where they were asked for."""
     code: str | None = None
-    """Which of the error tree it is, where the finish reason is `error`; None is a fault of ours."""
+    """The code of an error in `errors`, where the finish reason is `error`; None means an internal error."""
 
 
 class StepDone(Struct, frozen=True, kw_only=True, tag=True):
-    pieces: list[SequenceOutput]
+    """One step has ended."""
+
+    outputs: list[SequenceOutput]
     running: int
+    """Sequences that have a slot."""
     waiting: int
+    """Sequences that wait for a slot."""
 
 
 class EngineStats(Struct, frozen=True, kw_only=True, tag=True):
-    """What an engine has counted since it started, and how its KV cells are used."""
+    """The counters of an engine since it started, and the use of its KV cells."""
 
     times: StepTimes
     prompt_tokens: int
     cached_tokens: int
-    """Prompt tokens that were not computed, since their cells were there or came from a store."""
+    """Prompt tokens that did not have to be computed, since their cells were kept in the context or in a store."""
     generated_tokens: int
     preemptions: int
+    """Sequences that gave up their KV cells to others for a while."""
     kv_cells: int
     kv_used: int
     """Cells that hold tokens, also of sequences that have ended."""
     kv_busy: int
-    """Cells of sequences that run."""
+    """Cells of running sequences."""
     kv_shared: int
-    """Cells that are saved since sequences share them."""
+    """Cells saved because sequences share them."""
 
 
 class StoreChanged(Struct, frozen=True, tag=True):
-    """How much of KV states is kept."""
+    """The kept KV states have changed."""
 
     status: KVStoreStatus
 
@@ -249,7 +262,6 @@ class StoreChanged(Struct, frozen=True, tag=True):
 Event = (
     Loading | Ready | Tuned | Failed | Accepted | Refused | Counted | Embedded | StepDone | EngineStats | StoreChanged
 )
-Direction = Literal["command", "event"]
 
 _encoder = msgspec.msgpack.Encoder()
 decode_command = msgspec.msgpack.Decoder(Command).decode
@@ -263,21 +275,21 @@ def frame(message: Command | Event) -> bytes:
 
 
 class Frames:
-    """Cuts a stream of bytes into the payloads of its frames."""
+    """Splits a stream of bytes into the payloads of its frames."""
 
     def __init__(self) -> None:
         self._rest = b""
         self.wanted = 0
-        """Bytes of the payload that has begun."""
+        """Size of the payload that is being received."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The payloads that are whole now. Raises DecodeError for one that nobody would send."""
+        """The payloads that are complete now. Raises DecodeError for a frame that is too large to be real."""
         data, start = self._rest + data, 0
         while len(data) - start >= HEADER.size:
             begin = start + HEADER.size
             (self.wanted,) = HEADER.unpack_from(data, start)
             if self.wanted > MAX_FRAME:
-                raise msgspec.DecodeError(f"a frame of {self.wanted} bytes")
+                raise msgspec.DecodeError(f"a frame announces {self.wanted} bytes, more than {MAX_FRAME}")
             end = begin + self.wanted
             if end > len(data):
                 break

@@ -1,4 +1,4 @@
-"""How a backend is: what `GET /v1/status` tells, and what the engine tells the server for it."""
+"""The state of a backend: the answer of `GET /v1/status`, and its parts, which the engine reports to the server."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 Whole = Annotated[int, Meta(ge=-(2**53), le=2**53)]
-"""A number that a client can work with, whoever sent it."""
+"""An integer that JSON numbers hold exactly, whichever server sent it."""
 Natural = Annotated[int, Meta(ge=0, le=2**53)]
 State = Literal["loading", "ready", "restarting", "failed", "draining"]
 
 
 class StepTimes(Struct, frozen=True):
-    """Where the engines' time went, in seconds."""
+    """The time of the engines' steps by what it was spent on, in seconds."""
 
     steps: int = 0
     total: float = 0.0
     schedule: float = 0.0
-    """Who is admitted, and which tokens a step computes."""
+    """Choosing the sequences and the tokens of a step."""
     draft: float = 0.0
-    """A draft model's reading and guessing."""
+    """Computing with a draft model."""
     decode: float = 0.0
-    """Inside `llama_decode` and the wait for its results."""
+    """Inside `llama_decode`, and waiting for its results."""
     sample: float = 0.0
     """Inside llama.cpp's samplers."""
     deliver: float = 0.0
-    """All that is left: from tokens to text, to what is sent."""
+    """Everything else: turning tokens into text and sending it."""
 
 
 class KVStoreStatus(Struct, frozen=True, kw_only=True):
-    """KV states that no slot holds: conversations that can go on without being computed again. Sizes in bytes."""
+    """KV states kept outside the slots, so that conversations go on without being computed again. Sizes in bytes."""
 
     states: int = 0
     ram_bytes: int = 0
@@ -38,15 +38,15 @@ class KVStoreStatus(Struct, frozen=True, kw_only=True):
     disk_bytes: int = 0
     disk_limit: int = 0
     folder: str | None = None
-    """Where the states on disk are; None is nowhere."""
+    """Where states are kept on disk; None means that none are."""
     hits: int = 0
-    """Prompts that found a state."""
+    """Prompts that could use a kept state."""
     hit_tokens: int = 0
-    """Tokens that were not computed because of that."""
+    """Prompt tokens that kept states saved."""
 
 
 class GPUShare(Struct, frozen=True, kw_only=True):
-    """What a GPU takes on, in bytes, by the estimate that the layers were chosen with."""
+    """The part of the model on one GPU, in bytes, as estimated when the layers were placed."""
 
     name: str
     description: str
@@ -55,40 +55,40 @@ class GPUShare(Struct, frozen=True, kw_only=True):
     kv: int
     compute: int
     free: int
-    """Before the model was loaded."""
+    """Free memory before the model was loaded."""
 
 
 class TuningStatus(Struct, frozen=True, kw_only=True):
-    """How the engine computes: what it chose, and what was set by hand."""
+    """The settings that the engine computes with, chosen by itself or set by hand."""
 
     threads: int
-    """At the moment."""
+    """Threads that compute now."""
     threads_most: int
-    """As many as the processors and their limits allow, or as were asked for."""
+    """Most threads that the processors and their limits allow, or as many as were asked for."""
     threads_fixed: bool
-    """Whether they were set by hand, and stay."""
+    """Whether the number was set by hand and does not change."""
     thread_changes: int = 0
-    """How often another number of threads was better."""
+    """How often the number of threads was changed."""
     thread_trials: int = 0
-    """How often one was tried."""
+    """How often another number was tried."""
     flash_attention: bool
     kv_unified: bool
     kv_type: str
     kv_cells: int
     kv_bytes: int
-    """What all KV cells take."""
+    """Memory of all KV cells."""
     batch: int
-    """The most tokens of a step."""
+    """Most tokens of a step."""
     ubatch: int
-    """The most tokens that are computed at once in it."""
+    """Most tokens of a step that are computed at once."""
     gpu_layers: int
     layers: int
-    """All of them, with the output as one."""
+    """All layers of the model, with the output layer."""
     gpu_layers_fixed: bool
     draft_model: str | None = None
-    """The file of the model that guesses for it."""
+    """The file of the draft model."""
     draft_bytes: int = 0
-    """What its weights and KV cells take."""
+    """Memory of the draft model's weights and KV cells."""
     gpus: list[GPUShare] = []
 
 
@@ -116,16 +116,17 @@ class BackendStatus(Struct, frozen=True, kw_only=True):
     running: Natural = 0
     """Sequences that have a slot."""
     waiting: Natural = 0
-    """Sequences that wait for one."""
+    """Sequences that wait for a slot."""
     models: list[str] = []
     """Names of all models that requests may name."""
     loaded: list[str] = []
     """Names of the models that are loaded or being loaded."""
     active: int = 0
-    """Requests that have not ended, in whatever state."""
+    """Answers that were asked for and have not ended."""
     restarts: int = 0
+    """Engines that died and were followed by another."""
     rss: Natural | None = None
-    """Resident bytes of server and engine."""
+    """Resident bytes of the server and its engines."""
     step_times: StepTimes | None = None
     tuning: TuningStatus | None = None
     kv_store: KVStoreStatus | None = None

@@ -86,21 +86,21 @@ async def test_a_line_or_body_without_end(call: Call) -> None:
 @EVERY
 async def test_an_error_without_end(call: Call) -> None:
     async with serving(HEAD.replace(b"200", b"500"), again=b"x" * 65536) as (client, _):
-        assert "larger than" in str(await failure(client, call))
+        assert "more than 8 MiB" in str(await failure(client, call))
 
 
 async def test_an_answer_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "MOST_ANSWER", 10_000)
     event = b'data: {"choices":[{"delta":{"content":"' + b"a" * 100 + b'"}}]}\n\n'
     async with serving(HEAD, again=event) as (client, _):
-        assert "without an end" in str(await failure(client, chat))
+        assert "more than 10000 characters" in str(await failure(client, chat))
 
 
 @EVERY
 @pytest.mark.parametrize("head", [b"", HEAD], ids=["head", "body"])
 async def test_a_byte_now_and_then(call: Call, head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_SILENCE_SECONDS", 0.5)
-    monkeypatch.setattr(client_module, "_CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(client_module, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(client_module, "CONNECT_SECONDS", 0.5)
     async with serving(head or b"HTTP/1.1 200 OK\r\nX: ", again=b"x", pause=0.05) as (client, _):
         assert isinstance(await failure(client, call), ConnectionLost)
 
@@ -120,7 +120,7 @@ async def test_a_key_is_sent_nowhere_else(call: Call, number: bytes) -> None:
     async with serving(HEAD) as (elsewhere, got):
         location = f"\r\nLocation: {elsewhere.address}/v1/models\r\n\r\n".encode()
         async with serving(HEAD.replace(b"200", number).replace(b"\r\n\r\n", location)) as (client, seen):
-            assert "sends us elsewhere" in str(await failure(client, call))
+            assert "redirects to another URL" in str(await failure(client, call))
             assert SECRET.encode() in seen[0]
     assert got == []
 
@@ -136,7 +136,7 @@ async def test_a_key_is_sent_nowhere_else(call: Call, number: bytes) -> None:
 )
 async def test_what_is_no_answer(body: bytes) -> None:
     async with serving(HEAD, body) as (client, _):
-        assert "answered something else" in str(await failure(client, chat))
+        assert "is not that of a backend" in str(await failure(client, chat))
 
 
 async def test_a_long_complaint_is_cut() -> None:

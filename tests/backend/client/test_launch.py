@@ -25,7 +25,8 @@ from llama_backend.server_config import ServerConfig
 from llama_backend.wire.api import ChatMessage, ChatRequest
 from llama_backend.wire.status import BackendStatus
 from tests.support.server.fake_engine import FakeModel
-from tests.support.server.harness import fake_config, python_path, runs, until
+from tests.support.server.harness import fake_config, python_path, runs
+from tests.support.wait import until
 
 LIMIT = 256 * 1024
 """Bytes that no file may go beyond."""

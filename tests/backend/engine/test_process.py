@@ -93,7 +93,7 @@ class EngineProcess:
     def answer(self, number: int) -> tuple[str, SequenceOutput]:
         text = ""
         for event in self.events():
-            for piece in event.pieces if isinstance(event, StepDone) else []:
+            for piece in event.outputs if isinstance(event, StepDone) else []:
                 text += piece.text if piece.id == number else ""
                 if piece.id == number and piece.finish_reason:
                     return text, piece
@@ -174,7 +174,7 @@ def test_a_request_is_accepted_then_answered_step_by_step(engine: EngineProcess)
 @pytest.mark.usefixtures("ready")
 def test_statistics_are_there_when_the_work_is_done_and_step_times_add_up(engine: EngineProcess) -> None:
     engine.send(Submit(id=2, sampling=GREEDY, prompt="Once upon a time"))
-    done = engine.wait_for(StepDone, lambda event: any(piece.finish_reason for piece in event.pieces))
+    done = engine.wait_for(StepDone, lambda event: any(piece.finish_reason for piece in event.outputs))
     assert (done.running, done.waiting) == (0, 0)
     stats = engine.stats
     assert stats is not None
@@ -196,7 +196,7 @@ def test_two_requests_are_answered_at_the_same_time(engine: EngineProcess) -> No
     for event in engine.events():
         if isinstance(event, StepDone):
             most = max(most, event.running)
-            finished |= {piece.id: piece.finish_reason for piece in event.pieces if piece.finish_reason}
+            finished |= {piece.id: piece.finish_reason for piece in event.outputs if piece.finish_reason}
         if len(finished) == 2:
             break
     assert most == 2
@@ -241,7 +241,7 @@ def test_prompts_that_are_none_are_refused(engine: EngineProcess, prompt: str | 
 @pytest.mark.usefixtures("ready")
 def test_cancelling_ends_an_answer(engine: EngineProcess) -> None:
     engine.send(Submit(id=11, sampling=SamplingParams(temperature=0, ignore_eos=True), messages=HELLO))
-    engine.wait_for(StepDone, lambda event: bool(event.pieces))
+    engine.wait_for(StepDone, lambda event: bool(event.outputs))
     engine.send(Cancel(11), Cancel(999))
     assert engine.answer(11)[1].finish_reason == "cancelled"
 

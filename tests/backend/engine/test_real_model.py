@@ -59,7 +59,7 @@ class RealBench:
         self.submit(number, [ChatMessage("user", question)], **sampling)
 
     def step(self) -> None:
-        for piece in self.engine.step().pieces:
+        for piece in self.engine.step().outputs:
             self.pieces += 1
             self.texts[piece.id] += piece.text
             if piece.finish_reason is not None:
@@ -342,7 +342,7 @@ def test_log_probabilities_are_those_of_the_model(bench: RealBench, model: Model
     bench.engine.submit(1, tokens, SamplingParams(temperature=0, max_tokens=4), False, top_logprobs=5)
     entries = []
     while bench.engine.busy:
-        entries += [entry for piece in bench.engine.step().pieces for entry in piece.logprobs or []]
+        entries += [entry for piece in bench.engine.step().outputs for entry in piece.logprobs or []]
     assert len(entries) == 4
     assert entries[0].token == b" Paris"
     for entry in entries:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 
 import openai
 import pytest
@@ -13,7 +13,8 @@ from llama_backend.server.streaming.sse import HEARTBEAT
 from tests.backend.server.conftest import Serve
 from tests.support.gguf_files import gguf
 from tests.support.server.fake_engine import FakeModel
-from tests.support.server.harness import CHAT, MODEL, Reader, ServerProcess, chat, until, write_model
+from tests.support.server.harness import CHAT, MODEL, Reader, ServerProcess, chat, write_model
+from tests.support.wait import until
 
 
 def test_a_full_queue(serve: Serve, tmp_path: Path) -> None:
@@ -100,11 +101,14 @@ def test_a_model_that_cannot_be_loaded_and_is_repaired(serve: Serve, tmp_path: P
     assert server.status().state == "ready"
 
 
-def test_the_reason_is_told_while_the_model_is_tried_again(serve: Serve) -> None:
-    server = serve(FakeModel(load=1.5, fail="it is no model"), ready=False)
+def test_the_reason_is_told_while_the_model_is_tried_again(serve: Serve, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    server = serve(FakeModel(gate=str(gate), fail="it is no model"), ready=False)
     server.wait_state("failed")
-    sleep(1.2)
+    gate.unlink()
     with server.http() as client:
+        until(lambda: client.post(CHAT, json=chat()).is_error and server.status().state == "loading", what="a retry")
         for stream in (False, True):
             error = client.post(CHAT, json=chat(stream=stream)).json()["error"]
             assert (error["code"], error["message"]) == ("model_unreadable", "it is no model")
@@ -126,11 +130,10 @@ def test_a_gpu_that_is_not_there_is_an_error_of_its_own(serve: Serve) -> None:
 def test_an_engine_that_dies_while_it_loads_is_no_endless_loop(serve: Serve) -> None:
     server = serve(FakeModel(die_loading=True), ready=False)
     server.wait_state("failed")
-    reason = server.status().reason
-    assert reason is not None
-    assert "signal 9" in reason
-    assert "dies while it loads" in reason
-    sleep(0.5)
+    status = server.status()
+    assert "signal 9" in (status.reason or "")
+    assert "dies while it loads" in (status.reason or "")
+    assert (status.engine_pid, status.restarts) == (None, 0)
     assert server.log.read_text().count("llama_backend.engine: the fake dies") == 1
 
 

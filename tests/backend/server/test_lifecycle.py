@@ -11,8 +11,13 @@ import msgspec
 import pytest
 
 from tests.backend.server.conftest import Serve
+from tests.backend.server.http.test_metrics_page import metrics
 from tests.support.server.fake_engine import FakeModel
-from tests.support.server.harness import CHAT, Reader, ServerProcess, chat, fake_config, free_port, runs, until
+from tests.support.server.harness import CHAT, Reader, ServerProcess, chat, fake_config, free_port, runs
+from tests.support.wait import until
+
+AT_ONCE = ["draining", "ending at once"]
+"""What the first and the second signal do."""
 
 
 def test_a_running_answer_is_completed_and_new_ones_are_refused(serve: Serve, tmp_path: Path) -> None:
@@ -70,19 +75,19 @@ def test_a_second_signal_ends_at_once(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "signals"),
-    [(b'{"prompt":"a b"}', 1), (b'{"prompt":"a b"}', 2), (b"{", 2)],
+    ("body", "effects"),
+    [(b'{"prompt":"a b"}', ["draining"]), (b'{"prompt":"a b"}', AT_ONCE), (b"{", AT_ONCE)],
     ids=["waiting, at the end of draining", "waiting, at once", "not complete, at once"],
 )
-def test_a_request_that_cannot_be_answered_any_more_is_told(serve: Serve, body: bytes, signals: int) -> None:
+def test_a_request_that_cannot_be_answered_any_more_is_told(serve: Serve, body: bytes, effects: list[str]) -> None:
     server = serve(FakeModel(load=60), ready=False, drain=1.0)
     with server.raw() as sock:
         head = b"POST /v1/tokenize HTTP/1.1\r\nHost: x\r\nPrefer: wait=60\r\nContent-Length: 16\r\n\r\n"
         sock.sendall(head + body)
-        sleep(0.3)
-        for _ in range(signals):
+        until(lambda: server.status().active == body.endswith(b"}"), what="the request")
+        for effect in effects:
             server.signal(signal.SIGTERM)
-            sleep(0.1)
+            server.wait_log(f"SIGTERM: {effect}")
         answer = b"".join(iter(lambda: sock.recv(10_000), b""))
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"shutting down" in answer
@@ -96,7 +101,7 @@ def test_a_stream_that_nobody_reads_is_cut_off_at_the_end(serve: Serve) -> None:
         body = msgspec.json.encode(chat("words=100000", stream=True))
         sock.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (CHAT.encode(), len(body)) + body)
         sock.recv(1)
-        sleep(0.5)
+        until(lambda: metrics(server)("generated_tokens_total") > 20_000, what="more than all buffers hold")
         server.signal(signal.SIGTERM)
         server.wait_state("draining")
         server.signal(signal.SIGTERM)

@@ -18,7 +18,8 @@ from llama_chat.backends.remote import RemoteBackend
 from llama_chat.backends.tunnel import UrlRoute
 from llama_chat.settings import Settings
 from tests.support.flaky_proxy import FlakyProxy
-from tests.support.server.harness import CHAT, ServerProcess, chat, runs, serving, until
+from tests.support.server.harness import CHAT, ServerProcess, chat, runs, serving
+from tests.support.wait import until
 
 MODEL = "smollm2:135m"
 QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Say hello in one short sentence."}]

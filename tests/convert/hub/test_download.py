@@ -16,7 +16,7 @@ from llama_convert.hub.client import HubClient
 from llama_convert.hub.download import Downloader, part_path
 from llama_convert.hub.listing import RemoteFile
 from tests.support.convert.local_hub import COMMIT, Fault, LocalHub
-from tests.support.server.harness import until
+from tests.support.wait import until
 
 REPOSITORY, NAME = "someone/model", "model.safetensors"
 CONTENT = random.Random(1).randbytes(5_000_000)

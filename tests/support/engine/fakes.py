@@ -250,7 +250,7 @@ class Bench:
         self.engine.submit(number, prompt, sampling, is_chat=True, store=store, account=account, scope=scope)
 
     def step(self) -> None:
-        for piece in self.engine.step().pieces:
+        for piece in self.engine.step().outputs:
             answer = self.answers[piece.id]
             assert answer.last is None, "nothing comes after the last piece"
             answer.text += piece.text

@@ -4,7 +4,8 @@ A prompt is echoed word by word. Settings in it change that: `words=5` answers w
 that many seconds before each, `die=2` ends the process by SIGKILL before the third, and `error` fails in the end.
 With `blame` beside `die` it is as if llama.cpp had ended on the request's grammar.
 With `unreadable` it ends while it reads the prompt, by SIGABRT, or by SIGKILL with `killed` beside; with `endless` it
-never ends reading. With `gate=/a/path` the last word waits until there is a file of that name.
+never ends reading. With `gate=/a/path` the last word waits until there is a file of that name. With `send=HEX` the
+engine sends these bytes instead of an answer.
 The prompt `grammar` is answered with the grammar that came with it.
 The model's file is JSON and says how the loading goes, see FakeModel.
 """
@@ -95,7 +96,7 @@ class Job:
     def usage(self) -> Usage:
         return Usage(self.n_prompt, self.done, self.n_prompt + self.done, {"cached_tokens": 0})
 
-    def piece(self, text: str, reason: FinishReason | None) -> SequenceOutput:
+    def output(self, text: str, reason: FinishReason | None) -> SequenceOutput:
         logprobs = None if self.top_logprobs is None else self._logprobs(text, self.top_logprobs)
         if reason is None:
             return SequenceOutput(self.id, text, logprobs=logprobs)
@@ -148,7 +149,7 @@ class FakeEngine:
         self._context = config.context or CONTEXT
         self._running: list[Job] = []
         self._waiting: deque[Job] = deque()
-        self._pieces: list[SequenceOutput] = []
+        self._outputs: list[SequenceOutput] = []
         self._told = (0, 0)
         self._steps = self._prompt_tokens = self._generated_tokens = 0
 
@@ -219,6 +220,9 @@ class FakeEngine:
 
     def _submit(self, command: Submit) -> None:
         self._pretend_to_read(command)
+        if (word := words_of(command)[0]).startswith("send="):
+            self._sock.sendall(bytes.fromhex(word.removeprefix("send=")))
+            return
         job = job_of(command)
         if job.n_prompt >= self._context:
             text = f"the prompt has {job.n_prompt} tokens and the context holds {self._context}"
@@ -248,7 +252,7 @@ class FakeEngine:
         for jobs in (self._running, self._waiting):
             for job in [job for job in jobs if job.id == number]:
                 jobs.remove(job)
-                self._pieces.append(job.piece("", "cancelled"))
+                self._outputs.append(job.output("", "cancelled"))
 
     def _step(self) -> None:
         while self._waiting and len(self._running) < self._slots:
@@ -259,12 +263,12 @@ class FakeEngine:
         for job in [job for job in self._running if job.due <= monotonic()]:
             self._advance(job)
         counts = len(self._running), len(self._waiting)
-        if self._pieces or counts != self._told:
+        if self._outputs or counts != self._told:
             self._told = counts
             self._steps += 1
             self.send(self._stats())
-            self.send(StepDone(pieces=self._pieces, running=counts[0], waiting=counts[1]))
-            self._pieces = []
+            self.send(StepDone(outputs=self._outputs, running=counts[0], waiting=counts[1]))
+            self._outputs = []
 
     def _stats(self) -> EngineStats:
         return EngineStats(
@@ -293,7 +297,7 @@ class FakeEngine:
         self._generated_tokens += 1
         job.due = monotonic() + job.delay
         is_last = job.done == len(job.words)
-        self._pieces.append(job.piece(text, job.reason if is_last else None))
+        self._outputs.append(job.output(text, job.reason if is_last else None))
         if is_last:
             self._running.remove(job)
 

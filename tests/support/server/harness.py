@@ -9,10 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import httpx2
@@ -23,6 +22,7 @@ from llama_backend.server_config import ServerConfig
 from llama_backend.wire.ipc import EngineConfig
 from llama_backend.wire.status import BackendStatus
 from tests.support.server.fake_engine import MODULE, FakeModel
+from tests.support.wait import until
 
 ROOT = Path(__file__).parents[3]
 MODEL = "fake"
@@ -67,14 +67,6 @@ def chat(text: str = "hello there", **fields: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **fields}
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0, what: str = "it") -> None:
-    """Returns when a condition holds; fails where that takes too long."""
-    end = monotonic() + seconds
-    while not condition():
-        assert monotonic() < end, f"{what} did not happen within {seconds} s"
-        sleep(0.01)
-
-
 def runs(pid: int) -> bool:
     """Whether a process runs; one that has ended and was not waited for does not."""
     try:
@@ -117,6 +109,10 @@ class ServerProcess:
 
     def wait_state(self, *states: str, seconds: float = 30.0) -> None:
         until(lambda: self.status().state in states, seconds, f"the state {states}")
+
+    def wait_log(self, text: str, seconds: float = 20.0) -> None:
+        """Returns when the server has logged a text."""
+        until(lambda: text in self.log.read_text(), seconds, f"{text!r} in the log")
 
     def wait_idle(self, seconds: float = 20.0) -> None:
         """Returns when no request is left, neither in the server nor in the engine."""

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.scripted_server import ScriptedBackend
+from tests.support.scripted_server import ScriptedServer
 
 
 @pytest.fixture
-def server() -> Iterator[ScriptedBackend]:
-    with ScriptedBackend() as scripted:
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as scripted:
         yield scripted

@@ -21,7 +21,7 @@ from llama_chat.backends.local import LocalBackend
 from llama_chat.errors import ChatError
 from llama_chat.paths import user_paths
 from llama_chat.settings import Settings
-from tests.support.scripted_server import MODEL, ScriptedBackend
+from tests.support.scripted_server import MODEL, ScriptedServer
 
 REQUEST = ChatRequest(model=MODEL, messages=[ChatMessage("user", "hi")])
 
@@ -64,14 +64,14 @@ async def answer(backend: LocalBackend) -> str:
 
 
 @contextmanager
-def both(sockets: list[Path], **first: Any) -> Iterator[tuple[ScriptedBackend, ScriptedBackend]]:
+def both(sockets: list[Path], **first: Any) -> Iterator[tuple[ScriptedServer, ScriptedServer]]:
     """Two backends; `first` is how the first one differs."""
-    with ScriptedBackend(sockets[0], **first) as one, ScriptedBackend(sockets[1]) as two:
+    with ScriptedServer(sockets[0], **first) as one, ScriptedServer(sockets[1]) as two:
         yield one, two
 
 
 async def test_a_dead_backend_is_started_again_once(launcher: Launcher, sockets: list[Path]) -> None:
-    with ScriptedBackend(sockets[1]) as alive:
+    with ScriptedServer(sockets[1]) as alive:
         assert await answer(local()) == "Hello, world!"
     assert len(alive.requests) == 1
     assert launcher.sockets == []
@@ -171,6 +171,6 @@ async def test_a_backend_that_cannot_be_started(sockets: list[Path], monkeypatch
 async def test_what_is_not_logged_is_not_stored_either(
     launcher: Launcher, sockets: list[Path], log: bool, store: bool | None
 ) -> None:
-    with ScriptedBackend(sockets[0]) as backend:
+    with ScriptedServer(sockets[0]) as backend:
         await answer(local(Settings(log=log)))
         assert backend.requests[0].get("store") is store

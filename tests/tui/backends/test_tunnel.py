@@ -18,13 +18,14 @@ from llama_chat.backends.tunnel import Stage
 from llama_chat.errors import KubeError
 from tests.support import stub_kubectl
 from tests.support.attaching import answer, attach
-from tests.support.scripted_server import ScriptedBackend
-from tests.support.server.harness import runs, until
+from tests.support.scripted_server import ScriptedServer
+from tests.support.server.harness import runs
 from tests.support.stub_kubectl import Cluster
+from tests.support.wait import until
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, server: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+def cluster(tmp_path: Path, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     stub_kubectl.install(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv(stub_kubectl.FOLDER, str(tmp_path))
@@ -53,7 +54,7 @@ async def test_a_port_forward_that_dies_is_started_again(cluster: Cluster) -> No
 
 
 async def test_the_key_comes_from_the_secret(
-    cluster: Cluster, server: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.set(secret=base64.b64encode(b"# keys\nfrom-the-Secret name=alice\n").decode())
     monkeypatch.setenv("LLAMA_CHAT_API_KEY", "general")
@@ -66,7 +67,7 @@ async def test_the_key_comes_from_the_secret(
 
 
 async def test_a_secret_that_may_not_be_read(
-    cluster: Cluster, server: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with aclosing(attach("kube://chat/llama-chat:80?secret=keys")) as backend:
         with pytest.raises(KubeError, match="forbidden"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from llama_chat.history import History
-from tests.support.scripted_server import ScriptedBackend
+from tests.support.scripted_server import ScriptedServer
 
 PROGRAM = (sys.executable, "-m", "llama_chat")
 
@@ -91,19 +91,19 @@ def _take(slave: int, stdout: int | None) -> None:
 
 
 @pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedBackend]:
+def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
     """A scripted backend elsewhere, which LLAMA_CHAT_URL names."""
-    with ScriptedBackend() as scripted:
+    with ScriptedServer() as scripted:
         monkeypatch.setenv("LLAMA_CHAT_URL", scripted.url)
         yield scripted
 
 
 @pytest.fixture
-def local_backend(isolated_home: Path) -> Iterator[ScriptedBackend]:
+def local_backend(isolated_home: Path) -> Iterator[ScriptedServer]:
     """A scripted backend on the socket where front ends look."""
     folder = isolated_home / "runtime" / "llama-chat"
     folder.mkdir(mode=0o700)
-    with ScriptedBackend(folder / "backend.sock") as scripted:
+    with ScriptedServer(folder / "backend.sock") as scripted:
         yield scripted
 
 

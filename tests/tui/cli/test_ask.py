@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from llama_chat.history import History
-from tests.support.scripted_server import Script, ScriptedBackend
+from tests.support.scripted_server import Script, ScriptedServer
 from tests.tui.cli.conftest import Outcome, run, start
 
 
-def test_standard_output_is_the_answer_and_nothing_else(backend: ScriptedBackend) -> None:
+def test_standard_output_is_the_answer_and_nothing_else(backend: ScriptedServer) -> None:
     assert run("ask", "hi") == Outcome(0, b"Hello, world!\n", "")
     assert backend.requests[0]["messages"] == [{"role": "user", "content": "hi"}]
 
@@ -33,7 +33,7 @@ def test_standard_output_is_the_answer_and_nothing_else(backend: ScriptedBackend
     ],
 )
 def test_the_answer_ends_with_one_newline(
-    backend: ScriptedBackend, stream: str, pieces: list[str], written: str
+    backend: ScriptedServer, stream: str, pieces: list[str], written: str
 ) -> None:
     backend.enqueue(*pieces)
     assert run("ask", stream, "hi") == Outcome(0, written.encode(), "")
@@ -48,18 +48,18 @@ def writes(process: subprocess.Popen[bytes]) -> list[bytes]:
     return parts
 
 
-def test_the_answer_comes_as_it_is_written(backend: ScriptedBackend) -> None:
+def test_the_answer_comes_as_it_is_written(backend: ScriptedServer) -> None:
     backend.enqueue("one ", "two", delay=1.0)
     assert writes(start("ask", "hi"))[0] == b"one "
 
 
-def test_without_streaming_it_comes_whole(backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_streaming_it_comes_whole(backend: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMA_CHAT_STREAM", "false")
     backend.enqueue("one ", "two", delay=0.2)
     assert writes(start("ask", "hi"))[0].rstrip(b"\n") == b"one two"
 
 
-def test_json_has_all_facts(backend: ScriptedBackend, history: History) -> None:
+def test_json_has_all_facts(backend: ScriptedServer, history: History) -> None:
     done = run("ask", "--json", "hi")
     assert (done.code, done.err) == (0, "")
     facts = json.loads(done.out)
@@ -73,11 +73,11 @@ def test_json_has_all_facts(backend: ScriptedBackend, history: History) -> None:
     assert history.conversation(facts["conversation_id"]).title == "hi"
 
 
-def test_json_without_a_log_has_no_conversation(backend: ScriptedBackend) -> None:
+def test_json_without_a_log_has_no_conversation(backend: ScriptedServer) -> None:
     assert json.loads(run("ask", "-n", "--json", "hi").out)["conversation_id"] is None
 
 
-def test_options_reach_the_request(backend: ScriptedBackend) -> None:
+def test_options_reach_the_request(backend: ScriptedServer) -> None:
     done = run(
         *("ask", "-m", "other", "-s", "Be brief.", "--max-tokens", "9", "-o", "temperature", "0.5", "-o", "seed", "1"),
         *("-o", "stop", "END", "-o", "stop", "\n", "-o", "logit_bias", '{"5": -100}', "what", "is", "it?"),
@@ -99,7 +99,7 @@ def test_options_reach_the_request(backend: ScriptedBackend) -> None:
     }
 
 
-def test_settings_reach_the_request(backend: ScriptedBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_reach_the_request(backend: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".llama-chat.toml").write_text('system = "From the project."\ntop_k = 3\ntop_p = 0.5\n')
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path / "sub")
@@ -110,14 +110,14 @@ def test_settings_reach_the_request(backend: ScriptedBackend, tmp_path: Path, mo
     assert (request["top_k"], request["top_p"]) == (5, 0.9)
 
 
-def test_standard_input_comes_before_the_prompt(backend: ScriptedBackend) -> None:
+def test_standard_input_comes_before_the_prompt(backend: ScriptedServer) -> None:
     run("ask", "Translate this.", stdin=b"\n  Bonjour\n  monde\n\n")
     run("ask", stdin=b"Only this.\r\n")
     sent = [request["messages"][-1]["content"] for request in backend.requests]
     assert sent == ["\n  Bonjour\n  monde\n\nTranslate this.", "Only this."]
 
 
-def test_a_conversation_goes_on(backend: ScriptedBackend, history: History) -> None:
+def test_a_conversation_goes_on(backend: ScriptedServer, history: History) -> None:
     backend.enqueue("first answer")
     run("ask", "-s", "Be brief.", "first")
     (first,) = history.conversations()
@@ -138,19 +138,19 @@ def test_a_conversation_goes_on(backend: ScriptedBackend, history: History) -> N
     assert len(history.conversations()) == 2
 
 
-def test_a_conversation_goes_on_without_a_log(backend: ScriptedBackend, history: History) -> None:
+def test_a_conversation_goes_on_without_a_log(backend: ScriptedServer, history: History) -> None:
     run("ask", "first")
     run("ask", "-n", "-c", "second")
     assert len(backend.requests[1]["messages"]) == 3
     assert [conversation.message_count for conversation in history.conversations()] == [2]
 
 
-def test_without_a_log_nothing_is_written(backend: ScriptedBackend, isolated_home: Path) -> None:
+def test_without_a_log_nothing_is_written(backend: ScriptedServer, isolated_home: Path) -> None:
     assert run("ask", "-n", "hi").code == 0
     assert not (isolated_home / "data" / "llama-chat").exists()
 
 
-def test_what_came_is_in_the_history(backend: ScriptedBackend, history: History) -> None:
+def test_what_came_is_in_the_history(backend: ScriptedServer, history: History) -> None:
     run("ask", "hi")
     question, answer = history.messages(history.conversations()[0].id)
     assert (question.role, question.text) == ("user", "hi")
@@ -159,33 +159,33 @@ def test_what_came_is_in_the_history(backend: ScriptedBackend, history: History)
     assert (answer.prompt_tokens, answer.completion_tokens, answer.cached_tokens) == (11, 4, 3)
 
 
-def test_an_answer_at_its_limit_is_an_answer(backend: ScriptedBackend, history: History) -> None:
+def test_an_answer_at_its_limit_is_an_answer(backend: ScriptedServer, history: History) -> None:
     backend.enqueue("cut", finish_reason="length")
     assert run("ask", "hi") == Outcome(0, b"cut\n", "")
     assert history.messages(history.conversations()[0].id)[-1].finish_reason == "length"
 
 
-def test_the_key_comes_from_the_environment(backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_comes_from_the_environment(backend: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMA_CHAT_API_KEY", "secret")
     run("ask", "hi")
     assert backend.keys == ["Bearer secret"]
 
 
-def test_the_key_comes_from_a_file(backend: ScriptedBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_comes_from_a_file(backend: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "keys").write_text("first\nsecond\n")
     monkeypatch.setenv("LLAMA_CHAT_API_KEY_FILE", str(tmp_path / "keys"))
     run("ask", "hi")
     assert backend.keys == ["Bearer first"]
 
 
-def test_the_local_backend_is_found(local_backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_local_backend_is_found(local_backend: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMA_CHAT_API_KEY", "secret")
     assert run("ask", "hi") == Outcome(0, b"Hello, world!\n", "")
     assert local_backend.keys == [None]
 
 
 @pytest.mark.parametrize("how", ["text", "file"])
-def test_a_schema_is_sent_as_every_server_knows_it(backend: ScriptedBackend, tmp_path: Path, how: str) -> None:
+def test_a_schema_is_sent_as_every_server_knows_it(backend: ScriptedServer, tmp_path: Path, how: str) -> None:
     backend.scripts.append(Script(pieces=('{"a"', ": 1}")))
     schema = '{"type": "object"}'
     file = tmp_path / "schema.json"
@@ -197,7 +197,7 @@ def test_a_schema_is_sent_as_every_server_knows_it(backend: ScriptedBackend, tmp
     assert "json_schema" not in backend.requests[0]
 
 
-def test_samplers_and_a_grammar_are_options(backend: ScriptedBackend) -> None:
+def test_samplers_and_a_grammar_are_options(backend: ScriptedServer) -> None:
     pairs = {"dry_multiplier": "0.8", "mirostat": "2", "grammar": "root ::= [a]", "dry_sequence_breakers": '["x"]'}
     run("ask", *(word for pair in pairs.items() for word in ("-o", *pair)), "hi")
     sent = {name: backend.requests[0][name] for name in pairs}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from llama_chat.history import History
-from tests.support.scripted_server import ScriptedBackend
+from tests.support.scripted_server import ScriptedServer
 from tests.tui.cli.conftest import PROGRAM, Outcome, run
 
 
@@ -41,23 +41,23 @@ def fails(done: Outcome, code: int, pattern: str, out: bytes = b"") -> None:
         (["-c", "--cid", "abc", "hi"], b"", "exclude each other"),
     ],
 )
-def test_wrong_input_is_named(backend: ScriptedBackend, args: list[str | bytes], stdin: bytes, pattern: str) -> None:
+def test_wrong_input_is_named(backend: ScriptedServer, args: list[str | bytes], stdin: bytes, pattern: str) -> None:
     fails(run("ask", *args, stdin=stdin), 2, pattern)
     assert backend.requests == []
 
 
-def test_a_large_input_is_asked(backend: ScriptedBackend) -> None:
+def test_a_large_input_is_asked(backend: ScriptedServer) -> None:
     assert run("ask", "count", stdin=b"word " * 1_000_000).code == 0
     assert len(backend.requests[0]["messages"][0]["content"]) == 5_000_007
 
 
-def test_an_input_beyond_all_measure_fits_no_context(backend: ScriptedBackend) -> None:
+def test_an_input_beyond_all_measure_fits_no_context(backend: ScriptedServer) -> None:
     with Path("/dev/zero").open("rb") as zeros:
         done = subprocess.run([*PROGRAM, "ask", "hi"], stdin=zeros, capture_output=True)
     fails(Outcome(done.returncode, done.stdout, done.stderr.decode()), 5, "8 MiB")
 
 
-def test_a_byte_order_mark_is_no_text(backend: ScriptedBackend) -> None:
+def test_a_byte_order_mark_is_no_text(backend: ScriptedServer) -> None:
     run("ask", stdin="\ufeffhi".encode())
     assert backend.requests[0]["messages"][0]["content"] == "hi"
 
@@ -78,7 +78,7 @@ WIRE_ERRORS: list[tuple[int, dict[str, Any], int]] = [
 
 @pytest.mark.parametrize(("status", "error", "code"), WIRE_ERRORS)
 def test_an_error_of_the_backend_has_its_exit_code(
-    backend: ScriptedBackend, history: History, status: int, error: dict[str, Any], code: int
+    backend: ScriptedServer, history: History, status: int, error: dict[str, Any], code: int
 ) -> None:
     backend.enqueue(status=status, error=error)
     fails(run("ask", "hi"), code, error["message"])
@@ -87,7 +87,7 @@ def test_an_error_of_the_backend_has_its_exit_code(
     assert (answer.text, answer.finish_reason, answer.error) == ("", "error", error["message"])
 
 
-def test_a_failed_question_is_not_asked_again(backend: ScriptedBackend) -> None:
+def test_a_failed_question_is_not_asked_again(backend: ScriptedServer) -> None:
     backend.enqueue(status=400, error={"message": "too long", "code": "context_length_exceeded"})
     run("ask", "a very long question")
     run("ask", "-c", "a short one")
@@ -102,7 +102,7 @@ def test_a_failed_question_is_not_asked_again(backend: ScriptedBackend) -> None:
     ],
 )
 def test_an_error_in_mid_answer_keeps_what_came(
-    backend: ScriptedBackend, history: History, how: dict[str, Any], code: int, pattern: str
+    backend: ScriptedServer, history: History, how: dict[str, Any], code: int, pattern: str
 ) -> None:
     backend.enqueue("half an ", "ans", **how)
     fails(run("ask", "hi"), code, pattern, out=b"half an ans\n")
@@ -113,7 +113,7 @@ def test_an_error_in_mid_answer_keeps_what_came(
 
 
 @pytest.mark.parametrize("option", ["--json", "--no-stream"])
-def test_an_answer_that_was_to_come_whole_does_not_come_in_part(backend: ScriptedBackend, option: str) -> None:
+def test_an_answer_that_was_to_come_whole_does_not_come_in_part(backend: ScriptedServer, option: str) -> None:
     backend.enqueue("half an ", "ans", breaks=True)
     fails(run("ask", option, "hi"), 3, "broke")
 
@@ -132,7 +132,7 @@ def test_a_url_that_is_none(url: str) -> None:
     assert "something went wrong inside" not in done.err
 
 
-def test_a_history_that_cannot_be_used(backend: ScriptedBackend, isolated_home: Path) -> None:
+def test_a_history_that_cannot_be_used(backend: ScriptedServer, isolated_home: Path) -> None:
     folder = isolated_home / "data" / "llama-chat"
     folder.mkdir()
     (folder / "history.db").write_text("no database at all, but a file of somebody" * 10)
@@ -140,7 +140,7 @@ def test_a_history_that_cannot_be_used(backend: ScriptedBackend, isolated_home: 
     assert run("ask", "-n", "hi").code == 0
 
 
-def test_no_conversation_to_go_on_with(backend: ScriptedBackend) -> None:
+def test_no_conversation_to_go_on_with(backend: ScriptedServer) -> None:
     fails(run("ask", "-c", "hi"), 1, "no conversation")
     fails(run("ask", "--cid", "abc", "hi"), 1, "'abc'")
 
@@ -155,7 +155,7 @@ def test_no_conversation_to_go_on_with(backend: ScriptedBackend) -> None:
         (">/dev/full", 1, "llama-chat: standard output cannot be written: No space left on device\n"),
     ],
 )
-def test_odd_streams(backend: ScriptedBackend, redirection: str, code: int, err: str) -> None:
+def test_odd_streams(backend: ScriptedServer, redirection: str, code: int, err: str) -> None:
     line = f'exec "$@" {redirection}'
     done = subprocess.run(["sh", "-c", line, "sh", *PROGRAM, "ask", "hi"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (code, err)
@@ -164,13 +164,13 @@ def test_odd_streams(backend: ScriptedBackend, redirection: str, code: int, err:
 @pytest.mark.parametrize(
     "locale", [{"LC_ALL": "C"}, {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}]
 )
-def test_any_locale_writes_the_same_bytes(backend: ScriptedBackend, locale: dict[str, str]) -> None:
+def test_any_locale_writes_the_same_bytes(backend: ScriptedServer, locale: dict[str, str]) -> None:
     backend.enqueue("é🦙")
     done = subprocess.run([*PROGRAM, "ask", "hi"], input=b"", capture_output=True, env=os.environ | locale)
     assert (done.returncode, done.stdout, done.stderr) == (0, "é🦙\n".encode(), b"")
 
 
-def test_a_removed_working_directory(backend: ScriptedBackend, tmp_path: Path) -> None:
+def test_a_removed_working_directory(backend: ScriptedServer, tmp_path: Path) -> None:
     line = 'mkdir "$0/gone" && cd "$0/gone" && rmdir "$0/gone" && exec "$@"'
     done = subprocess.run(["sh", "-c", line, str(tmp_path), *PROGRAM, "ask", "hi"], capture_output=True, input=b"")
     assert (done.returncode, done.stdout) == (0, b"Hello, world!\n"), done.stderr
@@ -184,10 +184,10 @@ def test_a_removed_working_directory(backend: ScriptedBackend, tmp_path: Path) -
         (".", "--schema: .: Is a directory"),
     ],
 )
-def test_a_schema_that_is_none_is_named(backend: ScriptedBackend, given: str, pattern: str) -> None:
+def test_a_schema_that_is_none_is_named(backend: ScriptedServer, given: str, pattern: str) -> None:
     fails(run("ask", "--schema", given, "hi"), 2, pattern)
     assert backend.requests == []
 
 
-def test_an_answer_that_is_no_json_has_an_exit_code_of_its_own(backend: ScriptedBackend) -> None:
+def test_an_answer_that_is_no_json_has_an_exit_code_of_its_own(backend: ScriptedServer) -> None:
     fails(run("ask", "--schema", '{"type": "object"}', "hi"), 6, "does not satisfy the schema", b"Hello, world!\n")

@@ -10,15 +10,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support import stub_kubectl
-from tests.support.scripted_server import ScriptedBackend
+from tests.support.scripted_server import ScriptedServer
 from tests.support.stub_kubectl import Cluster
 from tests.tui.cli.conftest import Terminal, run
 from tests.tui.cli.test_ask_errors import fails
 
 
 @pytest.fixture
-def elsewhere() -> Iterator[ScriptedBackend]:
-    with ScriptedBackend() as backend:
+def elsewhere() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as backend:
         yield backend
 
 
@@ -29,7 +29,7 @@ def config(isolated_home: Path) -> Path:
     return folder / "config.toml"
 
 
-def test_the_chat_opens_on_a_backend_elsewhere(elsewhere: ScriptedBackend) -> None:
+def test_the_chat_opens_on_a_backend_elsewhere(elsewhere: ScriptedServer) -> None:
     terminal = Terminal("attach", elsewhere.url)
     try:
         terminal.read_until(b"ready")
@@ -43,7 +43,7 @@ def test_the_chat_opens_on_a_backend_elsewhere(elsewhere: ScriptedBackend) -> No
 
 
 def test_ask_knows_the_same_targets(
-    elsewhere: ScriptedBackend, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    elsewhere: ScriptedServer, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "key").write_text("of-the-file\n")
     config.write_text(f'[targets.work]\nurl = "{elsewhere.url}"\nkey_file = "{tmp_path / "key"}"\n')
@@ -53,18 +53,18 @@ def test_ask_knows_the_same_targets(
     assert json.loads(run("models", "--target", "work", "--json").out)[0]["name"] == "scripted"
 
 
-def test_an_option_beats_what_a_file_names(elsewhere: ScriptedBackend, config: Path) -> None:
+def test_an_option_beats_what_a_file_names(elsewhere: ScriptedServer, config: Path) -> None:
     config.write_text('target = "work"\n[targets.work]\nurl = "http://127.0.0.1:9"\n')
     assert run("ask", "--url", elsewhere.url, "hi").code == 0
     fails(run("ask", "hi"), 3, "127.0.0.1:9")
     fails(run("ask", "--url", elsewhere.url, "--target", "work", "hi"), 2, "name the same thing")
 
 
-def test_standard_input_is_answered_from_elsewhere(elsewhere: ScriptedBackend) -> None:
+def test_standard_input_is_answered_from_elsewhere(elsewhere: ScriptedServer) -> None:
     assert run("attach", elsewhere.url, stdin=b"hi").out == b"Hello, world!\n"
 
 
-def test_a_service_in_a_cluster(elsewhere: ScriptedBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_in_a_cluster(elsewhere: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub_kubectl.install(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv(stub_kubectl.FOLDER, str(tmp_path))

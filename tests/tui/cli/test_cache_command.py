@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llama_chat.history import History
-from tests.support.scripted_server import ScriptedBackend
+from tests.support.scripted_server import ScriptedServer
 from tests.tui.cli.conftest import Outcome, run
 
 
@@ -34,15 +34,15 @@ def test_clear_without_a_backend(state: Path) -> None:
     assert run("cache", "clear").code == 0
 
 
-def test_clear_tells_the_backend_too(state: Path, local_backend: ScriptedBackend) -> None:
+def test_clear_tells_the_backend_too(state: Path, local_backend: ScriptedServer) -> None:
     assert run("cache", "clear").code == 0
-    assert local_backend.forgotten == 1
+    assert local_backend.cleared == 1
     assert not state.exists()
 
 
 def test_a_conversation_that_is_deleted_leaves_no_state(
-    state: Path, local_backend: ScriptedBackend, history: History
+    state: Path, local_backend: ScriptedServer, history: History
 ) -> None:
     assert run("history", "delete", "--yes", history.create(title="It").id).code == 0
-    assert local_backend.forgotten == 1
+    assert local_backend.cleared == 1
     assert not state.exists()

@@ -16,7 +16,7 @@ import pytest
 
 from llama_chat.cli import group
 from llama_chat.cli.main import COMMANDS
-from tests.support.scripted_server import ScriptedBackend
+from tests.support.scripted_server import ScriptedServer
 from tests.tui.cli.conftest import PROGRAM, Outcome, Terminal
 
 Run = Callable[..., Outcome]
@@ -160,7 +160,7 @@ def test_no_model_at_all(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.fullmatch(r"llama-chat: no model is installed [^\n]+\n", done.err)
 
 
-def test_models_elsewhere(call: Run, backend: ScriptedBackend) -> None:
+def test_models_elsewhere(call: Run, backend: ScriptedServer) -> None:
     assert json.loads(call("models", "--json").out)[0]["name"] == "scripted"
     assert re.search(rb"scripted +92 MB +Q4_1 +4096 +llama", call("models").out)
 
@@ -173,7 +173,7 @@ def test_status_and_stop_without_a_backend(call: Run, isolated_home: Path) -> No
     assert not (isolated_home / "runtime" / "llama-chat").exists()
 
 
-def test_status_of_the_local_backend(call: Run, local_backend: ScriptedBackend) -> None:
+def test_status_of_the_local_backend(call: Run, local_backend: ScriptedServer) -> None:
     facts = dict(re.split(r"\s{2,}", line) for line in call("status").out.decode().splitlines())
     assert facts["state"] == "ready"
     assert facts["model"] == "scripted"
@@ -184,30 +184,30 @@ def test_status_of_the_local_backend(call: Run, local_backend: ScriptedBackend) 
     assert json.loads(call("status", "--json").out)["rss"] == 250_000_000
 
 
-def test_status_elsewhere(call: Run, backend: ScriptedBackend) -> None:
+def test_status_elsewhere(call: Run, backend: ScriptedServer) -> None:
     assert json.loads(call("status", "--json").out)["address"] == backend.url
 
 
 def test_status_of_another_kind_of_server(call: Run) -> None:
-    with ScriptedBackend(has_status=False) as backend:
+    with ScriptedServer(has_status=False) as backend:
         done = call("status", "--url", backend.url)
     assert (done.code, done.out) == (1, b"")
     assert re.fullmatch(r"llama-chat: the server at http://127[^\n]+\n", done.err)
 
 
-def test_alone_without_a_terminal_it_answers_standard_input(backend: ScriptedBackend) -> None:
+def test_alone_without_a_terminal_it_answers_standard_input(backend: ScriptedServer) -> None:
     done = subprocess.run([*PROGRAM], input=b"hi\n", capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"Hello, world!\n", b"")
     assert backend.requests[0]["messages"] == [{"role": "user", "content": "hi"}]
 
 
-def test_alone_without_terminal_and_input_it_says_so(backend: ScriptedBackend) -> None:
+def test_alone_without_terminal_and_input_it_says_so(backend: ScriptedServer) -> None:
     done = subprocess.run([*PROGRAM, "-s", "Be brief."], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "llama-chat: no prompt; give one as an argument or on standard input\n"
 
 
-def test_the_chat_does_not_go_into_a_file(backend: ScriptedBackend, tmp_path: Path) -> None:
+def test_the_chat_does_not_go_into_a_file(backend: ScriptedServer, tmp_path: Path) -> None:
     with (tmp_path / "out").open("wb") as file:
         terminal = Terminal(stdout=file.fileno())
         assert terminal.wait() == 2

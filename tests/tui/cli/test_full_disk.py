@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llama_chat.history import History
-from tests.support.scripted_server import ScriptedBackend
+from tests.support.scripted_server import ScriptedServer
 from tests.tui.cli.conftest import PROGRAM, Outcome
 
 LONG = tuple(f"word{number} " * 100 for number in range(400))
@@ -56,7 +56,7 @@ def mounted(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_an_answer_that_cannot_be_kept_is_written_to_its_end(backend: ScriptedBackend, history: History) -> None:
+def test_an_answer_that_cannot_be_kept_is_written_to_its_end(backend: ScriptedServer, history: History) -> None:
     backend.enqueue(*LONG)
     done = limited(200_000, "ask", "hi")
     assert done.out.decode() == "".join(LONG) + "\n"
@@ -66,7 +66,7 @@ def test_an_answer_that_cannot_be_kept_is_written_to_its_end(backend: ScriptedBa
     assert history.messages(history.conversations()[0].id)[0].text == "hi"
 
 
-def test_a_question_that_cannot_be_kept_is_not_asked(backend: ScriptedBackend, history: History) -> None:
+def test_a_question_that_cannot_be_kept_is_not_asked(backend: ScriptedServer, history: History) -> None:
     done = limited(10_000, "ask", "hi")
     assert (done.code, done.out, done.err.count("\n")) == (1, b"", 1)
     assert "continue with --no-log" in done.err
@@ -75,7 +75,7 @@ def test_a_question_that_cannot_be_kept_is_not_asked(backend: ScriptedBackend, h
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk")
-def test_a_full_disk(backend: ScriptedBackend, small_disk: Callable[[int], None]) -> None:
+def test_a_full_disk(backend: ScriptedServer, small_disk: Callable[[int], None]) -> None:
     backend.enqueue("kept")
     assert limited(-1, "ask", "first").out == b"kept\n"
     small_disk(64 << 10)

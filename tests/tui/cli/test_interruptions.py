@@ -9,26 +9,26 @@ from collections.abc import Iterator
 import pytest
 
 from llama_chat.history import History, StoredMessage
-from tests.support.scripted_server import ScriptedBackend
+from tests.support.scripted_server import ScriptedServer
 from tests.support.wait import until
 from tests.tui.cli.conftest import PROGRAM, Terminal, start
 
 
 @pytest.fixture
-def slow(backend: ScriptedBackend) -> ScriptedBackend:
+def slow(backend: ScriptedServer) -> ScriptedServer:
     """A backend whose next answer begins at once and takes a minute."""
     backend.enqueue(*(f"word{number} " for number in range(600)), delay=0.1)
     return backend
 
 
 @pytest.fixture
-def terminal(slow: ScriptedBackend) -> Iterator[Terminal]:
+def terminal(slow: ScriptedServer) -> Iterator[Terminal]:
     opened = Terminal("ask", "hi")
     yield opened
     opened.close()
 
 
-def wait_until_broken_off(backend: ScriptedBackend) -> None:
+def wait_until_broken_off(backend: ScriptedServer) -> None:
     """The server notices that its client is gone, which frees the slot."""
     until(lambda: backend.broken_off > 0)
 
@@ -38,9 +38,7 @@ def stored(history: History) -> tuple[StoredMessage, StoredMessage]:
     return question, answer
 
 
-def test_ctrl_c_ends_the_answer_and_keeps_what_came(
-    terminal: Terminal, slow: ScriptedBackend, history: History
-) -> None:
+def test_ctrl_c_ends_the_answer_and_keeps_what_came(terminal: Terminal, slow: ScriptedServer, history: History) -> None:
     terminal.read_until(b"word3 ")
     terminal.send(b"\x03")
     assert terminal.wait() == 130
@@ -53,7 +51,7 @@ def test_ctrl_c_ends_the_answer_and_keeps_what_came(
 
 
 @pytest.mark.parametrize("options", [(), ("--no-stream",), ("--json",)])
-def test_an_interrupt_in_a_script_is_quiet(slow: ScriptedBackend, history: History, options: tuple[str, ...]) -> None:
+def test_an_interrupt_in_a_script_is_quiet(slow: ScriptedServer, history: History, options: tuple[str, ...]) -> None:
     process = start("ask", *options, "hi")
     assert process.stdout is not None
     begin = process.stdout.read(6) if not options else b""
@@ -66,7 +64,7 @@ def test_an_interrupt_in_a_script_is_quiet(slow: ScriptedBackend, history: Histo
     assert stored(history)[1].finish_reason == "cancelled"
 
 
-def test_an_interrupt_before_the_answer(backend: ScriptedBackend, history: History) -> None:
+def test_an_interrupt_before_the_answer(backend: ScriptedServer, history: History) -> None:
     backend.enqueue("late", delay=60)
     process = start("ask", "hi")
     until(lambda: bool(backend.requests))
@@ -76,7 +74,7 @@ def test_an_interrupt_before_the_answer(backend: ScriptedBackend, history: Histo
     assert stored(history)[1].finish_reason == "cancelled"
 
 
-def test_a_closed_pipe_ends_quietly(slow: ScriptedBackend, history: History) -> None:
+def test_a_closed_pipe_ends_quietly(slow: ScriptedServer, history: History) -> None:
     process = start("ask", "hi")
     assert process.stdout is not None
     assert process.stdout.read(6) == b"word0 "
@@ -89,7 +87,7 @@ def test_a_closed_pipe_ends_quietly(slow: ScriptedBackend, history: History) -> 
     assert stored(history)[1].finish_reason == "cancelled"
 
 
-def test_a_pipe_that_was_closed_from_the_start(backend: ScriptedBackend) -> None:
+def test_a_pipe_that_was_closed_from_the_start(backend: ScriptedServer) -> None:
     line = '{ "$@"; echo "code $?" >&2; } | true'
     done = subprocess.run(
         ["bash", "-c", line, "sh", *PROGRAM, "ask", "hi"], stdin=subprocess.DEVNULL, capture_output=True
@@ -97,7 +95,7 @@ def test_a_pipe_that_was_closed_from_the_start(backend: ScriptedBackend) -> None
     assert (done.stdout, done.stderr) == (b"", b"code 141\n")
 
 
-def test_kill_loses_neither_the_question_nor_what_came(slow: ScriptedBackend, history: History) -> None:
+def test_kill_loses_neither_the_question_nor_what_came(slow: ScriptedServer, history: History) -> None:
     process = start("ask", "hi")
     assert process.stdout is not None
     seen = process.stdout.read(len(b"word0 " * 3))
@@ -110,7 +108,7 @@ def test_kill_loses_neither_the_question_nor_what_came(slow: ScriptedBackend, hi
     assert answer.text.startswith(seen.decode())
 
 
-def test_kill_before_the_answer_keeps_the_question(backend: ScriptedBackend, history: History) -> None:
+def test_kill_before_the_answer_keeps_the_question(backend: ScriptedServer, history: History) -> None:
     backend.enqueue("late", delay=60)
     process = start("ask", "hi")
     until(lambda: bool(backend.requests))
@@ -120,7 +118,7 @@ def test_kill_before_the_answer_keeps_the_question(backend: ScriptedBackend, his
     assert (question.text, answer.text, answer.finish_reason) == ("hi", "", None)
 
 
-def test_a_terminal_gets_no_control_characters(backend: ScriptedBackend) -> None:
+def test_a_terminal_gets_no_control_characters(backend: ScriptedServer) -> None:
     backend.enqueue("\x1b]0;title\x07\x1b[31mred", "\x9b2J\rline\n\ttab", finish_reason="length")
     terminal = Terminal("ask", "hi")
     assert terminal.wait() == 0
@@ -129,7 +127,7 @@ def test_a_terminal_gets_no_control_characters(backend: ScriptedBackend) -> None
     assert terminal.screen == answer + b"llama-chat: the answer was cut off at its limit of tokens\r\n"
 
 
-def test_waiting_is_shown_on_a_terminal_only(backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_is_shown_on_a_terminal_only(backend: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     backend.enqueue("late", delay=1.5)
     terminal = Terminal("ask", "hi")
@@ -140,7 +138,7 @@ def test_waiting_is_shown_on_a_terminal_only(backend: ScriptedBackend, monkeypat
 
 @pytest.mark.parametrize("setting", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}])
 def test_a_dumb_terminal_gets_plain_text(
-    backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str]
+    backend: ScriptedServer, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str]
 ) -> None:
     for name, value in setting.items():
         monkeypatch.setenv(name, value)
@@ -157,7 +155,7 @@ def test_ask_without_a_prompt_does_not_wait_for_typing() -> None:
     assert b"no prompt" in terminal.screen
 
 
-def test_an_interrupt_that_the_caller_ignores_is_ignored(backend: ScriptedBackend) -> None:
+def test_an_interrupt_that_the_caller_ignores_is_ignored(backend: ScriptedServer) -> None:
     """As for a command that a script runs in the background."""
     backend.enqueue("one ", "two", delay=0.5)
     line = 'trap "" INT; exec "$@"'

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.scripted_server import ScriptedBackend
+from tests.support.scripted_server import ScriptedServer
 from tests.tui.cli.conftest import run
 
 SECRET = "sesame-open-4711"
@@ -41,7 +41,7 @@ def test_where_nobody_answers(arguments: list[str], isolated_home: Path) -> None
 
 
 @pytest.mark.parametrize("how", [{"status": 401}, {"status": 500}, {"breaks": True}], ids=str)
-def test_where_the_server_refuses(backend: ScriptedBackend, how: dict[str, int], isolated_home: Path) -> None:
+def test_where_the_server_refuses(backend: ScriptedServer, how: dict[str, int], isolated_home: Path) -> None:
     backend.enqueue("a", error={"message": "no", "code": "x"}, **how)
     outcome = run("ask", "hi")
     assert backend.keys == [f"Bearer {SECRET}"]

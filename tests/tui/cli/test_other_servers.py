@@ -11,8 +11,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.support.scripted_server import ScriptedBackend
-from tests.support.server.harness import free_port, until
+from tests.support.scripted_server import ScriptedServer
+from tests.support.server.harness import free_port
+from tests.support.wait import until
 from tests.tui.cli.conftest import Terminal, run
 
 REFERENCE = os.environ.get("LLAMA_REFERENCE")
@@ -21,7 +22,7 @@ REFERENCE = os.environ.get("LLAMA_REFERENCE")
 
 @pytest.fixture
 def vllm() -> Iterator[str]:
-    with ScriptedBackend(is_foreign=True) as backend:
+    with ScriptedServer(is_foreign=True) as backend:
         yield backend.url
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.convert.conftest import spm_model
-from tests.support.scripted_server import ScriptedBackend
+from tests.support.scripted_server import ScriptedServer
 from tests.tui.cli.conftest import PROGRAM
 from tests.tui.cli.test_weights import folder as weights
 
@@ -70,7 +70,7 @@ def test_of_a_conversation(home: Path, umask: int, demo_model: Path) -> None:
 
 
 def test_of_a_conversation_elsewhere(home: Path, umask: int) -> None:
-    with ScriptedBackend() as backend:
+    with ScriptedServer() as backend:
         call(umask, "ask", "--url", backend.url, "Say hi.")
         assert backend.requests
     assert "history.db" in names(home)

@@ -12,7 +12,7 @@ import pytest
 from llama_backend.server_config import ServerConfig
 from llama_chat.cli import group
 from llama_chat.cli.main import COMMANDS
-from tests.support.scripted_server import ScriptedBackend
+from tests.support.scripted_server import ScriptedServer
 
 Describe = Callable[..., ServerConfig]
 
@@ -110,7 +110,7 @@ def test_it_reads_the_environment(describe: Describe, monkeypatch: pytest.Monkey
 
 
 def test_it_does_not_push_another_backend_aside(
-    local_backend: ScriptedBackend, capfd: pytest.CaptureFixture[str]
+    local_backend: ScriptedServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert group.run(COMMANDS, ["serve"]) == 1
     assert "`llama-chat stop` ends it" in capfd.readouterr().err

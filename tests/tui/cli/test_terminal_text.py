@@ -13,7 +13,7 @@ import pytest
 from llama_chat.history import History
 from tests.support import gguf_files
 from tests.support import terminal as screens
-from tests.support.scripted_server import ScriptedBackend
+from tests.support.scripted_server import ScriptedServer
 from tests.tui.cli.conftest import Terminal, run
 
 EVIL = "\x1b]0;OWNED\x07\x1b]52;c;aGk=\x1b\\\x1b[2J\x9b31m\x9d0;OWNED\x9c\x1bP+q\x90\x1bc\u202edetrever\u2066 \r\n NEXT"
@@ -96,7 +96,7 @@ def test_a_setting(isolated_home: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert is_obeyed(on_terminal("config")) == []
 
 
-def test_a_server(backend: ScriptedBackend) -> None:
+def test_a_server(backend: ScriptedServer) -> None:
     backend.model = EVIL
     for arguments in (["models", "--url", backend.url], ["status", "--url", backend.url], ["ask", "a"]):
         backend.scripts.clear()
@@ -106,7 +106,7 @@ def test_a_server(backend: ScriptedBackend) -> None:
         assert is_obeyed(screen) == []
 
 
-def test_an_answer_that_comes_in_pieces(backend: ScriptedBackend) -> None:
+def test_an_answer_that_comes_in_pieces(backend: ScriptedServer) -> None:
     backend.enqueue(*EVIL)
     screen = on_terminal("ask", "a")
     assert "␛]0;OWNED␇".encode() in screen
@@ -114,13 +114,13 @@ def test_an_answer_that_comes_in_pieces(backend: ScriptedBackend) -> None:
     assert is_obeyed(screen) == []
 
 
-def test_a_pipe_gets_every_byte_of_an_answer(backend: ScriptedBackend) -> None:
+def test_a_pipe_gets_every_byte_of_an_answer(backend: ScriptedServer) -> None:
     backend.enqueue(*EVIL)
     assert run("ask", "a").out == EVIL.encode() + b"\n"
 
 
 @pytest.fixture
-def chat(backend: ScriptedBackend, evil_history: History) -> Iterator[screens.Terminal]:
+def chat(backend: ScriptedServer, evil_history: History) -> Iterator[screens.Terminal]:
     """The chat, resumed where everything that can be shown is evil."""
     backend.model = EVIL
     opened = screens.Terminal(sys.executable, "-m", "llama_chat", "--continue", "--url", backend.url)
@@ -128,7 +128,7 @@ def chat(backend: ScriptedBackend, evil_history: History) -> Iterator[screens.Te
     opened.close()
 
 
-def test_the_chat(chat: screens.Terminal, backend: ScriptedBackend) -> None:
+def test_the_chat(chat: screens.Terminal, backend: ScriptedServer) -> None:
     backend.enqueue(*EVIL, *" &#x202e;&#x2066; &amp;")
     backend.enqueue(status=400, error={"message": EVIL, "code": "invalid_request"})
     for keys, sign in (

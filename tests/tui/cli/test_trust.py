@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.scripted_server import ScriptedBackend
+from tests.support.scripted_server import ScriptedServer
 from tests.support.server.harness import runs
 from tests.tui.cli.conftest import run
 
@@ -27,7 +27,7 @@ def victim() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_stop_ends_no_process_that_an_answer_names(
-    local_backend: ScriptedBackend, victim: subprocess.Popen[bytes]
+    local_backend: ScriptedServer, victim: subprocess.Popen[bytes]
 ) -> None:
     local_backend.pid = victim.pid
     outcome = run("stop")
@@ -39,7 +39,7 @@ def test_stop_ends_no_process_that_an_answer_names(
 @needs_root
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
 def test_no_command_talks_to_what_is_in_the_folder_of_another_user(
-    arguments: list[str], local_backend: ScriptedBackend, victim: subprocess.Popen[bytes], demo_model: Path
+    arguments: list[str], local_backend: ScriptedServer, victim: subprocess.Popen[bytes], demo_model: Path
 ) -> None:
     local_backend.pid = victim.pid
     assert local_backend.path is not None
@@ -48,17 +48,17 @@ def test_no_command_talks_to_what_is_in_the_folder_of_another_user(
     outcome = run(*arguments)
     assert (outcome.code, outcome.out) == (3, b"")
     assert f"{folder} is not a folder of this user: it belongs to user {STRANGER}; set LLAMA_CHAT" in outcome.err
-    assert (local_backend.requests, local_backend.forgotten) == ([], 0)
+    assert (local_backend.requests, local_backend.cleared) == ([], 0)
     assert runs(victim.pid)
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
 def test_no_command_talks_to_what_is_in_a_folder_that_others_may_enter(
-    arguments: list[str], local_backend: ScriptedBackend, demo_model: Path
+    arguments: list[str], local_backend: ScriptedServer, demo_model: Path
 ) -> None:
     assert local_backend.path is not None
     local_backend.path.parent.chmod(0o777)
     outcome = run(*arguments)
     assert (outcome.code, outcome.out) == (3, b"")
     assert "other users may enter" in outcome.err
-    assert (local_backend.requests, local_backend.forgotten) == ([], 0)
+    assert (local_backend.requests, local_backend.cleared) == ([], 0)

@@ -16,7 +16,7 @@ from llama_chat.ui.context_meter import Reading
 from llama_chat.ui.streaming.streaming_turn import StreamingTurn
 from tests.support.ui.scripted_backend import CONTEXT, ScriptedBackend
 from tests.support.ui.sink import Sink
-from tests.support.ui.wait import until
+from tests.support.wait import until_async
 
 
 class Display:
@@ -57,7 +57,7 @@ class Fixture:
         return sink
 
     async def counted(self, tokens: int) -> None:
-        await until(lambda: self.display.reading == Reading(tokens, CONTEXT, is_exact=True))
+        await until_async(lambda: self.display.reading == Reading(tokens, CONTEXT, is_exact=True))
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ async def test_a_question_is_answered_and_kept() -> None:
     test = Fixture(ScriptedBackend(answers=[["Hel", "lo"]]))
     sink = test.ask("Hi")
     assert test.session.is_answering
-    await until(lambda: test.ended)
+    await until_async(lambda: test.ended)
     assert sink.text == "Hello"
     assert test.display.answering == [True, False]
     assert [message.text for message in test.session.conversation.messages] == ["Hi", "Hello"]
@@ -101,7 +101,7 @@ async def test_a_turn_that_was_stopped_before_it_was_sent_asks_nothing() -> None
 async def test_a_question_that_is_too_long_is_taken_back() -> None:
     test = Fixture(ScriptedBackend(answers=[[PromptTooLong.of(99, 10)]]))
     test.ask("too long")
-    await until(lambda: test.ended)
+    await until_async(lambda: test.ended)
     assert "99 tokens" in str(test.ended[0].refusal)
     assert test.session.conversation.messages == []
     await test.session.close()
@@ -111,7 +111,7 @@ async def test_opening_another_conversation_stops_the_answer() -> None:
     backend = ScriptedBackend(answers=[["half ", "whole"]], gate=asyncio.Event())
     test = Fixture(backend)
     sink = test.ask("Hi")
-    await until(lambda: sink.text)
+    await until_async(lambda: sink.text)
     await test.session.open(None)
     assert (backend.stopped, sink.end) == (1, ("cancelled", None))
     assert test.session.conversation.messages == []

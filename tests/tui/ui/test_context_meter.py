@@ -8,7 +8,7 @@ from llama_backend.errors import Unavailable
 from llama_backend.wire.api import ChatMessage
 from llama_chat.ui.context_meter import ContextMeter, Reading
 from tests.support.ui.scripted_backend import ScriptedBackend
-from tests.support.ui.wait import until
+from tests.support.wait import until_async
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ class Meter:
         self.meter = ContextMeter(self.backend, self.readings.append)
 
     async def counted(self) -> Reading:
-        await until(lambda: self.meter.reading.is_exact)
+        await until_async(lambda: self.meter.reading.is_exact)
         return self.meter.reading
 
 

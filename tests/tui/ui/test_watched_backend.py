@@ -19,7 +19,7 @@ from llama_backend.wire.status import BackendStatus, State
 from llama_chat.ui.backend_state import BackendState
 from llama_chat.ui.watched_backend import WatchedBackend
 from tests.support.ui.scripted_backend import READY, ScriptedBackend
-from tests.support.ui.wait import until
+from tests.support.wait import until_async
 
 HI = [ChatMessage("user", "hi")]
 
@@ -43,7 +43,7 @@ class Watch:
         return "".join([delta.text async for delta in self.backend.chat(ChatRequest(messages=HI))])
 
     async def settle(self) -> None:
-        await until(lambda: self.backend.state.phase in ("ready", "failed"))
+        await until_async(lambda: self.backend.state.phase in ("ready", "failed"))
 
 
 async def test_tells_every_state_until_ready() -> None:
@@ -127,9 +127,9 @@ async def test_a_silent_answer_makes_it_look(monkeypatch: pytest.MonkeyPatch) ->
     backend = ScriptedBackend(answers=[["late"]], gate=asyncio.Event())
     watch = Watch(backend)
     answer = asyncio.create_task(watch.answer())
-    await until(lambda: backend.requests)
+    await until_async(lambda: backend.requests)
     backend.states = [status("loading"), READY]
-    await until(lambda: len(watch.states) == 3)
+    await until_async(lambda: len(watch.states) == 3)
     assert watch.phases == ["ready", "loading", "ready"]
     assert backend.gate
     backend.gate.set()
@@ -205,7 +205,7 @@ async def test_the_place_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = ScriptedBackend(states=[READY, *waiting], answers=[["late"]], gate=asyncio.Event())
     watch = Watch(backend)
     answer = asyncio.create_task(watch.answer())
-    await until(lambda: [state.queued for state in watch.states] == [0, 3, 1, 0])
+    await until_async(lambda: [state.queued for state in watch.states] == [0, 3, 1, 0])
     assert backend.gate
     backend.gate.set()
     assert await answer == "late"

@@ -5,21 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from llama_backend.errors import BackendError
 
 if TYPE_CHECKING:
-    from llama_backend.wire.api import ChatMessage, TokenCount
+    from llama_backend.client.protocols import TokenCounter
+    from llama_backend.wire.api import ChatMessage
 
 DEBOUNCE_SECONDS = 0.25
 """How long the text must stay the same before it is counted."""
-
-
-class TokenCounter(Protocol):
-    """A backend that counts tokens; raises BackendError."""
-
-    async def count(self, messages: list[ChatMessage]) -> TokenCount: ...
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Who may do what, and how much of it: keys, origins, queues, rates, bodies."""
+"""Access to a server: keys, origins of web pages, and the limits on queue, rate and memory."""

@@ -1,4 +1,4 @@
-"""Who gets in: a queue of limited length, and an honest estimate for those who are sent away."""
+"""The queue of limited length before the engines, and how long a refused client should wait."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from time import monotonic
 from llama_backend.account import LOCAL, Account
 from llama_backend.errors import QueueFull
 
-_SMOOTH = 0.2
+_SMOOTHING = 0.2
+"""The weight of the latest request in the average duration."""
 _FIRST_GUESS = 5.0
+"""The average duration in seconds before any request has ended."""
 
 
 class Admission:
-    """Counts the requests inside and remembers how long they take, in seconds."""
+    """Counts the answers that were asked for and have not ended, and measures how long requests take."""
 
     def __init__(self, max_queue: int) -> None:
         self._max_queue = max_queue
@@ -30,19 +32,20 @@ class Admission:
 
     @property
     def inside(self) -> int:
+        """Answers that were asked for and have not ended."""
         return self._inside
 
     @contextmanager
     def enter(self, slots: int, places: int = 1, account: Account = LOCAL) -> Iterator[None]:
-        """Holds a place for each answer of a request; raises QueueFull where `max_queue` wait already.
+        """Holds a place for each answer of a request during the block.
 
-        Whoever has less than an equal part of the queue gets in all the same, so that a full queue is no wall that
-        one account builds for others. The error carries `retry_after`.
+        Raises QueueFull with `retry_after` where `max_queue` answers wait already. An account with less than an equal
+        part of the queue is admitted even then, so that one account cannot fill the queue for all others.
         """
         waiting = self._inside - slots
-        if waiting >= self._max_queue and not self._has_claim(account):
+        if waiting >= self._max_queue and not self._has_less_than_its_part(account):
             wait = ceil(self._duration * (waiting + 1) / max(slots, 1))
-            text = f"{waiting} requests are waiting and no more than {self._max_queue} may; try again in {wait} s"
+            text = f"the queue is full: {waiting} requests wait, of at most {self._max_queue}; try again in {wait} s"
             raise QueueFull(text, retry_after=wait)
         self._count(account, places)
         self._empty.clear()
@@ -54,10 +57,10 @@ class Admission:
             if self._inside == 0:
                 self._empty.set()
             self.last_activity = monotonic()
-            self._duration += _SMOOTH * (self.last_activity - begin - self._duration)
+            self._duration += _SMOOTHING * (self.last_activity - begin - self._duration)
 
-    def _has_claim(self, account: Account) -> bool:
-        """Whether others are there, and an account has less than its part of the queue."""
+    def _has_less_than_its_part(self, account: Account) -> bool:
+        """Whether others have requests here, and this account has less than an equal part of the queue."""
         others = len(self._accounts) - (account.name in self._accounts)
         return others > 0 and self._accounts[account.name] < self._max_queue // (others + 1)
 
@@ -68,9 +71,9 @@ class Admission:
             del self._accounts[account.name]
 
     async def emptied(self) -> None:
-        """Returns when nobody is inside."""
+        """Returns when no answer is left."""
         await self._empty.wait()
 
     def touch(self) -> None:
-        """Notes that somebody is there."""
+        """Notes that the server is in use."""
         self.last_activity = monotonic()

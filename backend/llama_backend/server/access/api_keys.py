@@ -1,7 +1,7 @@
-"""API keys from a file, each with the account that it stands for.
+"""API keys from a file, each with its account.
 
-A line is a key, and after it what its account may take: `KEY name=alice weight=2 max_running=4
-requests_per_minute=60`. Lines with the same name are keys of one account. Lines that begin with `#` do not count.
+A line is a key, followed by the settings of its account: `KEY name=alice weight=2 max_running=4
+requests_per_minute=60`. Lines with the same name are keys of one account. Lines that begin with `#` are comments.
 """
 
 from __future__ import annotations
@@ -22,22 +22,25 @@ _SETTINGS = [field for field in Account.__struct_fields__ if field != "identity"
 
 
 class KeyFile:
-    """The accounts by key. The file is read again when it changes; one that turns bad changes nothing."""
+    """The accounts by key. The file is read again when it changes; while it is invalid the old keys stay.
+
+    Raises InvalidRequest where the file cannot be used at the start.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamp: tuple[int, ...] | None = None
-        self._trouble: str | None = None
+        self._problem: str | None = None
         self._exposure: str | None = None
         self._keys: list[tuple[bytes, Account]] = []
         self._refresh()
-        if self._trouble is not None:
-            raise InvalidRequest(self._trouble)
+        if self._problem is not None:
+            raise InvalidRequest(self._problem)
         if not self._keys:
-            raise InvalidRequest(f"{path}: there is no key in this file")
+            raise InvalidRequest(f"{path}: there is no key in this file; write at least one line with a key")
 
     def find(self, key: str) -> Account | None:
-        """The account of a key, as a header has it; takes the same time for all wrong ones."""
+        """The account of a key, or None; the time that this takes tells nothing about the keys in the file."""
         self._refresh()
         given = key.encode("latin-1", "replace")
         found = [account for known, account in self._keys if hmac.compare_digest(given, known)]
@@ -50,23 +53,23 @@ class KeyFile:
             if stamp != self._stamp:
                 self._stamp = stamp
                 self._keys = parse_keys(read_secret(self._path).decode())
-                self._trouble = None
+                self._problem = None
                 self._warn(exposure(found))
         except (OSError, ValueError, InvalidRequest) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
-            self._complain(f"{self._path}: cannot be read: {reason}")
+            self._report(f"{self._path}: cannot be read: {reason}")
 
     def _warn(self, text: str | None) -> None:
-        """Says once that others can get at the keys."""
+        """Warns once that other users can read or change the keys."""
         if text is not None and text != self._exposure:
             _log.warning("%s holds API keys: %s", self._path, text)
         self._exposure = text
 
-    def _complain(self, trouble: str) -> None:
-        """Says once what is wrong with the file."""
-        if trouble != self._trouble:
-            self._trouble = trouble
-            _log.warning("%s", trouble)
+    def _report(self, problem: str) -> None:
+        """Logs once what is wrong with the file."""
+        if problem != self._problem:
+            self._problem = problem
+            _log.warning("%s", problem)
 
 
 def parse_keys(text: str) -> list[tuple[bytes, Account]]:
@@ -77,15 +80,17 @@ def parse_keys(text: str) -> list[tuple[bytes, Account]]:
         if (words := line.split()) and not words[0].startswith("#"):
             account = _account(words, number)
             if accounts.setdefault(account.name, account) != account:
-                raise InvalidRequest(f"line {number}: the name {account.name!r} has other settings on another line")
+                raise InvalidRequest(
+                    f"line {number}: the name {account.name!r} has other settings on another line; make them the same"
+                )
             keys.append((words[0].encode(), account))
     return keys
 
 
 def _account(words: list[str], number: int) -> Account:
-    """The account that a key and the words after it describe; one without a name is called by its line.
+    """The account that a key and the words after it describe; without a name it is called after its line.
 
-    A line's number changes when others are added, so that such an account is told from others by its key.
+    A line's number changes when lines are added, so the identity of such an account is made from its key.
     """
     key = blake2b(words[0].encode(), digest_size=16).hexdigest()
     fields = {"name": f"line{number}", "identity": f"key {key}"}
@@ -93,7 +98,7 @@ def _account(words: list[str], number: int) -> Account:
         name, sign, value = word.partition("=")
         if not sign or name not in _SETTINGS:
             known = ", ".join(f"{field}=…" for field in _SETTINGS)
-            raise InvalidRequest(f"line {number}: after the key there can be {known}; got another word")
+            raise InvalidRequest(f"line {number}: only {known} may follow the key; remove the other words")
         fields[name] = value
     if any(word.startswith("name=") for word in words[1:]):
         del fields["identity"]

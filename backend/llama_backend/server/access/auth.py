@@ -1,6 +1,7 @@
-"""Who may ask: anybody on the Unix socket, whoever has a key on TCP, and without keys only this machine.
+"""Finds the account of a request. Keys are needed on TCP, not on the Unix socket.
 
-Web pages are let in nowhere unless their origin is allowed, on the socket neither: it may be forwarded to a port.
+A server without keys answers requests from its own machine only. Web pages are refused unless their origin is allowed,
+on the Unix socket too, since it may be forwarded to a port.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ _HOST = re.compile(r"\[([^\[\]]*)\](?::\d*)?|([^\[\]:]*)(?::\d*)?")
 """A Host header: an IPv6 address in brackets or a name, and a port."""
 
 
-class Gate:
-    """Tells whose request it is, or raises Unauthorized or Forbidden; `origins` are those of web pages let in."""
+class Authenticator:
+    """Finds the account of a request; web pages of the `origins` may send requests as well.
+
+    Raises InvalidRequest for an origin that is none.
+    """
 
     def __init__(self, keys: KeyFile | None, origins: Sequence[str] = ()) -> None:
         check_origins(origins)
@@ -29,6 +33,7 @@ class Gate:
         self._origins = origins
 
     def check(self, request: Request) -> Account:
+        """The account of a request; raises Unauthorized without a valid key, Forbidden, and ForeignOrigin."""
         check_page(request.headers, self._origins)
         if is_unix(request):
             return LOCAL
@@ -42,11 +47,13 @@ class Gate:
 
     @staticmethod
     def _check_host(request: Request) -> None:
-        """Without a key the Host must be this machine, so that no web page can reach it under another name."""
+        """Refuses other hosts than this machine, since a web page could make its own host's name point here."""
         host = request.headers.get("host", "")
         match = _HOST.fullmatch(host)
         if match is None or not is_loopback(match[1] or match[2] or ""):
-            raise Forbidden(f"a server without a key answers for localhost only, not for {host!r}")
+            raise Forbidden(
+                f"a server without keys answers requests to localhost only, not to {host!r}; use localhost in the URL"
+            )
 
 
 def is_unix(request: Request) -> bool:
@@ -56,6 +63,6 @@ def is_unix(request: Request) -> bool:
 
 
 def bearer(request: Request) -> str:
-    """The key that a request brings; empty where there is none."""
+    """The key in a request's header; empty where there is none."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     return key.strip() if scheme.lower() == "bearer" else ""

@@ -1,4 +1,4 @@
-"""The memory that the bodies of all requests may take together, from their first byte to the end of the answer."""
+"""The memory that the bodies of all requests may take together, from the first byte to the end of the answer."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from llama_backend.errors import BodiesFull
 
 MOST_BYTES = 128 * 1024 * 1024
 SMALL_BYTES = 64 * 1024
-"""A body of this size always has room: a connection takes as much memory anyway."""
+"""A body up to this size is always taken: a connection needs as much memory anyway."""
 _RETRY_SECONDS = 5.0
 
 
-class Bodies:
-    """Shares out bytes so that who takes much leaves as much to others, whom nobody can keep out for that reason.
+class BodyBudget:
+    """Shares out `most` bytes so that no account can take the room of the others.
 
     An account may have as much as all accounts leave free: one alone gets up to a half, two get a third each, and there
-    is always room for one that has nothing yet.
+    is always room for an account that has nothing yet.
     """
 
     def __init__(self, most: int = MOST_BYTES) -> None:
@@ -27,9 +27,9 @@ class Bodies:
         self._accounts: Counter[str] = Counter()
 
     @contextmanager
-    def opened(self, account: Account) -> Iterator[Body]:
-        """The body of one request, for as long as the request is there."""
-        body = Body(self, account.name)
+    def opened(self, account: Account) -> Iterator[BodyShare]:
+        """Counts the body of one request until the request ends."""
+        body = BodyShare(self, account.name)
         try:
             yield body
         finally:
@@ -37,26 +37,26 @@ class Bodies:
             if not self._accounts[account.name]:
                 del self._accounts[account.name]
 
-    def grow(self, body: Body, size: int) -> None:
-        """Counts bytes that came for a body; raises BodiesFull, which carries `retry_after`."""
+    def grow(self, body: BodyShare, size: int) -> None:
+        """Counts bytes that arrived for a body; raises BodiesFull, which carries `retry_after`."""
         self._move(body, size)
         if body.size > SMALL_BYTES and self._accounts[body.account] > self._free:
-            raise BodiesFull("too much text of other requests is waiting; try again soon", retry_after=_RETRY_SECONDS)
+            raise BodiesFull("the memory for the texts of requests is full; try again soon", retry_after=_RETRY_SECONDS)
 
-    def _move(self, body: Body, size: int) -> None:
+    def _move(self, body: BodyShare, size: int) -> None:
         body.size += size
         self._accounts[body.account] += size
         self._free -= size
 
 
-class Body:
-    """What one request has of it, in bytes."""
+class BodyShare:
+    """The bytes that the body of one request takes."""
 
-    def __init__(self, bodies: Bodies, account: str) -> None:
-        self._bodies = bodies
+    def __init__(self, budget: BodyBudget, account: str) -> None:
+        self._budget = budget
         self.account = account
         self.size = 0
 
     def grow(self, size: int) -> None:
-        """Raises BodiesFull where there is no room for `size` bytes more."""
-        self._bodies.grow(self, size)
+        """Counts `size` bytes more; raises BodiesFull where there is no room for them."""
+        self._budget.grow(self, size)

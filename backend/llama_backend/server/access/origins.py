@@ -1,7 +1,8 @@
-"""Web pages: none may use a server but those of its own origin and of the origins that an option allows.
+"""Web pages: only those of the server's own origin and of the allowed origins may use a server.
 
-A browser sends the header `Origin` with all that a page of another origin asks for except what it could show anyway,
-and browsers of today say in `Sec-Fetch-Site` how the page is related; no page can change either. Programs send neither.
+A browser adds the header `Origin` to the requests of pages from other origins, except to GET requests whose answers the
+page cannot read. Today's browsers tell in `Sec-Fetch-Site` how the page is related. A page can change neither header,
+and programs send neither.
 """
 
 from __future__ import annotations
@@ -14,30 +15,31 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from llama_backend.errors import ForeignOrigin, InvalidRequest
+from llama_backend.wire.headers import RESUMABLE, SHOULD_RETRY
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([^\sA-Z/?#@,*]+)")
 _METHODS = ("GET", "POST", "DELETE")
-_EXPOSED = ("Retry-After", "X-Resumable", "X-Should-Retry")
+_EXPOSED = ("Retry-After", RESUMABLE, SHOULD_RETRY)
 
 
 def check_origins(origins: Sequence[str]) -> None:
-    """Raises InvalidRequest for what is no origin as browsers write it."""
+    """Raises InvalidRequest for an origin that is not written as browsers write it."""
     for origin in origins:
         if not _ORIGIN.fullmatch(origin):
-            text = f"{origin!r} is no origin: name each as scheme://host[:port], such as https://chat.example"
+            text = f"{origin!r} is no origin: write each as scheme://host[:port], such as https://chat.example"
             raise InvalidRequest(text, param="allow_origin")
 
 
 def check_page(headers: Headers, allowed: Sequence[str]) -> None:
-    """Raises ForeignOrigin where a page asks that is neither of this server nor of an origin that is allowed."""
+    """Raises ForeignOrigin for a request of a web page whose origin is neither this server's nor allowed."""
     origin = headers.get("origin")
     if origin not in allowed and _is_foreign(headers, origin):
-        text = f"web pages of {origin or 'another site'} may not use this server; `serve --allow-origin` lets them"
+        text = f"web pages of {origin or 'another site'} may not use this server; `serve --allow-origin` allows them"
         raise ForeignOrigin(text)
 
 
 def _is_foreign(headers: Headers, origin: str | None) -> bool:
-    """What the browser says counts; one that does not say it sends an origin, which is to be the host that it asked."""
+    """Whether a page of another origin asks; older browsers send no `Sec-Fetch-Site`, but an origin to compare."""
     site = headers.get("sec-fetch-site", "none")
     if site == "none" and origin is not None:
         match = _ORIGIN.fullmatch(origin)
@@ -46,9 +48,9 @@ def _is_foreign(headers: Headers, origin: str | None) -> bool:
 
 
 def with_cors(app: ASGIApp, allowed: Sequence[str]) -> ASGIApp:
-    """An application that tells browsers that pages of the origins `allowed` may use it; keys go in a header.
+    """An application that tells browsers that pages of the origins `allowed` may use it.
 
-    All headers may be sent, since clients of OpenAI add their own; there are no cookies.
+    All headers may be sent, since OpenAI's clients add their own. Cookies are not used: keys are sent in a header.
     """
     if not allowed:
         return app

@@ -12,7 +12,7 @@ _MINUTE = 60.0
 
 @dataclass(slots=True)
 class _Bucket:
-    """Requests that may begin at once; it fills up again over a minute."""
+    """Requests that may begin at once; an empty bucket is full again after a minute."""
 
     left: float
     at: float
@@ -29,7 +29,7 @@ class RateLimits:
         self._buckets: dict[str, _Bucket] = {}
 
     def take(self, account: Account, now: float) -> None:
-        """Counts a request that begins at `now`, in seconds; raises RateLimited, which carries `retry_after`."""
+        """Counts a request that begins at `now`, in seconds; raises RateLimited with `retry_after`."""
         limit = account.requests_per_minute
         if limit is None:
             return

@@ -1,4 +1,4 @@
-"""What the engines of one model have counted, one after another."""
+"""The counters of all engines that one model has had."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ import msgspec
 from llama_backend.wire.ipc import EngineStats
 
 
-class Totals:
-    """Sums of counters that go on where an engine dies and the next one counts from nothing."""
+class CounterSums:
+    """Sums of counters, which go on growing when an engine dies and the next one starts counting at zero."""
 
     def __init__(self) -> None:
         self._before: EngineStats | None = None
         self._current: EngineStats | None = None
-
-    @property
-    def latest(self) -> EngineStats | None:
-        """What the engine that runs said last, of itself alone."""
-        return self._current
 
     @property
     def stats(self) -> EngineStats | None:
@@ -29,11 +24,11 @@ class Totals:
         return _added(self._before, self._current)
 
     def take(self, stats: EngineStats) -> None:
-        """Notes the report of the engine that runs."""
+        """Takes a report of the present engine."""
         self._current = stats
 
     def close(self) -> None:
-        """Keeps what was counted by an engine that has ended; it holds no cells any more."""
+        """Keeps what an engine counted that has ended, without its KV cells, which are gone."""
         stats = self.stats
         if stats is not None:
             self._before = msgspec.structs.replace(stats, kv_cells=0, kv_used=0, kv_busy=0, kv_shared=0)
@@ -41,7 +36,7 @@ class Totals:
 
 
 def _added(a: EngineStats, b: EngineStats) -> EngineStats:
-    """The sums of what is counted; the cells are those of `b`."""
+    """The sums of the counters; the KV cells are those of `b`."""
     counts = ("prompt_tokens", "cached_tokens", "generated_tokens", "preemptions")
     times = {name: getattr(a.times, name) + getattr(b.times, name) for name in a.times.__struct_fields__}
     sums: dict[str, Any] = {name: getattr(a, name) + getattr(b, name) for name in counts}

@@ -1,4 +1,4 @@
-"""How long a request may take: what its body, its header and the server allow, from its arrival on."""
+"""How long a request may take from its arrival: the shortest time that its body, its header and the server name."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from math import isfinite
 from starlette.requests import Request
 
 from llama_backend.errors import DeadlineExceeded, InvalidRequest
-from llama_backend.server.engines.pending import Ticket
-
-HEADER = "X-Request-Timeout"
+from llama_backend.server.engines.pending import PendingRequest
+from llama_backend.wire.headers import REQUEST_TIMEOUT
 
 
 class Deadline:
-    """The end of a request's time; `seconds` are counted from now on, None is no end."""
+    """The end of a request's time, in `seconds` from now; None is no limit."""
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
@@ -24,11 +23,12 @@ class Deadline:
 
     @property
     def error(self) -> DeadlineExceeded:
-        return DeadlineExceeded(f"the request was not complete within {self._seconds:g} s", timeout=self._seconds)
+        text = f"the request was not complete within {self._seconds:g} s; allow more time or ask for less"
+        return DeadlineExceeded(text, timeout=self._seconds)
 
     @asynccontextmanager
     async def waiting(self) -> AsyncIterator[None]:
-        """Ends the block with DeadlineExceeded when the time is over; for a block within one task."""
+        """Raises DeadlineExceeded in the block when the time is over; the block must run in one task."""
         try:
             async with asyncio.timeout_at(self._end):
                 yield
@@ -36,12 +36,12 @@ class Deadline:
             raise self.error from error
 
     @contextmanager
-    def watching(self, ticket: Ticket) -> Iterator[None]:
-        """Stops a ticket when the time is over, whichever task reads it."""
+    def watching(self, pending: PendingRequest) -> Iterator[None]:
+        """Stops a request when the time is over, whichever task reads it."""
         if self._end is None:
             yield
             return
-        timer = asyncio.get_running_loop().call_at(self._end, ticket.stop, self.error)
+        timer = asyncio.get_running_loop().call_at(self._end, pending.stop, self.error)
         try:
             yield
         finally:
@@ -49,13 +49,16 @@ class Deadline:
 
 
 def deadline_of(request: Request, wanted: float | None, limit: float | None) -> Deadline:
-    """The shortest of what a body wants, the header says and the server allows; raises InvalidRequest."""
+    """The shortest of the times that the body and the header ask for and that the server allows.
+
+    Raises InvalidRequest where the header is no time.
+    """
     times = [seconds for seconds in (wanted, _header(request), limit) if seconds is not None]
     return Deadline(min(times, default=None))
 
 
 def _header(request: Request) -> float | None:
-    text = request.headers.get(HEADER)
+    text = request.headers.get(REQUEST_TIMEOUT)
     if text is None:
         return None
     try:
@@ -63,5 +66,7 @@ def _header(request: Request) -> float | None:
     except ValueError:
         seconds = 0.0
     if not (isfinite(seconds) and seconds > 0):
-        raise InvalidRequest(f"{HEADER}: it is a number of seconds above 0, got {text!r}", param=HEADER)
+        raise InvalidRequest(
+            f"{REQUEST_TIMEOUT}: give a number of seconds above 0, not {text!r}", param=REQUEST_TIMEOUT
+        )
     return seconds

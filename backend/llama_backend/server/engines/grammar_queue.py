@@ -1,4 +1,4 @@
-"""Who is checked next: a few processes at a time, in an order that is fair between accounts."""
+"""Grammars that wait to be checked: a few at a time, each in its own process, in an order fair between accounts."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from llama_backend.wire.grammar_verdict import Verdict
 MODULE = "llama_backend.engine.llama.grammar_check"
 _AT_ONCE = 4
 _AT_ONCE_OF_ONE = 2
-"""Of one account, so that it cannot take all places."""
+"""Checks of one account at the same time, so that it cannot take all places."""
 _MOST_WAITING = 128
 _MOST_WAITING_OF_ONE = 32
 _RETRY_SECONDS = 10.0
 _SECONDS = 20.0
-"""How long a check may take; the limit that counts is the one of its processor time."""
+"""How long a check may take. The check itself limits its processor time, which is normally reached first."""
 
 
 @dataclass(eq=False)
 class _Check:
-    """A question of an account; all who ask the same share it."""
+    """A question of an account; equal questions share one check."""
 
     question: bytes
     account: Account
@@ -40,7 +40,7 @@ class _Check:
 
 
 class GrammarQueue:
-    """Asks a process about each grammar; one that nobody waits for any more is ended."""
+    """Has each grammar checked by a process, which is ended when nobody waits for it any more."""
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -49,7 +49,10 @@ class GrammarQueue:
         self._running = 0
 
     async def ask(self, question: bytes, account: Account) -> Verdict:
-        """The verdict on a Question in JSON. Raises QueueFull where too many wait."""
+        """The verdict on a Question in JSON.
+
+        Raises QueueFull where too many wait, and Unavailable where the check takes too long.
+        """
         check = self._checks.get((account.name, question)) or self._add(question, account)
         check.askers += 1
         try:
@@ -62,7 +65,10 @@ class GrammarQueue:
     def _add(self, question: bytes, account: Account) -> _Check:
         waiting = sum(check.account.name == account.name for check in self._waiting)
         if waiting >= _MOST_WAITING_OF_ONE or len(self._waiting) >= _MOST_WAITING:
-            raise QueueFull(f"{waiting} grammars wait to be checked; try again later", retry_after=_RETRY_SECONDS)
+            raise QueueFull(
+                f"too many grammars wait to be checked ({waiting} of this key); try again later",
+                retry_after=_RETRY_SECONDS,
+            )
         most = min(account.max_running or _AT_ONCE_OF_ONE, _AT_ONCE_OF_ONE)
         limited = msgspec.structs.replace(account, max_running=most)
         check = _Check(question, limited, asyncio.get_running_loop().create_future())
@@ -118,7 +124,9 @@ class GrammarQueue:
         try:
             answer, _ = await asyncio.wait_for(process.communicate(question), _SECONDS)
         except TimeoutError as error:
-            raise Unavailable("no grammar can be checked in time", retry_after=_RETRY_SECONDS) from error
+            raise Unavailable(
+                "the grammar could not be checked in time; try again later", retry_after=_RETRY_SECONDS
+            ) from error
         finally:
             await _end(process)
         return _decoded(answer)
@@ -131,8 +139,8 @@ async def _end(process: Process) -> None:
 
 
 def _decoded(answer: bytes) -> Verdict:
-    """What a check said; one that died says that llama.cpp cannot work with the grammar."""
+    """The verdict of a check; where the check died, llama.cpp cannot work with the grammar."""
     try:
         return msgspec.json.decode(answer, type=Verdict)
     except msgspec.DecodeError:
-        return Verdict(error="the grammar takes llama.cpp too long, too much memory, or ends it")
+        return Verdict(error="the grammar makes llama.cpp crash, or takes it too much time or memory; simplify it")

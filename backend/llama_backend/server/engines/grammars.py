@@ -13,20 +13,20 @@ from llama_backend.server.engines.grammar_queue import GrammarQueue
 from llama_backend.wire.grammar_verdict import Question, Verdict
 from llama_backend.wire.sampling import SamplingParams
 
-_KNOWN = 128
+_MOST_KNOWN = 128
 
 
 class Grammars:
-    """Checks grammars for the model in a file, and remembers the last verdicts."""
+    """Checks grammars for the model in a file, and remembers the last results."""
 
     def __init__(self, model: str) -> None:
         self._known = OrderedDict[bytes, Verdict]()
         self._queue = GrammarQueue(model)
 
     async def resolve(self, sampling: SamplingParams, account: Account = LOCAL) -> SamplingParams:
-        """The same parameters, with a grammar that was checked in place of a schema.
+        """The same parameters after the check, with a schema turned into a grammar.
 
-        Raises InvalidRequest, and QueueFull where too many wait.
+        Raises InvalidRequest for a grammar that cannot be used, and QueueFull where too many wait to be checked.
         """
         if sampling.grammar is None and sampling.json_schema is None:
             return sampling
@@ -41,5 +41,5 @@ class Grammars:
     def _remember(self, name: bytes, verdict: Verdict) -> None:
         self._known[name] = verdict
         self._known.move_to_end(name)
-        if len(self._known) > _KNOWN:
+        if len(self._known) > _MOST_KNOWN:
             self._known.popitem(last=False)

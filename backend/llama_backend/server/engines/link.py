@@ -1,14 +1,11 @@
-"""The engine's process, read and written by the event loop."""
+"""The connection to one engine: commands to its process, events and log lines from it, until it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections import deque
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 import msgspec
 
@@ -17,37 +14,24 @@ from llama_backend.server.engines.spawn import EngineProcess
 from llama_backend.wire.ipc import Command, Event, Frames, decode_event, frame
 
 _log = logging.getLogger("llama_backend.engine")
-_LINES_KEPT = 20
 
 
-class EngineChild:
-    """An engine's process as the event loop sees it."""
+class EngineLink:
+    """An engine's process, read and written by the event loop."""
 
     def __init__(self, process: EngineProcess) -> None:
         self._process = process
         self._transport: asyncio.Transport | None = None
-        self.last_lines: deque[str] = deque(maxlen=_LINES_KEPT)
-        """The end of its standard error."""
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def exit_status(self) -> str:
-        """How the process ended, for a person."""
-        return self._process.exit_status
-
-    def suspects(self) -> Suspects:
-        """Who was being computed when the process ended."""
-        return self._process.suspects()
+        self._last_line = ""
+        """The last line of its standard error."""
+        self._abort_reason: str | None = None
 
     async def follow(self, take: Callable[[Event], None]) -> None:
         """Calls `take` with each event; returns when the process has ended or closed its side."""
         loop = asyncio.get_running_loop()
         lines = asyncio.create_task(self._pump_lines())
         self._transport, protocol = await loop.create_connection(
-            lambda: _Events(take, self.abort), sock=self._process.sock
+            lambda: _Events(take, self._process.abort), sock=self._process.sock
         )
         try:
             await protocol.closed.wait()
@@ -62,17 +46,29 @@ class EngineChild:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame(command))
 
-    async def kill(self, patience: float) -> None:
-        """Ends the process; it has `patience` seconds to do so by itself."""
+    async def stop(self, seconds: float) -> None:
+        """Ends the process, which notices that its socket is closed; it is killed after `seconds`."""
         if self._transport is not None:
             self._transport.close()
         else:
             self._process.close()
-        await asyncio.to_thread(self._process.wait, patience)
+        await asyncio.to_thread(self._process.wait, seconds)
 
-    def abort(self) -> None:
-        """Kills the process; `follow` returns when it has ended."""
-        self._process.abort()
+    def abort(self, reason: str) -> None:
+        """Kills an engine that does not go on; `follow` returns when it has ended. The first reason counts."""
+        if self._abort_reason is None:
+            self._abort_reason = reason
+            self._process.abort()
+
+    def death(self) -> tuple[Suspects, str]:
+        """The requests that the engine was working on when it ended, and how it ended, for a person."""
+        return self._process.suspects(), self._ending()
+
+    def _ending(self) -> str:
+        if self._abort_reason is not None:
+            return f"the engine was ended: {self._abort_reason}"
+        ending = f"the engine ended with {self._process.exit_status}"
+        return f"{ending}: {self._last_line}" if self._last_line else ending
 
     async def _pump_lines(self) -> None:
         reader = asyncio.StreamReader()
@@ -80,16 +76,15 @@ class EngineChild:
         pipe, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self._process.stderr)
         with closing(pipe):
             async for line in reader:
-                text = line.decode("utf-8", "replace").rstrip()
-                self.last_lines.append(text)
-                _log.info(text)
+                self._last_line = line.decode("utf-8", "replace").rstrip()
+                _log.info(self._last_line)
 
 
 class _Events(asyncio.Protocol):
     """Hands on the events of an engine as they come, without a task in between."""
 
     def __init__(self, take: Callable[[Event], None], abort: Callable[[], None]) -> None:
-        """`abort` ends an engine that says what cannot be understood."""
+        """`abort` ends an engine whose messages cannot be decoded."""
         self._take = take
         self._abort = abort
         self._frames = Frames()
@@ -99,7 +94,7 @@ class _Events(asyncio.Protocol):
         try:
             events = [decode_event(payload) for payload in self._frames.feed(data)]
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            _log.error("the engine says what cannot be understood: %s", error)
+            _log.error("a message of the engine cannot be decoded, so the engine is ended: %s", error)
             self._abort()
             return
         for event in events:
@@ -107,12 +102,3 @@ class _Events(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed.set()
-
-
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process, or 0 where that is not known."""
-    try:
-        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0

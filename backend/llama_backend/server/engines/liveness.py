@@ -1,43 +1,56 @@
-"""Whether a server can still be of use, or is better started anew."""
+"""Whether a server can still be of use, or has to be started again."""
 
 from __future__ import annotations
 
 from time import monotonic
 
-from llama_backend.server.engines.heartbeat import is_stopped
+from llama_backend.server.engines.engine_status import EngineStatus
+from llama_backend.server.engines.request_table import RequestTable
 from llama_backend.server.engines.supervisor import Supervisor
+from llama_backend.server.engines.watched_process import WatchedProcess
 
 
-def trouble(supervisor: Supervisor, stall: float) -> str | None:
-    """What only a new process could mend, or None.
+def liveness_problem(supervisor: Supervisor, stall: float) -> str | None:
+    """What only a restart of the server could mend, or None.
 
-    An engine that dies is started again by the supervisor, and one that loads takes what it takes. What remains: it
-    was there and cannot be had any more, it computes without a GPU that it had, or it hangs.
+    The supervisor starts an engine that dies again, and loading takes as long as it takes. What remains: the engine
+    failed after it had been ready, it computes without the GPU that it had before, or it hangs.
     """
-    if supervisor.was_ready and supervisor.state == "failed":
-        return f"the engine is lost: {supervisor.reason}"
-    if supervisor.ready is not None and supervisor.had_gpu and supervisor.ready.gpu_layers == 0:
+    status = supervisor.status
+    if status.was_ready and status.state == "failed":
+        return f"the engine is lost: {status.reason}"
+    if status.ready is not None and status.had_gpu and status.ready.gpu_layers == 0:
         return "the GPU is lost: the model computes without it"
-    return hang(supervisor, stall)
+    return hang_reason(supervisor, stall)
 
 
-def hang(supervisor: Supervisor, stall: float) -> str | None:
-    """What an engine has owed for over `stall` seconds, or None."""
-    stopped = supervisor.pulse.stopped(supervisor.pid)
-    if stopped is not None and stopped > stall:
-        return f"the engine has been stopped for {stopped:.0f} s"
-    if supervisor.state != "ready":
-        still = supervisor.pulse.still(supervisor.pid)
-        return f"the engine has not gone on loading for {still:.0f} s" if still > stall else None
-    silence = supervisor.ledger.step_silence()
-    if supervisor.running:
-        silence = max(silence, monotonic() - supervisor.last_step)
-    if silence > stall:
-        return f"the engine has not ended a step for {silence:.0f} s"
-    silence = supervisor.ledger.reading_silence()
-    return f"the engine has not read a request for {silence:.0f} s" if silence > stall else None
+def hang_reason(supervisor: Supervisor, stall: float) -> str | None:
+    """What the engine has not done for more than `stall` seconds although it should have, or None."""
+    status = supervisor.status
+    if status.process is not None and (seconds := status.process.stopped_seconds()) > stall:
+        return f"the engine has been stopped for {seconds:.0f} s"
+    if status.state == "ready":
+        return _compute_hang(status, supervisor.requests, stall)
+    return _load_hang(status.process, stall)
 
 
 def can_answer(supervisor: Supervisor, stall: float) -> bool:
     """Whether a request that comes now is likely to be answered."""
-    return not is_stopped(supervisor.pid) and trouble(supervisor, stall) is None
+    process = supervisor.status.process
+    is_stopped = process is not None and process.is_stopped()
+    return not is_stopped and liveness_problem(supervisor, stall) is None
+
+
+def _load_hang(process: WatchedProcess | None, stall: float) -> str | None:
+    seconds = process.idle_seconds() if process is not None else 0.0
+    return f"the engine has not gone on loading for {seconds:.0f} s" if seconds > stall else None
+
+
+def _compute_hang(status: EngineStatus, requests: RequestTable, stall: float) -> str | None:
+    silence = requests.step_silence()
+    if status.running:
+        silence = max(silence, monotonic() - status.last_step)
+    if silence > stall:
+        return f"the engine has not ended a step for {silence:.0f} s"
+    silence = requests.reading_silence()
+    return f"the engine has not read a request for {silence:.0f} s" if silence > stall else None

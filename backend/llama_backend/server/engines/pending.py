@@ -1,90 +1,127 @@
-"""One request on its way through the engine, as the server sees it."""
+"""Requests that an engine works on; each keeps the outputs of the engine until a handler takes them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
+import msgspec
+
 from llama_backend.errors import BackendError, InternalError, from_wire
-from llama_backend.wire.ipc import SequenceOutput
+from llama_backend.wire.ipc import Count, Counted, Embed, Embedded, SequenceOutput, Submit
 
+EngineRequest = Submit | Embed | Count
 Observer = Callable[[SequenceOutput, float], None]
-"""Called with each piece and the moment at which it came, in seconds of `time.monotonic`."""
+"""Called with each output and the moment at which it came, in seconds of `time.monotonic`."""
 
 
-class Ticket:
-    """Gathers what the engine sends for one request until a handler takes it.
+class PendingRequest:
+    """One request to the engine that has not ended, of whatever kind.
 
-    A request for several answers has as many numbers, from `number` on. Nothing waits for a slow reader: pieces are
-    kept, and the reader gets all that came since last time at once.
+    A request for several answers has one number for each of them, from `number` on.
     """
 
-    def __init__(self, number: int, n: int = 1, observer: Observer | None = None) -> None:
-        self.number = number
-        self.numbers = range(number, number + n)
+    def __init__(self, request: EngineRequest, answers: int = 1) -> None:
+        self.request = request
+        self.numbers = range(request.id, request.id + answers)
         self.unfinished = set(self.numbers)
         """The numbers of the answers that have not ended."""
         self.prompt_tokens: int | None = None
-        """Known from acceptance on."""
+        """Known once the engine has accepted the request."""
         self.is_read = False
-        """Somebody has seen a part of the answers, so that they cannot be computed again from their start."""
-        self.deaths = 0
-        """How many engines ended while this request was at work."""
+        """Whether a client has seen a part of the answers, so that they cannot be computed again from the start."""
+        self.engine_deaths = 0
+        """How many engines died while they worked on this request."""
         self.since = 0.0
-        """When it was handed to the engine that has it, or accepted by that; 0 where no engine has it."""
-        self._observer = observer
-        self._pieces: list[SequenceOutput] = []
+        """When the present engine got the request or accepted it; 0 while no engine has it."""
         self._error: BackendError | None = None
         self._changed = asyncio.Event()
+
+    @property
+    def number(self) -> int:
+        return self.numbers.start
 
     @property
     def finished(self) -> bool:
         return not self.unfinished
 
+    def number_from(self, first: int) -> None:
+        """Gives the request and its answers the numbers from `first` on."""
+        self.request = msgspec.structs.replace(self.request, id=first)
+        self.numbers = range(first, first + len(self.numbers))
+        self.unfinished = set(self.numbers)
+
     def accept(self, prompt_tokens: int, now: float = 0.0) -> None:
-        """Notes that the prompt fits, as was known at `now`."""
+        """Notes that the engine has read the prompt and found at `now` that it fits."""
         self.prompt_tokens, self.since = prompt_tokens, now
         self._changed.set()
 
-    def deliver(self, piece: SequenceOutput, now: float = 0.0) -> None:
-        """Takes a piece that came at `now`, in seconds of `time.monotonic`."""
-        if self._observer is not None:
-            self._observer(piece, now)
-        self._pieces.append(piece)
-        if piece.finish_reason is not None:
-            self.unfinished.discard(piece.id)
-        self._changed.set()
-
     def restart(self) -> None:
-        """Forgets what came, since the answers are computed again."""
-        self._pieces.clear()
-        self.unfinished = set(self.numbers)
+        """Prepares for another engine that computes the request from its start."""
 
     def stop(self, error: BackendError) -> None:
-        """Ends the reading of a request with an error, while the engine may still be at work on it."""
+        """Ends the waiting for a request with an error, while the engine may still work on it."""
         self._error = self._error or error
         self._changed.set()
 
     def fail(self, error: BackendError) -> None:
+        """Ends the request with an error."""
         self._error = error
-        self.unfinished.clear()
-        self._changed.set()
+        self._finish()
 
     async def accepted(self) -> None:
         """Returns when the prompt is known to fit; raises the refusal otherwise."""
-        while self.prompt_tokens is None:
+        await self._wait_until(lambda: self.prompt_tokens is not None)
+
+    def _finish(self) -> None:
+        self.unfinished.clear()
+        self._changed.set()
+
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        """Returns when a condition holds; raises the error of a request that ended before that."""
+        while not condition():
             if self._error is not None:
                 raise self._error
             await self._wait()
 
-    async def pieces(self) -> AsyncGenerator[SequenceOutput, None]:
-        """What comes, until each answer has had its piece with a finish reason; raises where the request fails."""
+    async def _wait(self) -> None:
+        await self._changed.wait()
+        self._changed.clear()
+
+
+class PendingCompletion(PendingRequest):
+    """Keeps the outputs of the answers to one prompt.
+
+    The engine never waits for a slow reader: outputs are kept, and the reader gets all new ones at once.
+    """
+
+    def __init__(self, request: Submit, observer: Observer | None = None) -> None:
+        super().__init__(request, request.n)
+        self._observer = observer
+        self._outputs: list[SequenceOutput] = []
+
+    def deliver(self, output: SequenceOutput, now: float = 0.0) -> None:
+        """Takes an output that came at `now`, in seconds of `time.monotonic`."""
+        if self._observer is not None:
+            self._observer(output, now)
+        self._outputs.append(output)
+        if output.finish_reason is not None:
+            self.unfinished.discard(output.id)
+        self._changed.set()
+
+    def restart(self) -> None:
+        """Drops all outputs, since the answers are computed again."""
+        self._outputs.clear()
+        self.unfinished = set(self.numbers)
+
+    async def outputs(self) -> AsyncGenerator[SequenceOutput, None]:
+        """The outputs as they come, until every answer has its finish reason; raises where the request fails."""
         while True:
-            pieces, self._pieces = self._pieces, []
-            for piece in merged(pieces):
+            outputs, self._outputs = self._outputs, []
+            for output in merged(outputs):
                 self.is_read = True
-                yield _checked(piece)
-            if self._pieces:
+                yield _checked(output)
+            if self._outputs:
                 continue
             if self._error is not None:
                 raise self._error
@@ -93,42 +130,74 @@ class Ticket:
             await self._wait()
 
     async def whole(self) -> list[SequenceOutput]:
-        """One piece for each answer, once all have ended; raises where the request fails."""
-        while not self.finished and self._error is None:
-            await self._wait()
-        if self._error is not None:
-            raise self._error
-        pieces = sorted(merged(self._pieces), key=lambda piece: piece.id)
-        return [_checked(piece) for piece in pieces]
-
-    async def _wait(self) -> None:
-        await self._changed.wait()
-        self._changed.clear()
+        """One output for each answer, once all have ended; raises where the request fails."""
+        await self._wait_until(lambda: self.finished and self._error is None)
+        return [_checked(output) for output in sorted(merged(self._outputs), key=lambda output: output.id)]
 
 
-def _checked(piece: SequenceOutput) -> SequenceOutput:
-    if piece.finish_reason == "error":
-        message, code = piece.message or "the engine could not finish the answer", piece.code or InternalError.code
+class PendingCount(PendingRequest):
+    """Waits for the number of tokens of a text."""
+
+    def __init__(self, request: Count) -> None:
+        super().__init__(request)
+        self._found: Counted | None = None
+
+    def put(self, counted: Counted) -> None:
+        """Takes the answer."""
+        self._found = counted
+        self._finish()
+
+    async def counted(self) -> Counted:
+        """The answer, once it is there; raises where the request fails."""
+        await self._wait_until(lambda: self._found is not None)
+        assert self._found is not None
+        return self._found
+
+
+class PendingEmbedding(PendingRequest):
+    """Gathers the vectors of the texts of one request."""
+
+    def __init__(self, request: Embed) -> None:
+        super().__init__(request)
+        self._missing = set(range(len(request.inputs)))
+        self._found: dict[int, Embedded] = {}
+
+    def put(self, embedded: Embedded) -> None:
+        """Takes one vector; after a restart one that is there already comes again."""
+        self._found[embedded.index] = embedded
+        self._missing.discard(embedded.index)
+        if not self._missing:
+            self._finish()
+
+    async def vectors(self) -> list[Embedded]:
+        """The vectors in the order of the texts, once all are there; raises where the request fails."""
+        await self._wait_until(lambda: self.finished and self._error is None)
+        return [self._found[index] for index in sorted(self._found)]
+
+
+def _checked(output: SequenceOutput) -> SequenceOutput:
+    if output.finish_reason == "error":
+        message, code = output.message or "the engine could not finish the answer", output.code or InternalError.code
         raise from_wire({"error": {"message": message, "code": code}}, InternalError.status)
-    return piece
+    return output
 
 
-def merged(pieces: list[SequenceOutput]) -> list[SequenceOutput]:
-    """The same text in at most one piece for each answer, which has what the last one has besides."""
-    if len(pieces) < 2:
-        return pieces
+def merged(outputs: list[SequenceOutput]) -> list[SequenceOutput]:
+    """One output for each answer, with the text of all of its outputs and the other fields of its last one."""
+    if len(outputs) < 2:
+        return outputs
     answers: dict[int, list[SequenceOutput]] = {}
-    for piece in pieces:
-        answers.setdefault(piece.id, []).append(piece)
+    for output in outputs:
+        answers.setdefault(output.id, []).append(output)
     return [_joined(parts) for parts in answers.values()]
 
 
-def _joined(pieces: list[SequenceOutput]) -> SequenceOutput:
-    last = pieces[-1]
-    text = "".join(piece.text for piece in pieces)
+def _joined(outputs: list[SequenceOutput]) -> SequenceOutput:
+    last = outputs[-1]
+    text = "".join(output.text for output in outputs)
     logprobs = None
     if last.logprobs is not None:
-        logprobs = [entry for piece in pieces for entry in piece.logprobs or []]
+        logprobs = [entry for output in outputs for entry in output.logprobs or []]
     return SequenceOutput(
         last.id, text, last.finish_reason, last.usage, last.timings, last.message, logprobs, last.code
     )

@@ -1,4 +1,4 @@
-"""Which models are loaded: on demand, at most so many at a time, the least recently used gives way."""
+"""Which models are loaded: on demand, up to a limit; the least recently used model is unloaded for another one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from time import monotonic
 
 from llama_backend.errors import ModelNotFound
 from llama_backend.server.engines.deadline import Deadline
-from llama_backend.server.engines.served_model import HostedModel
-from llama_backend.server.engines.supervisor import Supervisor
+from llama_backend.server.engines.request_table import RequestTable
+from llama_backend.server.engines.served_model import ServedModel
 from llama_backend.wire.ipc import EngineConfig
 
 _log = logging.getLogger("llama_backend.server")
 _LOAD_SECONDS = 3600.0
-"""Where models are loaded on demand, who asks for one waits for it; a deadline or a client that goes away ends that."""
+"""Where models are loaded on demand, a request waits for its model until its deadline, or until its client is gone."""
 _WATCH_SECONDS = 1.0
 
 Discover = Callable[[], Mapping[str, EngineConfig]]
@@ -24,19 +24,19 @@ Discover = Callable[[], Mapping[str, EngineConfig]]
 
 
 class ModelPool:
-    """The models of a server; `first` is the one for requests that name none, and alone where `most` is None.
+    """The models of a server; `first` is the one for requests that name none, and the only one where `most` is None.
 
-    A model with requests is never unloaded: who needs its place waits until they have ended, and new requests for it
-    wait until it is loaded again, so that neither of two models can keep the other out.
+    A model with requests is never unloaded. A request that needs its place waits until they have ended, and new
+    requests for the model to be unloaded wait until it is loaded again, so that no model can keep another one out.
     """
 
     def __init__(
         self,
-        first: HostedModel,
+        first: ServedModel,
         discover: Discover = dict,
         most: int | None = None,
         idle: float | None = None,
-        make: Callable[[str, EngineConfig], HostedModel] = HostedModel,
+        make: Callable[[str, EngineConfig], ServedModel] = ServedModel,
     ) -> None:
         self.first = first
         self._discover = discover
@@ -49,8 +49,8 @@ class ModelPool:
         self._freed = asyncio.Event()
 
     @property
-    def models(self) -> list[HostedModel]:
-        """All that can be asked for, the first one at the head."""
+    def models(self) -> list[ServedModel]:
+        """All that requests may name, with the first one at the head."""
         if self._most is not None:
             for name, config in self._discover().items():
                 if name not in self._models:
@@ -58,44 +58,46 @@ class ModelPool:
         return list(self._models.values())
 
     @property
-    def used(self) -> list[HostedModel]:
+    def used(self) -> list[ServedModel]:
         """Those that are loaded or were at some time."""
         return [model for model in self._models.values() if model.loaded or model.was_ready]
 
     @property
-    def loaded(self) -> list[HostedModel]:
+    def loaded(self) -> list[ServedModel]:
         return [model for model in self._models.values() if model.loaded]
 
-    def find(self, name: str) -> HostedModel:
+    def find(self, name: str) -> ServedModel:
         """The model of that name; raises ModelNotFound."""
         if name in ("", "default", self.first.name):
             return self.first
         if self._most is None:
-            text = f"the model {name!r} is not served here, but {self.first.name!r}"
+            text = f"the model {name!r} is not served here; the only model is {self.first.name!r}"
             raise ModelNotFound(text, param="model")
         models = {model.name: model for model in self.models}
         if name not in models:
-            raise ModelNotFound(f"no model {name!r} is installed here; GET /v1/models lists them", param="model")
+            raise ModelNotFound(
+                f"no model {name!r} is installed here; GET /v1/models lists those that are", param="model"
+            )
         return models[name]
 
     @asynccontextmanager
-    async def use(self, model: HostedModel, patience: float, deadline: Deadline) -> AsyncIterator[Supervisor]:
-        """Keeps a model loaded for the length of a block, which begins when its engine is ready.
+    async def use(self, model: ServedModel, max_wait: float, deadline: Deadline) -> AsyncIterator[RequestTable]:
+        """Keeps a model loaded for the length of a block, which begins when its engine is ready for the requests.
 
-        Raises Unavailable where that takes longer than `patience` seconds and no model is loaded on demand,
+        Raises Unavailable where loading takes longer than `max_wait` seconds and models are not loaded on demand,
         DeadlineExceeded, and ModelUnreadable.
         """
         async with deadline.waiting():
             await self._acquire(model)
         try:
             async with deadline.waiting():
-                await model.supervisor.wait_ready(_LOAD_SECONDS if self._on_demand else patience)
-            yield model.supervisor
+                await model.supervisor.wait_ready(_LOAD_SECONDS if self._on_demand else max_wait)
+            yield model.supervisor.requests
         finally:
             self._release(model)
 
     async def watch_idle(self) -> None:
-        """Unloads models that nobody has used for as long as is allowed; runs until it is cancelled."""
+        """Unloads models that nobody has used for the idle time; runs until it is cancelled."""
         while self._idle is not None:
             await asyncio.sleep(min(self._idle, _WATCH_SECONDS))
             async with self._places:
@@ -104,12 +106,12 @@ class ModelPool:
                         await self._unload(model)
 
     async def stop(self) -> None:
-        """Ends all engines; requests that are still there fail."""
+        """Ends all engines; requests that are still open fail."""
         await asyncio.gather(*[model.unload() for model in self.loaded])
 
-    async def _acquire(self, model: HostedModel) -> None:
-        """Counts a user in, once the model is loaded or on its way."""
-        if not model.loaded or model.leaving:
+    async def _acquire(self, model: ServedModel) -> None:
+        """Loads a model where it is not loaded yet, and counts one more user of it."""
+        if not model.loaded or model.unload_wanted:
             async with self._places:
                 if not model.loaded:
                     await self._make_place()
@@ -117,7 +119,7 @@ class ModelPool:
                     model.load()
         model.users += 1
 
-    def _release(self, model: HostedModel) -> None:
+    def _release(self, model: ServedModel) -> None:
         model.users -= 1
         model.last_used = monotonic()
         if not model.users:
@@ -126,23 +128,23 @@ class ModelPool:
     async def _make_place(self) -> None:
         """Unloads the least recently used models until one more may be loaded; waits for their users to end."""
         while len(self.loaded) >= (self._most or 1):
-            await self._free(min(self.loaded, key=_worth))
+            await self._free(min(self.loaded, key=_unload_order))
 
-    async def _free(self, victim: HostedModel) -> None:
-        victim.leaving = True
+    async def _free(self, model: ServedModel) -> None:
+        model.unload_wanted = True
         try:
-            while victim.users:
+            while model.users:
                 self._freed.clear()
                 await self._freed.wait()
-            await self._unload(victim)
+            await self._unload(model)
         finally:
-            victim.leaving = False
+            model.unload_wanted = False
 
-    async def _unload(self, model: HostedModel) -> None:
+    async def _unload(self, model: ServedModel) -> None:
         _log.info("unloading the model %s", model.name)
         await asyncio.shield(model.unload())
 
 
-def _worth(model: HostedModel) -> tuple[bool, bool, float]:
-    """The smallest gives way: one that cannot be loaded, then one without users, then the least recently used."""
+def _unload_order(model: ServedModel) -> tuple[bool, bool, float]:
+    """The order of unloading: models that cannot be loaded, then those without users, least recently used first."""
     return model.state != "failed", model.users > 0, model.last_used

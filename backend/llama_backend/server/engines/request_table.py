@@ -1,167 +1,200 @@
-"""The requests that were handed to an engine and have not ended, and what becomes of them when it dies."""
+"""The requests that were handed to an engine and have not ended, and what becomes of them when the engine dies."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import count
+from contextlib import contextmanager
 from time import monotonic
+from typing import TypeVar
 
 from llama_backend.crash_notes import Suspects
 from llama_backend.errors import BackendError, EngineDied, InvalidRequest, RequestEndsEngine, from_wire
-from llama_backend.server.engines.pending import Ticket
-from llama_backend.server.engines.pending_count import CountTicket
-from llama_backend.server.engines.pending_embedding import EmbeddingTicket
-from llama_backend.wire.ipc import Accepted, Cancel, Count, Counted, Embed, Embedded, Refused, StepDone, Submit
+from llama_backend.server.engines.pending import (
+    EngineRequest,
+    PendingCompletion,
+    PendingCount,
+    PendingEmbedding,
+    PendingRequest,
+)
+from llama_backend.wire.ipc import Accepted, Cancel, Counted, Embedded, Refused, StepDone
 
 _MOST_DEATHS = 2
-"""A request that was at work when so many engines died is not given to another."""
+"""A request that so many engines died on is not given to another one."""
 
-Request = Submit | Embed | Count
-Send = Callable[[Request | Cancel], None]
+Send = Callable[[EngineRequest | Cancel], None]
+Pending = TypeVar("Pending", bound=PendingRequest)
 
 
-class Ledger:
-    """Tickets and their requests. Those that come while there is no engine wait for the next one.
+class RequestTable:
+    """All open requests, by number. Those that come while there is no engine wait for the next one.
 
-    Those under suspicion, since an engine died while they were at work, are handed to the next one after another, so
-    that another death tells which it was: that one fails, and the others do not.
+    Requests that an engine worked on when it died are suspects: the next engine gets them one after another, so that
+    another death shows which of them it was. That one fails, and the others are answered.
     """
 
     def __init__(self) -> None:
-        self._numbers = count(1)
-        self._tickets: dict[int, Ticket] = {}
-        self._requests: dict[int, Request] = {}
+        self._next_number = 1
+        self._pending: dict[int, PendingRequest] = {}
         self._send: Send | None = None
-        self._held = deque[Ticket]()
-        """Those under suspicion that wait for their turn."""
-        self._tried: Ticket | None = None
-        """The one of them that is at work."""
+        self._suspects = _SuspectQueue()
         self._last_read = self._last_step = monotonic()
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        """How many numbers are in use: one for each answer of a request that has not been closed."""
+        return len(self._pending)
 
-    def numbers(self, n: int = 1) -> list[int]:
-        """Consecutive numbers that no request had before."""
-        return [next(self._numbers) for _ in range(n)]
-
-    def open(self, ticket: Ticket, request: Request) -> None:
-        """Takes in a request, which must be closed in the end."""
-        self._tickets |= dict.fromkeys(ticket.numbers, ticket)
-        self._requests[ticket.number] = request
-        self._hand_over(ticket)
-
-    def close(self, ticket: Ticket) -> None:
-        """Forgets a request; answers that have not ended are cancelled."""
-        self._requests.pop(ticket.number, None)
-        for number in ticket.numbers:
-            if self._tickets.pop(number, None) is not None and number in ticket.unfinished and self._send:
-                self._send(Cancel(number))
-        ticket.unfinished.clear()
-        self._try_next()
+    @contextmanager
+    def opened(self, pending: Pending) -> Iterator[Pending]:
+        """Hands a request to the engine for the length of a block; answers that have not ended are then cancelled."""
+        self._open(pending)
+        try:
+            yield pending
+        finally:
+            self._close(pending)
 
     def engine_ready(self, send: Send) -> None:
-        """Hands what waits to an engine."""
+        """Hands the waiting requests to an engine, of which `send` takes them."""
         self._send = send
         self._last_step = self._last_read = monotonic()
-        for ticket in self._open:
-            if ticket.deaths:
-                self._held.append(ticket)
+        for pending in self._unfinished:
+            if pending.engine_deaths:
+                self._suspects.add(pending)
             else:
-                self._hand_over(ticket)
-        self._try_next()
+                self._hand_over(pending)
+        self._try_next_suspect()
 
     def engine_died(self, suspects: Suspects, reason: str) -> None:
-        """Fails those whom no other engine may or can answer, and keeps the rest for the next one.
+        """Fails the requests that no other engine may or can answer, and keeps the rest for the next one.
 
-        They are the one whose grammar was at work, those who have read a part, and those at work for the second time.
+        Those that fail: the one whose grammar llama.cpp was working on, those of which a client has read a part, and
+        those that an engine died on for the second time.
         """
         self._disconnect()
-        for ticket in self._open:
-            ticket.deaths += not suspects.all.isdisjoint(ticket.numbers)
-            if suspects.grammar in ticket.numbers:
-                ticket.fail(InvalidRequest("grammar: llama.cpp ended on it", param="grammar"))
-            elif ticket.deaths >= _MOST_DEATHS:
-                ticket.fail(RequestEndsEngine(f"twice {reason} while this request was at work; it is not tried again"))
-            elif ticket.is_read:
-                ticket.fail(EngineDied(reason, retry_after=2))
+        for pending in self._unfinished:
+            pending.engine_deaths += not suspects.all.isdisjoint(pending.numbers)
+            if suspects.grammar in pending.numbers:
+                text = "grammar: llama.cpp crashed or took too long on it; simplify the grammar"
+                pending.fail(InvalidRequest(text, param="grammar"))
+            elif pending.engine_deaths >= _MOST_DEATHS:
+                text = f"twice {reason} while it worked on this request; it is not tried again"
+                pending.fail(RequestEndsEngine(text))
+            elif pending.is_read:
+                pending.fail(EngineDied(reason, retry_after=2))
             else:
-                ticket.restart()
+                pending.restart()
 
     def fail_all(self, error: BackendError) -> None:
-        """Fails all requests, where there will be no engine for them."""
+        """Fails all requests, because no engine will follow."""
         self._disconnect()
-        for ticket in self._open:
-            ticket.fail(error)
+        for pending in self._unfinished:
+            pending.fail(error)
 
     def take(self, event: StepDone | Accepted | Refused | Embedded | Counted) -> None:
-        """Tells a ticket what came for it."""
+        """Passes what the engine sent to the requests that it is for."""
         now = monotonic()
-        match event:
-            case StepDone():
-                self._last_step = now
-                for piece in event.pieces:
-                    if ticket := self._tickets.get(piece.id):
-                        ticket.deliver(piece, now)
-            case Embedded():
-                self._last_step = now
-                if isinstance(ticket := self._tickets.get(event.id), EmbeddingTicket):
-                    ticket.put(event)
-            case Accepted(number, prompt_tokens):
-                self._last_read = now
-                if ticket := self._tickets.get(number):
-                    ticket.accept(prompt_tokens, now)
-            case Counted():
-                self._last_read = now
-                if isinstance(ticket := self._tickets.get(event.id), CountTicket):
-                    ticket.put(event)
-            case Refused():
-                self._last_read = now
-                self._refuse(event)
-        self._try_next()
+        if isinstance(event, StepDone | Embedded):
+            self._last_step = now
+        else:
+            self._last_read = now
+        if isinstance(event, StepDone):
+            self._deliver(event, now)
+        elif pending := self._pending.get(event.id):
+            _pass_on(event, pending, now)
+        self._try_next_suspect()
 
     def reading_silence(self) -> float:
-        """Seconds for which the engine has said nothing to requests that it has yet to read."""
-        return _silence(self._last_read, [ticket.since for ticket in self._sent if ticket.prompt_tokens is None])
+        """Seconds for which the engine has reported nothing although it has requests to read."""
+        return _silence(self._last_read, [sent.since for sent in self._sent if sent.prompt_tokens is None])
 
     def step_silence(self) -> float:
-        """Seconds for which it has ended no step, though there are requests that it has read."""
-        return _silence(self._last_step, [ticket.since for ticket in self._sent if ticket.prompt_tokens is not None])
+        """Seconds for which the engine has ended no step although it has accepted requests."""
+        return _silence(self._last_step, [sent.since for sent in self._sent if sent.prompt_tokens is not None])
 
     @property
-    def _open(self) -> list[Ticket]:
-        return [ticket for ticket in dict.fromkeys(self._tickets.values()) if not ticket.finished]
+    def _unfinished(self) -> list[PendingRequest]:
+        return [pending for pending in dict.fromkeys(self._pending.values()) if not pending.finished]
 
     @property
-    def _sent(self) -> Iterator[Ticket]:
-        return (ticket for ticket in self._open if ticket.since)
+    def _sent(self) -> Iterator[PendingRequest]:
+        return (pending for pending in self._unfinished if pending.since)
 
-    def _hand_over(self, ticket: Ticket) -> None:
+    def _open(self, pending: PendingRequest) -> None:
+        pending.number_from(self._next_number)
+        self._next_number += len(pending.numbers)
+        self._pending |= dict.fromkeys(pending.numbers, pending)
+        self._hand_over(pending)
+
+    def _close(self, pending: PendingRequest) -> None:
+        for number in pending.numbers:
+            if self._pending.pop(number, None) is not None and number in pending.unfinished and self._send:
+                self._send(Cancel(number))
+        pending.unfinished.clear()
+        self._try_next_suspect()
+
+    def _deliver(self, step: StepDone, now: float) -> None:
+        for output in step.outputs:
+            if isinstance(pending := self._pending.get(output.id), PendingCompletion):
+                pending.deliver(output, now)
+
+    def _hand_over(self, pending: PendingRequest) -> None:
         if self._send is not None:
-            ticket.since = monotonic()
-            self._send(self._requests[ticket.number])
+            pending.since = monotonic()
+            self._send(pending.request)
 
-    def _try_next(self) -> None:
-        """Hands over the next one under suspicion, where none is at work."""
-        while self._send is not None and (self._tried is None or self._tried.finished):
-            self._tried = self._held.popleft() if self._held else None
-            if self._tried is None:
-                return
-            if not self._tried.finished:
-                self._hand_over(self._tried)
+    def _try_next_suspect(self) -> None:
+        while self._send is not None and (suspect := self._suspects.next()) is not None:
+            self._hand_over(suspect)
 
     def _disconnect(self) -> None:
-        self._send = self._tried = None
-        self._held.clear()
-        for ticket in self._open:
-            ticket.since = 0.0
+        self._send = None
+        self._suspects.clear()
+        for pending in self._unfinished:
+            pending.since = 0.0
 
-    def _refuse(self, refused: Refused) -> None:
-        error = {"message": refused.message, "code": refused.code, "param": refused.param}
-        details = {"prompt_tokens": refused.prompt_tokens, "context": refused.context}
-        if ticket := self._tickets.get(refused.id):
-            ticket.fail(from_wire({"error": error | details}, 400))
+
+class _SuspectQueue:
+    """Requests that an engine may have died on; only one of them is tried at a time."""
+
+    def __init__(self) -> None:
+        self._waiting = deque[PendingRequest]()
+        self._tried: PendingRequest | None = None
+
+    def add(self, pending: PendingRequest) -> None:
+        self._waiting.append(pending)
+
+    def next(self) -> PendingRequest | None:
+        """The suspect to try now, or None while another one is tried or where none is left."""
+        if self._tried is not None and not self._tried.finished:
+            return None
+        while self._waiting:
+            self._tried = self._waiting.popleft()
+            if not self._tried.finished:
+                return self._tried
+        self._tried = None
+        return None
+
+    def clear(self) -> None:
+        self._waiting.clear()
+        self._tried = None
+
+
+def _pass_on(event: Accepted | Refused | Embedded | Counted, pending: PendingRequest, now: float) -> None:
+    match event:
+        case Accepted():
+            pending.accept(event.prompt_tokens, now)
+        case Refused():
+            pending.fail(_refusal(event))
+        case Embedded() if isinstance(pending, PendingEmbedding):
+            pending.put(event)
+        case Counted() if isinstance(pending, PendingCount):
+            pending.put(event)
+
+
+def _refusal(refused: Refused) -> BackendError:
+    error = {"message": refused.message, "code": refused.code, "param": refused.param}
+    details = {"prompt_tokens": refused.prompt_tokens, "context": refused.context}
+    return from_wire({"error": error | details}, 400)
 
 
 def _silence(last: float, since: list[float]) -> float:

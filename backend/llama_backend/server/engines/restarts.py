@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-_PAUSES = (0.0, 0.5, 2.0, 5.0, 10.0)
-"""Seconds before the first, the second … engine after others that were of no use."""
+from time import monotonic
+
+PAUSES = (0.0, 0.5, 2.0, 5.0, 10.0)
+"""Seconds before the first, the second … restart after engines that did no useful work."""
+_STABLE_SECONDS = 10.0
+"""An engine that lived this long after it was started counts as useful, whether it was asked for anything or not."""
 
 
 class Restarts:
-    """Counts engines that ended one after another without having been of use."""
+    """Counts the restarts of one model's engine, and delays them where engines die without having been useful."""
 
     def __init__(self) -> None:
-        self.in_a_row = 0
+        self.total = 0
+        """Engines that died and were followed by another."""
+        self.useless_in_a_row = 0
+        """Engines that died one after another without having been useful."""
+        self._was_useful = False
+        self._started_at = monotonic()
 
-    def pause(self, was_of_use: bool) -> float | None:
-        """Seconds until the next engine; None where there is to be none, until somebody asks for one."""
-        if was_of_use:
-            self.in_a_row = 0
-            return 0.0
-        self.in_a_row += 1
-        return _PAUSES[self.in_a_row - 1] if self.in_a_row <= len(_PAUSES) else None
+    def engine_started(self) -> None:
+        self._was_useful, self._started_at = False, monotonic()
+
+    def note_use(self) -> None:
+        """Notes that the present engine has worked on a request."""
+        self._was_useful = True
+
+    def pause(self, was_ready: bool) -> float | None:
+        """Seconds until the next engine; None where there is to be none until somebody asks for one."""
+        is_stable = was_ready and monotonic() - self._started_at > _STABLE_SECONDS
+        self.useless_in_a_row = 0 if self._was_useful or is_stable else self.useless_in_a_row + 1
+        if self.useless_in_a_row > len(PAUSES):
+            return None
+        self.total += 1
+        return PAUSES[self.useless_in_a_row - 1] if self.useless_in_a_row else 0.0

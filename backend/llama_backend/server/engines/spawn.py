@@ -1,4 +1,4 @@
-"""The engine's process, before anything follows it: it is on its way while the server's own modules are imported."""
+"""Starts the engine's process. This needs few imports, so that the engine loads while the server imports the rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llama_backend.wire.ipc import EngineConfig
 
 
 class EngineProcess:
-    """A started engine: its socket, its standard error, and the page where it notes whom it computes.
+    """A started engine: its socket, its standard error, and the page where it notes which requests it works on.
 
     Raises OSError where no process can be started.
     """
@@ -35,10 +35,7 @@ class EngineProcess:
             )
         assert self._process.stderr is not None
         self.stderr = self._process.stderr
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        self.pid = self._process.pid
 
     @property
     def exit_status(self) -> str:
@@ -47,28 +44,26 @@ class EngineProcess:
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
     def suspects(self) -> Suspects:
-        """Who was being computed when the process ended."""
+        """The requests that the engine was working on when the process ended."""
         return self._crash_page.suspects()
 
-    def wait(self, patience: float | None = None) -> None:
-        """Waits for the end; a process that takes longer than `patience` seconds is killed."""
+    def wait(self, seconds: float | None = None) -> None:
+        """Waits for the end; a process that takes longer than `seconds` is killed."""
         try:
-            self._process.wait(patience)
+            self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
 
     def abort(self) -> None:
         """Kills the process, without waiting for its end."""
         self._process.kill()
 
     def kill(self) -> None:
-        """Ends the process at once."""
-        if self._process.poll() is None:
-            self._process.kill()
+        """Kills the process, and returns when it has ended."""
+        self._process.kill()
         self._process.wait()
 
     def close(self) -> None:
-        """Closes the socket and the pipe; for a process that nobody follows."""
+        """Closes the socket and the pipe, where no event loop has taken them over."""
         self.sock.close()
         self.stderr.close()

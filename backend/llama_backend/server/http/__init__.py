@@ -1,1 +1,1 @@
-"""What is said over HTTP: one file for each kind of route, from the bytes of a body to those of a response."""
+"""The HTTP side: a module for each kind of route, and what they share, from a request's body to its response."""

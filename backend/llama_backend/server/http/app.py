@@ -1,4 +1,4 @@
-"""The ASGI application: routes, the gate before them, and errors as OpenAI writes them."""
+"""The ASGI application: routes, authentication before them, and errors as OpenAI writes them."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ from llama_backend.server.http import health, metrics_page, routes
 from llama_backend.server.http.completion import CLIENT_GONE
 from llama_backend.server.http.embeddings import embeddings
 from llama_backend.server.http.routes import as_json, server_of
-from llama_backend.server.state import Server
+from llama_backend.server.state import ServerState
+from llama_backend.wire.headers import SHOULD_RETRY
 
 _SILENT = ("/v1/status", "/metrics")
-"""Asking how a server is keeps it no longer from ending for want of requests."""
+"""Requests that do not count as use of the server, so that they do not put off its end after idle time."""
 _log = logging.getLogger("llama_backend.server")
 Handler = Callable[[Request], Awaitable[ASGIApp]]
 
 
-def make_app(server: Server) -> ASGIApp:
+def make_app(server: ServerState) -> ASGIApp:
     """The application over a server's state."""
     handlers: list[tuple[str, str, Handler]] = [
         ("POST", "/v1/chat/completions", routes.chat_completions),
@@ -57,12 +58,12 @@ def make_app(server: Server) -> ASGIApp:
     else:
         handlers.append(("GET", "/metrics", metrics_page.metrics))
     app = Starlette(
-        routes=[Route(path, Guarded(handler), methods=[method]) for method, path, handler in handlers]
+        routes=[Route(path, Authenticated(handler), methods=[method]) for method, path, handler in handlers]
         + [Route(path, handler) for path, handler in probes.items()],
         exception_handlers={
             HTTPException: _http_error,
             BackendError: _backend_error,
-            ClientDisconnect: _gone,
+            ClientDisconnect: _client_gone,
             Exception: _unknown_error,
         },
     )
@@ -71,8 +72,8 @@ def make_app(server: Server) -> ASGIApp:
     return with_cors(app, server.config.allow_origins)
 
 
-class Guarded:
-    """A handler behind the gate."""
+class Authenticated:
+    """A handler that is called only for requests of a known account."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
@@ -80,16 +81,16 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         server = server_of(request)
-        request.state.account = account = server.gate.check(request)
+        request.state.account = account = server.authenticator.check(request)
         if scope["path"] not in _SILENT:
             server.admission.touch()
-        with server.bodies.opened(account) as request.state.body:
+        with server.body_budget.opened(account) as request.state.body:
             answer = await self._answer(request)
             with suppress(asyncio.CancelledError):
                 await answer(scope, receive, send)
 
     async def _answer(self, request: Request) -> ASGIApp:
-        """What the handler makes of a request; only the end of the server cancels it."""
+        """The handler's answer; its task is cancelled only when the server ends."""
         try:
             return await self._handler(request)
         except asyncio.CancelledError:
@@ -101,7 +102,7 @@ async def _backend_error(request: Request, error: Exception) -> Response:
     server_of(request).errors[error.code] += 1
     headers = {"Retry-After": str(max(1, ceil(error.retry_after)))} if error.retry_after is not None else {}
     if isinstance(error, DeadlineExceeded | RequestEndsEngine):
-        headers["X-Should-Retry"] = "false"
+        headers[SHOULD_RETRY] = "false"
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return as_json(error.to_wire(), error.status, headers)
@@ -117,8 +118,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return as_json(body, error.status_code, dict(error.headers or {}))
 
 
-async def _gone(_request: Request, _error: Exception) -> Response:
-    """The client went away before its body was complete; nobody reads this."""
+async def _client_gone(_request: Request, _error: Exception) -> Response:
+    """The client went away before its body was complete, so nobody reads this answer."""
     return Response(status_code=CLIENT_GONE)
 
 

@@ -14,7 +14,7 @@ from llama_backend.wire.api import SamplingParams
 
 _MAX_BODY = 4 * 1024 * 1024
 BODY_SECONDS = 60.0
-"""A body at its limit takes 60 s at 70 kB/s."""
+"""How long a body may take; one of the largest size takes as long at 70 kB/s."""
 _PATH = re.compile(r"`\$\.?([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 
@@ -22,7 +22,10 @@ Parsed = TypeVar("Parsed", bound=msgspec.Struct)
 
 
 async def parse(request: Request, kind: type[Parsed]) -> Parsed:
-    """The body as `kind`; raises InvalidRequest that names the field, or what `_read` raises."""
+    """The body as `kind`.
+
+    Raises InvalidRequest, which names the wrong field, BodyTooLarge, BodyTooSlow and BodiesFull.
+    """
     try:
         parsed = msgspec.json.decode(await _read(request), type=kind)
         if isinstance(parsed, SamplingParams):
@@ -41,7 +44,7 @@ def _field(message: str) -> str | None:
 
 
 async def _read(request: Request) -> bytearray:
-    """The bytes of the body; raises BodyTooLarge, BodyTooSlow and BodiesFull."""
+    """The bytes of the body; raises as `parse`."""
     length = request.headers.get("content-length", "0")
     size = int(length) if length.isdigit() else 0
     body = bytearray()
@@ -54,7 +57,7 @@ async def _read(request: Request) -> bytearray:
                     if len(body) > _MAX_BODY:
                         break
         except TimeoutError:
-            raise BodyTooSlow(f"the body did not come within {BODY_SECONDS:.0f} s") from None
+            raise BodyTooSlow(f"the body did not arrive within {BODY_SECONDS:.0f} s; send it faster") from None
     if max(size, len(body)) > _MAX_BODY:
-        raise BodyTooLarge(f"the body has more than {_MAX_BODY} bytes")
+        raise BodyTooLarge(f"the body has more than {_MAX_BODY} bytes; send less")
     return body

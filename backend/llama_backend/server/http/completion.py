@@ -1,4 +1,4 @@
-"""One completion: admit → engine → answer, in one piece or as a stream."""
+"""One completion, for a chat or a plain text: admission, engine, and the answer as a whole or as a stream."""
 
 from __future__ import annotations
 
@@ -11,77 +11,75 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from llama_backend.server.engines.pending import Ticket
-from llama_backend.server.engines.supervisor import Supervisor
-from llama_backend.server.http.context import Call
-from llama_backend.server.http.responses import Shape
-from llama_backend.server.request_metrics import Stopwatch
-from llama_backend.server.state import Server, new_seed
+from llama_backend.server.engines.pending import PendingCompletion
+from llama_backend.server.http.context import RequestContext
+from llama_backend.server.http.responses import ResponseWriter
+from llama_backend.server.request_metrics import RequestTimer
+from llama_backend.server.state import ServerState, new_seed
 from llama_backend.server.streaming.events import EventStream, gone
-from llama_backend.server.streaming.streams import key_of, last_event, wanted
+from llama_backend.server.streaming.streams import key_of, last_event, wanted_key
 from llama_backend.wire.api import ChatRequest, CompletionRequest, SamplingParams
+from llama_backend.wire.ipc import Submit
 
 _OPENING_SECONDS = 10.0
-"""After this long without a decision a stream is opened, and errors come in it."""
+"""After this long without a decision a stream is opened; errors that come later are events in it."""
 CLIENT_GONE = 499
-"""The status of an answer that nobody reads any more (nginx's number)."""
+"""The status of an answer whose client has gone away (nginx's number)."""
 
 
-async def complete(request: Request, server: Server, body: ChatRequest | CompletionRequest) -> ASGIApp:
-    """The answer to a request that is valid."""
-    run = _Run(Call.of(request, server, body.model, body.timeout), body)
+async def complete(request: Request, server: ServerState, body: ChatRequest | CompletionRequest) -> ASGIApp:
+    """The answer to a valid request."""
+    completion = _Completion(RequestContext.of(request, server, body.model, body.timeout), body)
     if body.stream:
-        return await _stream(run, request, server)
-    return await unless_gone(_collect(run), request)
+        return await _stream(completion, request, server)
+    return await unless_gone(_collect(completion), request)
 
 
-class _Run:
-    """One completion: its pieces, and how they are written."""
+class _Completion:
+    """What is asked of the engine for one request, and how its answers are written."""
 
-    def __init__(self, call: Call, body: ChatRequest | CompletionRequest) -> None:
-        self._call = call
+    def __init__(self, context: RequestContext, body: ChatRequest | CompletionRequest) -> None:
+        self._context = context
         self._body = body
-        self._watch = Stopwatch(call.model.meter, call.account)
+        self._timer = RequestTimer(context.model.metrics, context.account)
         seed = new_seed() if body.seed is None else body.seed
         is_chat = isinstance(body, ChatRequest)
         self._sampling = msgspec.structs.replace(body.sampling(), seed=seed)
-        self.choices = body.choices
-        self.shape = Shape(call.model.name, is_chat, seed, body.include_usage, body.choices)
+        self.writer = ResponseWriter(context.model.name, is_chat, seed, body.include_usage, body.choices)
 
     @asynccontextmanager
-    async def ticket(self) -> AsyncIterator[Ticket]:
-        """From admission to the end, with an accepted request; leaving early cancels the work."""
-        call, deadline = self._call, self._call.deadline
-        with self._watch, call.admitted(self.choices):
-            async with deadline.waiting():
-                sampling = await call.model.grammars.resolve(self._sampling, call.account)
-            async with call.engine() as supervisor:
-                ticket = self._submit(supervisor, sampling)
-                try:
-                    with deadline.watching(ticket):
-                        await ticket.accepted()
-                        yield ticket
-                finally:
-                    supervisor.release(ticket)
+    async def accepted(self) -> AsyncIterator[PendingCompletion]:
+        """The request once the engine has accepted it, with its place among the others until the block ends.
 
-    def _submit(self, supervisor: Supervisor, sampling: SamplingParams) -> Ticket:
+        Leaving the block early cancels the work. Raises whatever refuses the request.
+        """
+        context = self._context
+        with self._timer, context.admitted(self._body.choices):
+            async with context.deadline.waiting():
+                sampling = await context.model.grammars.resolve(self._sampling, context.account)
+            async with context.engine() as requests:
+                pending = PendingCompletion(self._engine_request(sampling), self._timer)
+                with requests.opened(pending), context.deadline.watching(pending):
+                    await pending.accepted()
+                    yield pending
+
+    def _engine_request(self, sampling: SamplingParams) -> Submit:
         body = self._body
         messages, prompt = (body.messages, None) if isinstance(body, ChatRequest) else (None, body.single)
-        return supervisor.submit(
-            sampling,
-            messages,
-            prompt,
+        return Submit(
+            sampling=sampling,
+            messages=messages,
+            prompt=prompt,
             n=body.choices,
             top_logprobs=body.alternatives,
             store=body.store is not False,
-            account=self._call.account,
-            salt=body.cache_salt,
-            observer=self._watch,
+            account=self._context.account,
+            scope=self._context.scope(body.cache_salt),
         )
 
 
 async def unless_gone(answer: Coroutine[None, None, bytes], request: Request) -> Response:
-    """An answer in one piece; if the client goes away before it is there, the work is dropped."""
+    """An answer as a whole; the work on it ends where the client goes away before it is complete."""
     work = asyncio.create_task(answer)
     watcher = asyncio.create_task(gone(request.receive))
     try:
@@ -96,15 +94,15 @@ async def unless_gone(answer: Coroutine[None, None, bytes], request: Request) ->
             await asyncio.gather(work, watcher, return_exceptions=True)
 
 
-async def _collect(run: _Run) -> bytes:
-    async with run.ticket() as ticket:
-        return run.shape.whole(await ticket.whole())
+async def _collect(completion: _Completion) -> bytes:
+    async with completion.accepted() as pending:
+        return completion.writer.whole(await pending.whole())
 
 
-async def _stream(run: _Run, request: Request, server: Server) -> ASGIApp:
+async def _stream(completion: _Completion, request: Request, server: ServerState) -> ASGIApp:
     """Opens the stream once the prompt is accepted, so that refusals still have their HTTP status."""
-    events = _events(run)
-    key = wanted(request)
+    events = _events(completion)
+    key = wanted_key(request)
     if key is not None:
         events = server.streams.open(key, events)
     first = asyncio.ensure_future(anext(events))
@@ -122,16 +120,17 @@ async def _stream(run: _Run, request: Request, server: Server) -> ASGIApp:
     return EventStream(events, first, server.config.heartbeat, server.streams.grace if key else None)
 
 
-def resumed(request: Request, server: Server) -> ASGIApp:
+def resumed(request: Request, server: ServerState) -> ASGIApp:
     """The rest of an answer whose connection broke."""
     name, after = request.path_params["name"], last_event(request)
     events = server.streams.resume(key_of(request, name), after)
     return EventStream(events, asyncio.ensure_future(anext(events)), server.config.heartbeat, server.streams.grace)
 
 
-async def _events(run: _Run) -> AsyncGenerator[bytes, None]:
-    async with run.ticket() as ticket:
-        yield run.shape.opening()
-        async for piece in ticket.pieces():
-            yield run.shape.event(piece, piece.id - ticket.number)
-        yield run.shape.closing()
+async def _events(completion: _Completion) -> AsyncGenerator[bytes, None]:
+    writer = completion.writer
+    async with completion.accepted() as pending:
+        yield writer.opening()
+        async for output in pending.outputs():
+            yield writer.event(output, output.id - pending.number)
+        yield writer.closing()

@@ -1,4 +1,4 @@
-"""A request that may be worked on: for which model, whose it is, and how long it may take."""
+"""What belongs to one request that may be computed: its model, its account, and how long it may wait and take."""
 
 from __future__ import annotations
 
@@ -9,46 +9,50 @@ from time import monotonic
 
 from starlette.requests import Request
 
-from llama_backend.account import Account
+from llama_backend.account import Account, scope_of
 from llama_backend.server.engines.deadline import Deadline, deadline_of
-from llama_backend.server.engines.served_model import HostedModel
-from llama_backend.server.engines.supervisor import Supervisor
-from llama_backend.server.state import Server
+from llama_backend.server.engines.request_table import RequestTable
+from llama_backend.server.engines.served_model import ServedModel
+from llama_backend.server.state import ServerState
 
 _WAIT = re.compile(r"\bwait=(\d{1,6})\b")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One request to compute something."""
+class RequestContext:
+    """One request to compute something, after the checks that need nothing but its headers and its model's name."""
 
-    server: Server
-    model: HostedModel
+    server: ServerState
+    model: ServedModel
     account: Account
-    patience: float
-    """Seconds that it is willing to wait for a model that is loading."""
+    max_wait: float
+    """Seconds that the client is willing to wait for a model that is loading."""
     deadline: Deadline
 
     @classmethod
-    def of(cls, request: Request, server: Server, model: str, timeout: float | None) -> Call:
-        """Raises what refuses it: an unknown model, a server that ends, a rate that is used up."""
-        hosted = server.models.find(model)
+    def of(cls, request: Request, server: ServerState, model: str, timeout: float | None) -> RequestContext:
+        """Raises ModelNotFound, Unavailable while the server shuts down, InvalidRequest, and RateLimited."""
+        served = server.models.find(model)
         server.check_open()
         account: Account = request.state.account
         deadline = deadline_of(request, timeout, server.config.request_timeout)
         server.rates.take(account, monotonic())
-        return cls(server, hosted, account, patience(request), deadline)
+        return cls(server, served, account, max_wait_of(request), deadline)
 
     def admitted(self, choices: int = 1) -> AbstractContextManager[None]:
-        """A place in the queue for as many answers."""
+        """Holds a place in the queue for each of the answers."""
         return self.server.admission.enter(self.server.slots, choices, self.account)
 
-    def engine(self) -> AbstractAsyncContextManager[Supervisor]:
-        """The model's engine once it is loaded, which stays loaded meanwhile."""
-        return self.server.models.use(self.model, self.patience, self.deadline)
+    def engine(self) -> AbstractAsyncContextManager[RequestTable]:
+        """The requests to the model's engine, once it is loaded; it stays loaded for the length of the block."""
+        return self.server.models.use(self.model, self.max_wait, self.deadline)
+
+    def scope(self, salt: str | None) -> str:
+        """The requests with which this one may share KV cells, see `scope_of`."""
+        return scope_of(self.account, self.model.config.kv_sharing == "all", salt)
 
 
-def patience(request: Request) -> float:
-    """Seconds that a request is willing to wait for a model that is loading (RFC 7240, `Prefer: wait`)."""
+def max_wait_of(request: Request) -> float:
+    """Seconds that the client is willing to wait for a model that is loading (RFC 7240, `Prefer: wait`)."""
     match = _WAIT.search(request.headers.get("prefer", ""))
     return float(match[1]) if match else 0.0

@@ -21,24 +21,24 @@ def _chat_entry(entry: TokenLogprob) -> dict[str, Any]:
 
 
 def _chat_token(token: bytes, logprob: float) -> dict[str, Any]:
-    return {"token": _name(token, ""), "logprob": logprob, "bytes": list(token)}
+    return {"token": _text(token, ""), "logprob": logprob, "bytes": list(token)}
 
 
 class TextLogprobs:
-    """Writes the `logprobs` of one text completion, whose entries tell at which character each token begins."""
+    """Writes the `logprobs` of one text completion, which also tell at which character each token begins."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._offset = 0
 
     def write(self, entries: list[TokenLogprob] | None) -> dict[str, Any] | None:
-        """What stands with the text of these tokens; None where none were asked for."""
+        """The `logprobs` of these tokens; None where none were asked for."""
         if entries is None:
             return None
         return {
-            "tokens": [_name(entry.token, "bytes:") for entry in entries],
+            "tokens": [_text(entry.token, "bytes:") for entry in entries],
             "token_logprobs": [entry.logprob for entry in entries],
-            "top_logprobs": [{_name(token, "bytes:"): value for token, value in entry.top} for entry in entries],
+            "top_logprobs": [{_text(token, "bytes:"): value for token, value in entry.top} for entry in entries],
             "text_offset": [self._advance(entry.token) for entry in entries],
         }
 
@@ -48,8 +48,8 @@ class TextLogprobs:
         return offset
 
 
-def _name(token: bytes, prefix: str) -> str:
-    """A token's text; where it is not whole characters, its bytes in hexadecimal."""
+def _text(token: bytes, prefix: str) -> str:
+    """A token's text, or its bytes in hexadecimal where they are not whole characters."""
     try:
         return token.decode()
     except UnicodeDecodeError:

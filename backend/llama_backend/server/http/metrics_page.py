@@ -1,4 +1,4 @@
-"""`GET /metrics`: how the server and its engines are, for Prometheus. Nothing on it is from a request's content."""
+"""`GET /metrics`: the state of the server and its engines, for Prometheus, without anything from requests' contents."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llama_backend.server.engines.link import resident_bytes
-from llama_backend.server.engines.served_model import HostedModel
+from llama_backend.server.engines.served_model import ServedModel
+from llama_backend.server.engines.watched_process import resident_bytes
 from llama_backend.server.http.routes import server_of
 from llama_backend.server.prometheus import CONTENT_TYPE, Labels, Page
-from llama_backend.server.state import Server
+from llama_backend.server.state import ServerState
 from llama_backend.wire.ipc import EngineStats
 from llama_backend.wire.status import KVStoreStatus, StepTimes, TuningStatus
 
@@ -24,7 +24,7 @@ async def metrics(request: Request) -> Response:
     return Response(render(server_of(request)), headers={"Content-Type": CONTENT_TYPE})
 
 
-def render(server: Server) -> bytes:
+def render(server: ServerState) -> bytes:
     """The page, in Prometheus' text format."""
     page = Page("llama_chat_")
     _write_server(page, server)
@@ -33,11 +33,11 @@ def render(server: Server) -> bytes:
     return page.content
 
 
-def _write_model(page: Page, model: HostedModel) -> None:
+def _write_model(page: Page, model: ServedModel) -> None:
     labels = {"model": model.name}
     _write_requests(page, model, labels)
     _write_engine(page, model, labels)
-    stats, store = model.totals.stats, model.supervisor.kv_store
+    stats, store = model.counters.stats, model.supervisor.status.kv_store
     if stats is not None:
         _write_tokens(page, stats, labels)
         _write_steps(page, stats.times, labels)
@@ -46,56 +46,57 @@ def _write_model(page: Page, model: HostedModel) -> None:
         _write_store(page, store, labels)
 
 
-def _write_server(page: Page, server: Server) -> None:
-    page.gauge("info", "The version that runs.", ({"version": server.version}, 1))
-    page.gauge("draining", "Whether the server ends once its running answers are complete.", ({}, server.draining))
-    page.gauge("requests_active", "Answers asked for that have not ended.", ({}, server.admission.inside))
+def _write_server(page: Page, server: ServerState) -> None:
+    page.gauge("info", "The version of the server.", ({"version": server.version}, 1))
+    page.gauge("draining", "Whether the server is ending, after its running answers.", ({}, server.draining))
+    page.gauge("requests_active", "Requested answers that have not ended.", ({}, server.admission.inside))
     sizes = ({"process": "server"}, resident_bytes(os.getpid()))
     page.gauge("resident_memory_bytes", "Resident memory of each process.", sizes)
     errors = [({"code": code}, count) for code, count in sorted(server.errors.items())]
-    page.counter("errors_total", "Requests answered with an error, by its code.", *errors)
+    page.counter("errors_total", "Requests answered with an error, by the error's code.", *errors)
 
 
-def _write_requests(page: Page, hosted: HostedModel, model: Labels) -> None:
-    meter, supervisor = hosted.meter, hosted.supervisor
-    outcomes = [({**model, "outcome": name}, count) for name, count in sorted(meter.outcomes.items())]
-    page.counter("requests_total", "Requests that have ended, by finish reason or code of the error.", *outcomes)
+def _write_requests(page: Page, served: ServedModel, model: Labels) -> None:
+    found, status = served.metrics, served.supervisor.status
+    outcomes = [({**model, "outcome": name}, count) for name, count in sorted(found.outcomes.items())]
+    page.counter("requests_total", "Requests that have ended, by finish reason or error code.", *outcomes)
     for name, about, by_account in (
-        ("key_requests_total", "Requests that have ended, by the name of the key.", meter.accounts),
-        ("key_tokens_total", "Tokens of prompts and answers, by the name of the key.", meter.account_tokens),
+        ("key_requests_total", "Requests that have ended, by the name of the key.", found.accounts),
+        ("key_tokens_total", "Tokens of prompts and answers, by the name of the key.", found.account_tokens),
     ):
         page.counter(name, about, *[({**model, "key": key}, count) for key, count in sorted(by_account.items())])
-    page.counter("embedding_tokens_total", "Tokens of texts that were embedded.", (model, meter.embedded_tokens))
-    page.counter("drafted_tokens_total", "Tokens that speculation drafted.", (model, meter.drafted))
-    page.counter("drafted_tokens_accepted_total", "Those of them that were right.", (model, meter.drafts_accepted))
-    page.gauge("requests_running", "Sequences that have a slot.", (model, supervisor.running))
-    page.gauge("requests_queued", "Sequences that wait for a slot.", (model, supervisor.waiting))
-    page.histogram("request_queue_seconds", "From acceptance by the engine to the first step.", (model, meter.queue))
-    page.histogram("time_to_first_token_seconds", "From arrival to the first text.", (model, meter.first_token))
-    page.histogram("inter_token_seconds", "Between a text of an answer and the next.", (model, meter.gap))
-    page.histogram("request_duration_seconds", "From arrival to the end.", (model, meter.duration))
+    page.counter("embedding_tokens_total", "Tokens of embedded texts.", (model, found.embedded_tokens))
+    page.counter("drafted_tokens_total", "Tokens that speculation drafted.", (model, found.drafted))
+    page.counter("drafted_tokens_accepted_total", "Drafted tokens that were right.", (model, found.drafts_accepted))
+    page.gauge("requests_running", "Sequences that have a slot.", (model, status.running))
+    page.gauge("requests_queued", "Sequences that wait for a slot.", (model, status.waiting))
+    page.histogram("request_queue_seconds", "Time in the engine before the first step.", (model, found.queue))
+    page.histogram("time_to_first_token_seconds", "Time from arrival to the first text.", (model, found.first_token))
+    page.histogram("inter_token_seconds", "Time between two texts of one answer.", (model, found.gap))
+    page.histogram("request_duration_seconds", "Time from arrival to the end.", (model, found.duration))
 
 
-def _write_engine(page: Page, hosted: HostedModel, model: Labels) -> None:
-    supervisor, ready = hosted.supervisor, hosted.supervisor.ready
-    page.gauge("model_loaded", "Whether requests can be computed.", (model, hosted.state == "ready"))
-    states = [({**model, "state": state}, state == hosted.state) for state in _STATES]
-    page.gauge("engine_state", "The engine's state, one of these.", *states)
-    page.counter("engine_restarts_total", "Engines that died and were followed by another.", (model, hosted.restarts))
-    if supervisor.pid is not None:
-        size = ({"process": "engine", **model}, resident_bytes(supervisor.pid))
+def _write_engine(page: Page, served: ServedModel, model: Labels) -> None:
+    status = served.supervisor.status
+    ready = status.ready
+    page.gauge("model_loaded", "Whether requests can be computed.", (model, served.state == "ready"))
+    states = [({**model, "state": state}, state == served.state) for state in _STATES]
+    page.gauge("engine_state", "The state of the engine: 1 for the present state, 0 for the others.", *states)
+    page.counter("engine_restarts_total", "Engines that died and were restarted.", (model, served.restarts))
+    if status.process is not None:
+        size = ({"process": "engine", **model}, resident_bytes(status.process.pid))
         page.gauge("resident_memory_bytes", "Resident memory of each process.", size)
-    if supervisor.tuning is not None:
-        _write_tuning(page, supervisor.tuning, model)
+    if status.tuning is not None:
+        _write_tuning(page, status.tuning, model)
     if ready is not None:
         page.gauge("slots", "Sequences that can be computed at the same time.", (model, ready.slots))
-        page.gauge("context_tokens", "Tokens of one sequence.", (model, ready.context))
-        page.gauge("model_size_bytes", "Bytes of the weights.", (model, ready.size))
+        page.gauge("context_tokens", "Most tokens of one sequence, prompt and answer together.", (model, ready.context))
+        page.gauge("model_size_bytes", "Size of the weights in bytes.", (model, ready.size))
 
 
 def _write_tuning(page: Page, tuning: TuningStatus, model: Labels) -> None:
-    page.gauge("threads", "Threads that compute at the moment.", (model, tuning.threads))
-    page.counter("thread_changes_total", "How often another number was better.", (model, tuning.thread_changes))
+    page.gauge("threads", "Threads that compute now.", (model, tuning.threads))
+    page.counter("thread_changes_total", "How often the number of threads was changed.", (model, tuning.thread_changes))
     page.gauge("gpu_layers", "Layers on GPUs.", (model, tuning.gpu_layers))
     page.gauge("kv_bytes", "Memory of all KV cells.", (model, tuning.kv_bytes))
     parts = [
@@ -103,34 +104,38 @@ def _write_tuning(page: Page, tuning: TuningStatus, model: Labels) -> None:
         for gpu in tuning.gpus
         for part, size in (("weights", gpu.weights), ("kv", gpu.kv), ("compute", gpu.compute))
     ]
-    page.gauge("gpu_memory_bytes", "Memory of a GPU that the model takes, by estimate.", *parts)
+    page.gauge("gpu_memory_bytes", "Estimated GPU memory that the model takes.", *parts)
 
 
 def _write_tokens(page: Page, stats: EngineStats, model: Labels) -> None:
     page.counter("prompt_tokens_total", "Tokens of prompts.", (model, stats.prompt_tokens))
-    about = "Tokens of prompts that were not computed again."
+    about = "Prompt tokens that did not have to be computed, because their KV cells were kept."
     page.counter("prefix_cache_hit_tokens_total", about, (model, stats.cached_tokens))
     page.counter("generated_tokens_total", "Tokens of answers.", (model, stats.generated_tokens))
-    page.counter("preemptions_total", "Sequences that gave up their cells to others.", (model, stats.preemptions))
+    page.counter("preemptions_total", "Sequences that lost their KV cells to others.", (model, stats.preemptions))
 
 
 def _write_steps(page: Page, times: StepTimes, model: Labels) -> None:
     parts = [({**model, "part": part}, float(getattr(times, part))) for part in _PARTS]
     page.counter("steps_total", "Batches that were computed.", (model, times.steps))
-    page.counter("step_seconds_total", "Where the time of steps went.", *parts)
+    page.counter("step_seconds_total", "Time of the steps by what it was spent on.", *parts)
 
 
 def _write_cells(page: Page, stats: EngineStats, model: Labels) -> None:
-    page.gauge("kv_cells", "KV cells, each for a token.", (model, stats.kv_cells))
-    page.gauge("kv_cells_used", "Cells that hold tokens, also of those who have ended.", (model, stats.kv_used))
-    page.gauge("kv_cells_busy", "Cells of sequences that run.", (model, stats.kv_busy))
-    page.gauge("kv_cells_shared", "Cells that are saved since sequences share them.", (model, stats.kv_shared))
-    page.gauge("kv_usage_ratio", "Busy cells of all.", (model, stats.kv_busy / max(stats.kv_cells, 1)))
+    page.gauge("kv_cells", "KV cells; each holds one token.", (model, stats.kv_cells))
+    page.gauge("kv_cells_used", "KV cells that hold tokens, also of sequences that have ended.", (model, stats.kv_used))
+    page.gauge("kv_cells_busy", "KV cells of running sequences.", (model, stats.kv_busy))
+    page.gauge("kv_cells_shared", "KV cells saved because sequences share them.", (model, stats.kv_shared))
+    page.gauge(
+        "kv_usage_ratio",
+        "Part of the KV cells that is busy, 0 to 1.",
+        (model, stats.kv_busy / max(stats.kv_cells, 1)),
+    )
 
 
 def _write_store(page: Page, store: KVStoreStatus, model: Labels) -> None:
     sizes = [({**model, "tier": "ram"}, store.ram_bytes), ({**model, "tier": "disk"}, store.disk_bytes)]
-    page.gauge("kv_store_bytes", "KV states that no slot holds.", *sizes)
-    page.gauge("kv_store_states", "How many of them there are.", (model, store.states))
-    page.counter("kv_store_hits_total", "Prompts that found one.", (model, store.hits))
-    page.counter("kv_store_hit_tokens_total", "Tokens that were not computed for that.", (model, store.hit_tokens))
+    page.gauge("kv_store_bytes", "Size of the KV states kept outside the slots.", *sizes)
+    page.gauge("kv_store_states", "KV states kept outside the slots.", (model, store.states))
+    page.counter("kv_store_hits_total", "Prompts that could use a kept KV state.", (model, store.hits))
+    page.counter("kv_store_hit_tokens_total", "Prompt tokens that a kept KV state saved.", (model, store.hit_tokens))

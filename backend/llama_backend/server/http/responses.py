@@ -1,4 +1,4 @@
-"""Answers as OpenAI writes them: whole objects and events of a stream."""
+"""Answers as OpenAI writes them: as one object, or as the events of a stream."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from llama_backend.wire.ipc import SequenceOutput, TokenLogprob
 
 
 @dataclass
-class Shape:
-    """How the answers to one request are written; `chat` or plain text.
+class ResponseWriter:
+    """Writes the answers to one request, of a chat or of a text completion.
 
-    `model`, `created` and `id` stand in each event. `seed` is that of the first answer; of the others it follows.
+    `model`, `created` and `id` stand in each event. `seed` is that of the first answer; each other has the next one.
     """
 
     model: str
@@ -43,38 +43,38 @@ class Shape:
         role = {"role": "assistant", "content": ""}
         return b"".join(self._event(index, role) for index in range(self.choices)) if self.chat else b""
 
-    def event(self, piece: SequenceOutput, index: int = 0) -> bytes:
-        """The events for one piece of the answer `index`; its last piece brings the finish reason."""
+    def event(self, output: SequenceOutput, index: int = 0) -> bytes:
+        """The events for one output of the answer `index`; its last output has the finish reason."""
         text = b""
-        if piece.text or piece.logprobs or piece.finish_reason is None:
-            logprobs = self._logprobs(index, piece.logprobs)
-            text = self._event(index, {"content" if self.chat else "text": piece.text}, logprobs)
-        if piece.finish_reason is None:
+        if output.text or output.logprobs or output.finish_reason is None:
+            logprobs = self._logprobs(index, output.logprobs)
+            text = self._event(index, {"content" if self.chat else "text": output.text}, logprobs)
+        if output.finish_reason is None:
             return text
-        self._usages[index] = piece.usage
-        facts = {"timings": piece.timings, "seed": self.seed + index}
-        return text + self._event(index, {} if self.chat else {"text": ""}, None, piece.finish_reason, facts)
+        self._usages[index] = output.usage
+        facts = {"timings": output.timings, "seed": self.seed + index}
+        return text + self._event(index, {} if self.chat else {"text": ""}, None, output.finish_reason, facts)
 
     def closing(self) -> bytes:
-        """What comes when all answers have ended: usage, if it was asked for, and the end of the stream."""
+        """The last events, once all answers have ended: the usage, if it was asked for, and the end of the stream."""
         if not self.include_usage:
             return DONE
         usage = encode({"choices": [], "usage": summed(self._usages)})
         return self._head + b"," + usage[1:] + b"\n\n" + DONE
 
-    def whole(self, pieces: list[SequenceOutput]) -> bytes:
-        """The answers as one object, from one piece for each."""
-        choices = [self._choice(index, piece) for index, piece in enumerate(pieces)]
+    def whole(self, outputs: list[SequenceOutput]) -> bytes:
+        """All answers as one object, from one output for each."""
+        choices = [self._choice(index, output) for index, output in enumerate(outputs)]
         head = {"id": self.id, "object": "chat.completion" if self.chat else "text_completion"}
-        usage = summed({index: piece.usage for index, piece in enumerate(pieces)})
+        usage = summed({index: output.usage for index, output in enumerate(outputs)})
         body = {"created": self.created, "model": self.model, "choices": choices, "usage": usage}
-        return encode(head | body | {"timings": pieces[0].timings, "seed": self.seed})
+        return encode(head | body | {"timings": outputs[0].timings, "seed": self.seed})
 
-    def _choice(self, index: int, piece: SequenceOutput) -> dict[str, Any]:
-        message = {"role": "assistant", "content": piece.text}
-        content = {"message": message} if self.chat else {"text": piece.text}
-        logprobs = self._logprobs(index, piece.logprobs)
-        return {"index": index, **content, "logprobs": logprobs, "finish_reason": piece.finish_reason}
+    def _choice(self, index: int, output: SequenceOutput) -> dict[str, Any]:
+        message = {"role": "assistant", "content": output.text}
+        content = {"message": message} if self.chat else {"text": output.text}
+        logprobs = self._logprobs(index, output.logprobs)
+        return {"index": index, **content, "logprobs": logprobs, "finish_reason": output.finish_reason}
 
     def _event(
         self,
@@ -93,7 +93,7 @@ class Shape:
 
 
 def summed(usages: dict[int, Usage | None]) -> Usage | None:
-    """The usage of all answers to one prompt, which counts once."""
+    """The usage of all answers to one prompt; the prompt's tokens count once."""
     first = usages.get(0)
     if first is None or len(usages) < 2:
         return first

@@ -1,4 +1,4 @@
-"""One handler a route: parse → admit → engine → answer."""
+"""The handlers of the routes for models, status, token counts, streams and KV states, and the entry to completions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from starlette.types import ASGIApp
 
 from llama_backend.errors import Forbidden, InvalidRequest, ModelNotFound
 from llama_backend.server.access.auth import is_unix
+from llama_backend.server.engines.pending import PendingCount
 from llama_backend.server.http.body import parse
 from llama_backend.server.http.completion import complete, resumed, unless_gone
-from llama_backend.server.http.context import Call
-from llama_backend.server.state import Server
+from llama_backend.server.http.context import RequestContext
+from llama_backend.server.state import ServerState
 from llama_backend.server.streaming.streams import key_of
-from llama_backend.wire.api import ChatRequest, CompletionRequest, ModelList, TokenizeRequest, encode
+from llama_backend.wire.api import ChatRequest, CompletionRequest, ModelList, TokenCount, TokenizeRequest, encode
+from llama_backend.wire.ipc import Count, Counted
 
 
 async def chat_completions(request: Request) -> ASGIApp:
@@ -46,18 +48,29 @@ async def tokenize(request: Request) -> Response:
     server = server_of(request)
     body = await parse(request, TokenizeRequest)
     if (body.messages is None) == (body.prompt is None):
-        raise InvalidRequest("either messages or prompt is needed", param="messages")
-    return await unless_gone(_counted(Call.of(request, server, body.model, None), body), request)
+        raise InvalidRequest("give either messages or prompt, and not both", param="messages")
+    context = RequestContext.of(request, server, body.model, None)
+    engine_request = Count(
+        messages=body.messages,
+        prompt=body.prompt,
+        return_tokens=body.return_tokens,
+        account=context.account,
+        scope=context.scope(body.cache_salt),
+    )
+    return await unless_gone(_counted(context, engine_request), request)
 
 
-async def _counted(call: Call, body: TokenizeRequest) -> bytes:
-    """The tokens of a request that is valid; it has its place among the others meanwhile."""
-    with call.admitted():
-        async with call.engine() as supervisor, call.deadline.waiting():
-            found = await supervisor.count(
-                body.messages, body.prompt, body.return_tokens, call.account, body.cache_salt
-            )
-            return encode(found)
+async def _counted(context: RequestContext, engine_request: Count) -> bytes:
+    """The answer to a valid request, which has its place in the queue as all others."""
+    with context.admitted():
+        async with context.engine() as requests, context.deadline.waiting():
+            with requests.opened(PendingCount(engine_request)) as pending:
+                return encode(_token_count(await pending.counted()))
+
+
+def _token_count(found: Counted) -> TokenCount:
+    left = found.context - found.count
+    return TokenCount(count=found.count, context=found.context, remaining=left, fits=left > 0, tokens=found.tokens)
 
 
 async def models(request: Request) -> Response:
@@ -70,7 +83,7 @@ async def model(request: Request) -> Response:
     name = request.path_params["name"]
     found = [model for model in server_of(request).models.models if model.name == name]
     if not found:
-        raise ModelNotFound(f"there is no model {name!r} here")
+        raise ModelNotFound(f"there is no model {name!r} here; GET /v1/models lists those that are")
     return as_json(found[0].info())
 
 
@@ -80,17 +93,17 @@ async def status(request: Request) -> Response:
 
 
 async def clear_kv_states(request: Request) -> Response:
-    """`DELETE /v1/kv-states`: drops what is kept of conversations; on the Unix socket only, since it is for all."""
+    """`DELETE /v1/kv-states`: drops the KV states of all accounts, which is why it works over the Unix socket only."""
     if not is_unix(request):
-        raise Forbidden("KV states can be dropped over the Unix socket only")
-    for loaded in server_of(request).models.loaded:
-        loaded.supervisor.clear_kv_states()
+        raise Forbidden("KV states can be dropped over the Unix socket only, on the server's own machine")
+    for served in server_of(request).models.loaded:
+        served.supervisor.clear_kv_states()
     return Response(status_code=204)
 
 
-def server_of(request: Request) -> Server:
+def server_of(request: Request) -> ServerState:
     server = request.app.state.server
-    assert isinstance(server, Server)
+    assert isinstance(server, ServerState)
     return server
 
 

@@ -1,1 +1,1 @@
-"""Sockets, TLS, and what is read of a connection before there is a request."""
+"""Listening sockets, TLS, and the limits on what is read from a connection before there is a request."""

@@ -1,7 +1,8 @@
-"""HTTP on one connection, with limits that uvicorn leaves to a proxy, and nothing that two could read differently.
+"""HTTP on one connection, with limits that uvicorn leaves to a proxy.
 
-A head has a time and a size. What could be taken for another request by a proxy than by this server is refused, since
-the proxy may have let another one through: RFC 9112 names the cases.
+A request's head (its first line and its headers) is limited in time and size. A request that a proxy could understand
+in another way than this server is refused, since the proxy would then have checked another request than the one that
+is served (request smuggling); RFC 9112 names the cases.
 """
 
 from __future__ import annotations
@@ -14,34 +15,36 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from llama_backend.errors import BackendError, HeadTooLarge, InvalidRequest
 from llama_backend.wire.api import encode
+from llama_backend.wire.headers import LAST_EVENT_ID, REQUEST_TIMEOUT, RESUMABLE
 
 HEAD_SECONDS = 15.0
-"""From the connection, or a request's first byte on it, to the end of its headers."""
+"""The time for a head, counted from the connection or from the first byte of a later request on it."""
 HEAD_BYTES = 64 * 1024
-"""Of a request line with its headers, and of what is neither head nor body, such as trailers."""
+"""The most bytes of a head, and of what belongs to neither head nor body, such as trailers."""
 HEAD_FIELDS = 128
 _ONCE = frozenset(
     {
         *(b"host", b"authorization", b"origin", b"sec-fetch-site", b"content-type", b"content-length"),
-        *(b"transfer-encoding", b"x-resumable", b"x-request-timeout", b"last-event-id"),
+        b"transfer-encoding",
+        *(name.lower().encode() for name in (RESUMABLE, REQUEST_TIMEOUT, LAST_EVENT_ID)),
     }
 )
-"""Headers of which there is one: of two, others may heed the other one."""
-_TOO_LARGE = f"the request line and the headers have more than {HEAD_BYTES} bytes or {HEAD_FIELDS} fields"
+"""Headers that may come only once: of two, a proxy might use the other one."""
+_TOO_LARGE = f"the request line and the headers have more than {HEAD_BYTES} bytes or {HEAD_FIELDS} fields; send less"
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Closes connections whose request's head does not come to its end."""
+    """Refuses heads that are too large, take too long, or can be misread, and closes their connections."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._unused_bytes = 0
-        """Since the last head or part of a body was complete."""
+        """Bytes received since the last complete head or part of a body."""
         self._deadline: asyncio.TimerHandle | None = None
-        """The end of the time for a head; None where none is awaited."""
+        """The timer that ends the wait for a head; None while no head is awaited."""
         self._refusal: BackendError | None = None
         self._working: RequestResponseCycle | None = None
-        """What is answered; `cycle` is the request that came last, which may have to wait for it."""
+        """The request that is being answered; `cycle` is the latest one, which may have to wait for it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -53,9 +56,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Counts what leads to nothing: a header, a trailer or a chunk's extension without end is seen by nobody else.
+        """Counts bytes that complete nothing: only here an endless header, trailer or chunk extension is noticed.
 
-        After an answer the rest of its request, or whatever else comes, has as long as the head of another one.
+        After an answer, the rest of its request has as much time as the head of another request.
         """
         self._unused_bytes += len(data)
         super().data_received(data)
@@ -72,7 +75,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._expect_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Takes a header; one that comes after the body says nothing about the request."""
+        """Takes a header; trailers, which come after the body, are ignored."""
         if self._deadline is None:
             return
         super().on_header(name, value)
@@ -99,8 +102,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuses what is no HTTP, or no request that is served here."""
-        self._refuse(self._refusal or InvalidRequest("this is no HTTP request"))
+        """Refuses bytes that are no HTTP, or a request that is not served here."""
+        self._refuse(self._refusal or InvalidRequest("this is no HTTP request; send HTTP/1.1"))
 
     def _check_head(self) -> None:
         """Raises InvalidRequest for a head that this server, or a proxy before it, could misread."""
@@ -108,7 +111,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > HEAD_BYTES:
             raise HeadTooLarge(_TOO_LARGE)
         if twice := {name.decode("latin-1") for name in _ONCE.intersection(names) if names.count(name) > 1}:
-            raise InvalidRequest(f"there is more than one header {', '.join(sorted(twice))}")
+            raise InvalidRequest(f"{', '.join(sorted(twice))}: send this header only once")
         self._check_version()
         self._check_host(dict(self.headers).get(b"host"))
         self._check_framing(dict(self.headers))
@@ -116,30 +119,30 @@ class BoundedProtocol(HttpToolsProtocol):
     def _check_version(self) -> None:
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
-            raise InvalidRequest(f"this server speaks HTTP/1.1, not HTTP/{version}")
+            raise InvalidRequest(f"HTTP/{version} is not supported; send HTTP/1.1")
 
     def _check_host(self, host: bytes | None) -> None:
-        """Host is there, and it is that of the URL where that has one (RFC 9112, 3.2)."""
+        """The header Host must be there, and equal to the URL's host where that has one (RFC 9112, 3.2)."""
         if host is None and self.parser.get_http_version() == "1.1":
-            raise InvalidRequest("the header Host is missing")
+            raise InvalidRequest("Host: this header is missing; HTTP/1.1 needs it")
         if self.url.startswith(b"/") or self.url == b"*":
             return
         _, _, rest = self.url.partition(b"://")
         if rest.partition(b"/")[0].lower() != (host or b"").lower():
-            raise InvalidRequest("the URL is of another host than the header Host")
+            raise InvalidRequest("Host: the URL names another host than this header; make them the same")
 
     def _check_framing(self, headers: dict[bytes, bytes]) -> None:
-        """Where the body ends is beyond doubt (RFC 9112, 6.1); after an upgrade the parser sees none."""
+        """The end of the body must be beyond doubt (RFC 9112, 6.1); after an upgrade the parser reads no body."""
         coding = headers.get(b"transfer-encoding")
         if coding is not None and coding.strip().lower() != b"chunked":
-            raise InvalidRequest("Transfer-Encoding: it can be nothing but chunked")
+            raise InvalidRequest("Transfer-Encoding: only chunked is supported")
         has_body = coding is not None or headers.get(b"content-length", b"0").strip(b"0")
         if has_body and self.parser.should_upgrade():
-            raise InvalidRequest("Upgrade: this server speaks HTTP/1.1 only; send the request without it")
+            raise InvalidRequest("Upgrade: only HTTP/1.1 is supported; send the request without this header")
 
     @property
     def _is_answered(self) -> bool:
-        """Whether no answer is owed."""
+        """Whether the latest request has got its whole answer."""
         return self.cycle is not None and self.cycle.response_complete
 
     def _expect_head(self) -> None:
@@ -151,12 +154,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _raise(self, error: BackendError) -> None:
-        """Ends the parsing; the parser turns all exceptions into its own, so the reason is kept beside it."""
+        """Ends the parsing; the reason is kept, since the parser replaces all exceptions by its own."""
         self._refusal = error
         raise error
 
     def _refuse(self, error: BackendError) -> None:
-        """Says why and closes; in the midst of another answer only closes, since it would become a part of that."""
+        """Answers with an error and closes; while another answer is being sent, the error would become a part of it."""
         self._end_head()
         if self._working is None or self._working.response_complete or not self._working.response_started:
             self.transport.write(_written(error))
@@ -168,14 +171,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _end_work(self) -> None:
-        """Tells the request that is worked on that nobody reads its answer; uvicorn tells only the last one."""
+        """Tells the request that is being answered that its client is gone; uvicorn tells only the latest one."""
         if self._working is not None and not self._working.response_complete:
             self._working.disconnected = True
             self._working.message_event.set()
 
 
 def _written(error: BackendError) -> bytes:
-    """A whole answer, after which the connection ends."""
+    """A whole HTTP response, after which the connection is closed."""
     body = encode(error.to_wire())
     head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
     return STATUS_LINE[error.status] + head + body

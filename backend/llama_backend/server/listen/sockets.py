@@ -1,4 +1,4 @@
-"""Listening sockets: bound, inherited, stale, removed."""
+"""Listening sockets: opened or inherited at the start, and removed at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BACKLOG = 1024
 
 
 def open_sockets(config: ServerConfig) -> list[socket.socket]:
-    """The listening sockets of a configuration; raises InvalidRequest where an address cannot be had."""
+    """The listening sockets of a configuration; raises InvalidRequest where an address cannot be used."""
     sockets = []
     if config.host is not None:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
@@ -28,14 +28,14 @@ def open_sockets(config: ServerConfig) -> list[socket.socket]:
 
 
 def _inherited(number: int) -> socket.socket:
-    """A socket that the front end bound; from now on the kernel tells clients that this process listens there."""
+    """A socket that the front end bound. `listen` makes the kernel name this process to clients as the listener."""
     sock = socket.socket(fileno=number)
     sock.listen(_BACKLOG)
     return sock
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address can only be this machine."""
+    """Whether a name or an address always means this machine."""
     try:
         return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -56,7 +56,9 @@ def _bind(family: socket.AddressFamily, address: str | tuple[str, int], name: st
     except (OSError, OverflowError) as error:
         sock.close()
         reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise InvalidRequest(f"cannot listen on {name}: {reason}") from error
+        raise InvalidRequest(
+            f"cannot listen on {name}: {reason}; choose another address or end what uses it"
+        ) from error
     return sock
 
 
@@ -72,13 +74,14 @@ def _remove_stale(path: Path) -> None:
 
 
 def remove_socket(path: str | None, inode: int | None) -> None:
-    """Removes the socket's file, unless another server has put its own there meanwhile."""
+    """Removes the socket's file, unless another server has replaced it by its own meanwhile."""
     if path is not None and inode is not None and inode_of(path) == inode:
         with suppress(FileNotFoundError):
             Path(path).unlink()
 
 
 def inode_of(path: str | None) -> int | None:
+    """The inode of a file, or None where there is none."""
     try:
         return Path(path).stat().st_ino if path else None
     except OSError:

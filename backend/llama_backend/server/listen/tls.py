@@ -1,4 +1,4 @@
-"""TLS for the TCP port, from files that may be replaced while the server runs."""
+"""TLS for the TCP port, with a certificate whose files may be replaced while the server runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from llama_backend.server.secret_file import exposure, read_secret
 
 _log = logging.getLogger("llama_backend.server")
 Stamp = tuple[tuple[int, int], ...]
+"""Modification time and inode of each file."""
 
 
 class Certificate:
-    """A certificate chain and its key; `context` has them as they were at the last connection but one.
+    """A certificate chain and its key. `context` uses new files from the second connection after they were replaced.
 
-    Raises InvalidRequest where they cannot be used. Files that turn bad change nothing.
+    Raises InvalidRequest where the files cannot be used at the start; later such files are ignored.
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:
@@ -31,11 +32,11 @@ class Certificate:
             reason = getattr(error, "strerror", None) or error
             text = f"the certificate {certificate} with the key {key} cannot be used: {reason}"
             raise InvalidRequest(text) from error
-        if trouble := exposure(key.stat()):
-            _log.warning("%s holds a private key: %s", key, trouble)
+        if warning := exposure(key.stat()):
+            _log.warning("%s holds a private key: %s", key, warning)
 
     def _refresh(self, _connection: ssl.SSLObject, _name: str | None, context: ssl.SSLContext) -> None:
-        """Is called at each new connection, and loads what has changed for the next one."""
+        """Is called at each new connection, and loads files that have changed for the next one."""
         stamp = self._look()
         if stamp == self._stamp:
             return
@@ -43,14 +44,14 @@ class Certificate:
         try:
             self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
             self._load(context)
-            _log.info("the certificate was loaded anew")
+            _log.info("the certificate was replaced")
         except (OSError, InvalidRequest) as error:
-            _log.warning("the new certificate cannot be used: %s", error)
+            _log.warning("the new certificate cannot be used, the old one stays: %s", error)
 
     def _load(self, context: ssl.SSLContext) -> None:
-        """Loads the files; where they do not fit together the context is of no use any more.
+        """Loads the files; where they do not fit together the context cannot be used any more.
 
-        Raises OSError, of which ssl.SSLError is one, and InvalidRequest.
+        Raises OSError (which includes ssl.SSLError) and InvalidRequest.
         """
         for file in self._files:
             read_secret(file)
@@ -64,5 +65,5 @@ class Certificate:
 
 
 def _no_password() -> str:
-    """Where a key is encrypted OpenSSL would ask for its password on the terminal, and all would wait."""
-    raise InvalidRequest("the key is encrypted; `openssl pkey` writes one that is not")
+    """Refuses an encrypted key: OpenSSL would ask for its password on the terminal, and stop the server meanwhile."""
+    raise InvalidRequest("the key is encrypted; write one without a password with `openssl pkey`")

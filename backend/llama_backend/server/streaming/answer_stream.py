@@ -1,4 +1,4 @@
-"""The numbered events of one answer, written ahead of its readers and kept for those who come back."""
+"""The numbered events of one answer, which are kept for readers that come back after a break."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from llama_backend.server.streaming.events import Events
 from llama_backend.server.streaming.sse import error_event
 
 KEPT_BYTES = 1 << 20
-"""Of one answer, what was sent last. As much again may be unsent; then it waits for a reader."""
+"""Bytes of sent events that are kept of one answer. As much may be unsent; after that the answer waits for a reader."""
 _END = b"\n\n"
 
 
 class AnswerStream:
-    """Takes the events of an answer as they come, whether somebody reads them or not."""
+    """Takes the events of an answer as they come, also while nobody reads them."""
 
     def __init__(self, events: Events, kept_bytes: int = KEPT_BYTES) -> None:
         self._kept_bytes = kept_bytes
@@ -26,15 +26,15 @@ class AnswerStream:
         self._first = 1
         """The number of the oldest event that is kept."""
         self._bytes_sent = 0
-        """Of those that are kept."""
+        """Bytes of the kept events that were sent."""
         self._bytes_unsent = 0
         self._sent = 0
-        """The highest number that a reader was given."""
+        """The highest number that a reader has got."""
         self._error: BackendError | None = None
         self._finished = False
         self._news = asyncio.Event()
-        """Set, and replaced, when there is something new to read."""
-        self._room = asyncio.Event()
+        """Set and replaced when there is something new to read."""
+        self._has_room = asyncio.Event()
         self.readers = 0
         self._writing = asyncio.create_task(self._write(events), name="answer")
 
@@ -44,21 +44,21 @@ class AnswerStream:
 
     @property
     def was_refused(self) -> bool:
-        """Whether it ended before there was any event."""
+        """Whether the request ended before there was any event."""
         return self._finished and self._last == 0
 
     @property
-    def is_told(self) -> bool:
-        """Whether all is written, and a reader was given it."""
+    def is_read(self) -> bool:
+        """Whether the answer has ended, and readers have got all of its events."""
         return self._finished and self._sent >= self._last
 
     def check(self, after: int) -> None:
-        """Raises NotFound where the events that follow number `after` are not kept, or never were."""
+        """Raises NotFound where the events after number `after` are no longer kept, or never existed."""
         if not self._first - 1 <= after <= self._last:
-            raise NotFound(f"what follows event {after} of this answer is not kept")
+            raise NotFound(f"the events after number {after} of this answer are not kept; send the request again")
 
     async def read(self, after: int) -> AsyncGenerator[bytes, None]:
-        """The events that follow number `after`, as they come; raises as `check`, and what refused the request."""
+        """The events after number `after`, as they come; raises as `check`, and the error that refused the request."""
         at = after + 1
         self.readers += 1
         try:
@@ -76,7 +76,7 @@ class AnswerStream:
             self.readers -= 1
 
     async def stop(self) -> None:
-        """Ends the answer where it is, and the engine's work on it."""
+        """Ends the answer at its present event, and the engine's work on it."""
         self._writing.cancel()
         with suppress(asyncio.CancelledError):
             await self._writing
@@ -101,14 +101,14 @@ class AnswerStream:
             self._wake()
 
     def _append(self, parts: bytes) -> None:
-        """Numbers each event by itself, since a connection can break between two that were written together."""
+        """Gives each event its own number, since a connection can break between two that were written together."""
         events = [event + _END for event in parts.split(_END) if event]
         self._kept.extend(events)
         self._bytes_unsent += sum(map(len, events))
         self._wake()
 
     def _fail(self, error: BackendError) -> None:
-        """An error is the last event, or where it is the first the request's refusal."""
+        """Makes an error the last event; where there was no event before it, readers get it raised."""
         if self._last:
             self._append(error_event(error.to_wire()))
         else:
@@ -119,7 +119,7 @@ class AnswerStream:
         self._news = asyncio.Event()
 
     def _note_sent(self, number: int, size: int) -> None:
-        """What was sent long ago gives way to what is sent now."""
+        """Notes what a reader has got, and drops the oldest of the sent events where too much is kept."""
         if number <= self._sent:
             return
         self._sent = number
@@ -128,9 +128,9 @@ class AnswerStream:
         while self._bytes_sent > self._kept_bytes:
             self._bytes_sent -= len(self._kept.popleft())
             self._first += 1
-        self._room.set()
+        self._has_room.set()
 
     async def _make_room(self) -> None:
         while self._bytes_unsent > self._kept_bytes:
-            self._room.clear()
-            await self._room.wait()
+            self._has_room.clear()
+            await self._has_room.wait()

@@ -1,4 +1,4 @@
-"""Server-sent events that end when the client goes away, with heartbeats while there is nothing to say."""
+"""Server-sent events, with heartbeats while there is nothing to send; they end when the client goes away."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from llama_backend.errors import BackendError
 from llama_backend.server.streaming.sse import HEARTBEAT, error_event
+from llama_backend.wire.headers import RESUMABLE
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -21,10 +22,10 @@ Events = AsyncGenerator[bytes, None]
 
 
 class EventStream:
-    """An ASGI answer of the events of a generator, which is closed when the client goes away.
+    """The ASGI answer that sends the events of a generator, and closes the generator when the client goes away.
 
-    `first` is the generator's first event, which may still be on its way. A BackendError becomes the last event. The
-    client of an answer that can be taken up again is told for how many seconds (`grace`) that is so.
+    `first` is the generator's first event, which may not be there yet. A BackendError becomes the last event. Where
+    the answer can be taken up again, `grace` is for how many seconds; the client is told in a header.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class EventStream:
         self._events = events
         self._first = first
         self._heartbeat = heartbeat
-        self._headers = [*_HEADERS, (b"x-resumable", b"%d" % grace)] if grace is not None else _HEADERS
+        self._headers = [*_HEADERS, (RESUMABLE.lower().encode(), b"%d" % grace)] if grace is not None else _HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         writer = asyncio.create_task(self._write(send))
@@ -48,18 +49,18 @@ class EventStream:
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self._headers})
-        async with Pulse(send, self._heartbeat) as pulse:
+        async with Heartbeat(send, self._heartbeat) as body:
             try:
-                await pulse.send(await self._first)
+                await body.send(await self._first)
                 async for event in self._events:
-                    await pulse.send(event)
+                    await body.send(event)
             except BackendError as error:
-                await pulse.send(error_event(error.to_wire()))
+                await body.send(error_event(error.to_wire()))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-class Pulse:
-    """Sends the parts of a body, and a comment whenever there was none for `seconds`."""
+class Heartbeat:
+    """Sends the parts of a body, and a comment whenever nothing was sent for `seconds`."""
 
     def __init__(self, send: Send, seconds: float) -> None:
         self._send = send
@@ -68,17 +69,17 @@ class Pulse:
         self._last = self._time()
 
     async def __aenter__(self) -> Self:
-        self._beats = asyncio.create_task(self._beat())
+        self._comments = asyncio.create_task(self._send_comments())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await _end(self._beats)
+        await _end(self._comments)
 
     async def send(self, part: bytes) -> None:
         self._last = self._time()
         await self._send({"type": "http.response.body", "body": part, "more_body": True})
 
-    async def _beat(self) -> None:
+    async def _send_comments(self) -> None:
         while True:
             left = self._last + self._seconds - self._time()
             if left <= 0:
@@ -88,7 +89,7 @@ class Pulse:
 
 
 async def gone(receive: Receive) -> None:
-    """Returns when the client is gone."""
+    """Returns when the client has gone away."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -1,4 +1,4 @@
-"""Events as they stand in a stream."""
+"""The events of every stream that do not depend on the answer, as bytes."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ HEARTBEAT = b": heartbeat\n\n"
 
 
 def error_event(error: dict[str, Any]) -> bytes:
-    """An error in mid-stream; nothing comes after it."""
+    """An error in the middle of a stream, as its last event."""
     return b"data: " + encode(error) + b"\n\n"

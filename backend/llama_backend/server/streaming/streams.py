@@ -1,8 +1,9 @@
-"""Answers that outlive their connection: a client that asked for it takes up where it was.
+"""Answers that outlive their connection, for clients that want to continue a stream after a break.
 
 Such a client names its answer in the header `X-Resumable`. The events then carry numbers (`id:`), the answer goes on
-for a while when the connection breaks, and `GET /v1/streams/NAME` with `Last-Event-ID` gives the rest; the same request
-sent again finds the same answer. `DELETE` there stops it. For everybody else a closed connection stops the work.
+for a while when the connection breaks, and `GET /v1/streams/NAME` with `Last-Event-ID` sends the rest; the same request
+sent again finds the same answer. `DELETE /v1/streams/NAME` stops it. Without the header, closing the connection stops
+the work.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from llama_backend.errors import InvalidRequest, NotFound
 from llama_backend.server.access.auth import bearer, is_unix
 from llama_backend.server.streaming.answer_stream import AnswerStream
 from llama_backend.server.streaming.events import Events
+from llama_backend.wire.headers import LAST_EVENT_ID, RESUMABLE
 
-HEADER = "X-Resumable"
-MOST_LEFT = 64
-"""Answers that nobody reads; of whoever has most of them the one that was left first gives way, complete ones before
-others."""
+MOST_UNREAD = 64
+"""Most answers that are kept without a reader. One more ends an answer of the client that has most of them: the oldest
+of those that were read to their end, or else the oldest."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _NUMBER = re.compile(r"\d{1,9}")
 
 Key = tuple[bytes, str]
-"""Whose answer it is, and its name: nobody finds those of others."""
+"""The owner of an answer and its name, so that nobody finds the answers of others."""
 
 
 class Streams:
@@ -38,19 +39,19 @@ class Streams:
     def __init__(self, grace: float) -> None:
         self.grace = grace
         self._streams: dict[Key, AnswerStream] = {}
-        self._left: dict[Key, asyncio.TimerHandle] = {}
-        """Those that nobody reads, and when they end; the one that was left first is first."""
+        self._unread: dict[Key, asyncio.TimerHandle] = {}
+        """Answers without a reader, with the timers that end them; the one that lost its reader first is first."""
         self._stopping = set[asyncio.Task[None]]()
         self._changed = asyncio.Event()
 
     def open(self, key: Key, events: Events) -> Events:
-        """The events of the answer with that key, from the first on; `events` is not begun where it is known."""
+        """The events of the answer with that key, from the first on; `events` is not started where the key is known."""
         if key not in self._streams:
             self._streams[key] = AnswerStream(events)
         return self._read(key, self._streams[key], 0)
 
     def resume(self, key: Key, after: int) -> Events:
-        """The events after number `after`; raises NotFound where that owner has no such answer, or not those events."""
+        """The events after number `after`; raises NotFound where the owner has no such answer, or not those events."""
         stream = self._find(key)
         stream.check(after)
         return self._read(key, stream, after)
@@ -60,19 +61,19 @@ class Streams:
         self._find(key)
         await self._drop(key)
 
-    async def told(self) -> None:
-        """Returns when all answers have been read to their end, or given up."""
-        while any(not stream.is_told for stream in self._streams.values()):
+    async def all_read(self) -> None:
+        """Returns when all answers have been read to their end or dropped."""
+        while any(not stream.is_read for stream in self._streams.values()):
             self._changed.clear()
             await self._changed.wait()
 
     def _find(self, key: Key) -> AnswerStream:
         if key not in self._streams:
-            raise NotFound("there is no such answer, or not any more")
+            raise NotFound("there is no such answer, or it is no longer kept; send the request again")
         return self._streams[key]
 
     async def _read(self, key: Key, stream: AnswerStream, after: int) -> AsyncGenerator[bytes, None]:
-        if timer := self._left.pop(key, None):
+        if timer := self._unread.pop(key, None):
             timer.cancel()
         try:
             async with aclosing(stream.read(after)) as events:
@@ -82,7 +83,7 @@ class Streams:
             self._leave(key, stream)
 
     def _leave(self, key: Key, stream: AnswerStream) -> None:
-        """A reader has gone: what is complete may not have reached it."""
+        """A reader has gone, perhaps before the last events reached it: the answer is kept for a while."""
         self._changed.set()
         if stream.readers or self._streams.get(key) is not stream:
             return
@@ -90,16 +91,16 @@ class Streams:
             del self._streams[key]
             return
         loop = asyncio.get_running_loop()
-        self._left[key] = loop.call_later(self.grace, self._end, key)
-        if len(self._left) > MOST_LEFT:
-            self._end(self._least_needed())
+        self._unread[key] = loop.call_later(self.grace, self._end, key)
+        if len(self._unread) > MOST_UNREAD:
+            self._end(self._to_drop())
 
-    def _least_needed(self) -> Key:
-        """The answer that gives way; nobody loses one for what others leave."""
-        owners = Counter(owner for owner, _ in self._left)
+    def _to_drop(self) -> Key:
+        """The answer to end, see MOST_UNREAD; so no client loses an answer because of what others leave unread."""
+        owners = Counter(owner for owner, _ in self._unread)
         most = max(owners.values())
-        left = [key for key in self._left if owners[key[0]] == most]
-        return next((key for key in left if self._streams[key].is_told), left[0])
+        keys = [key for key in self._unread if owners[key[0]] == most]
+        return next((key for key in keys if self._streams[key].is_read), keys[0])
 
     def _end(self, key: Key) -> None:
         task = asyncio.create_task(self._drop(key))
@@ -107,32 +108,35 @@ class Streams:
         task.add_done_callback(self._stopping.discard)
 
     async def _drop(self, key: Key) -> None:
-        if timer := self._left.pop(key, None):
+        if timer := self._unread.pop(key, None):
             timer.cancel()
         if stream := self._streams.pop(key, None):
             await stream.stop()
         self._changed.set()
 
 
-def wanted(request: Request) -> Key | None:
-    """The key of the answer that a request wants to be able to take up again; raises InvalidRequest."""
-    name = request.headers.get(HEADER)
+def wanted_key(request: Request) -> Key | None:
+    """The key of an answer that the client wants to be able to take up again, or None.
+
+    Raises InvalidRequest for a name that others might guess.
+    """
+    name = request.headers.get(RESUMABLE)
     if name is None:
         return None
     if not _NAME.fullmatch(name):
-        raise InvalidRequest(f"{HEADER}: 16 to 64 letters, digits, - and _, made at random", param=HEADER)
+        raise InvalidRequest(f"{RESUMABLE}: give 16 to 64 random letters, digits, - and _", param=RESUMABLE)
     return key_of(request, name)
 
 
 def key_of(request: Request, name: str) -> Key:
-    """A name as the client of a request has it."""
+    """The key of the answer of that name that the client of a request owns."""
     owner = b"" if is_unix(request) else hashlib.sha256(bearer(request).encode()).digest()
     return owner, name
 
 
 def last_event(request: Request) -> int:
-    """The number of the last event that a client has, 0 for none; raises InvalidRequest."""
-    text = request.headers.get("last-event-id", "0")
+    """The number of the last event that the client has, 0 for none; raises InvalidRequest."""
+    text = request.headers.get(LAST_EVENT_ID, "0")
     if not _NUMBER.fullmatch(text):
-        raise InvalidRequest("Last-Event-ID: the number of an event", param="Last-Event-ID")
+        raise InvalidRequest(f"{LAST_EVENT_ID}: give the number of an event, of at most 9 digits", param=LAST_EVENT_ID)
     return int(text)

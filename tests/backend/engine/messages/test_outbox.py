@@ -7,7 +7,7 @@ import pytest
 from llama_backend.engine.messages.outbox import Outbox
 from llama_backend.wire.ipc import StepDone
 
-STEPS = [StepDone(pieces=[], running=number, waiting=0) for number in range(4)]
+STEPS = [StepDone(outputs=[], running=number, waiting=0) for number in range(4)]
 
 
 def test_without_a_gpu_everything_is_sent_at_once() -> None:

@@ -99,7 +99,7 @@ def answer(stop: str | None = None) -> tuple[str, list[TokenLogprob]]:
     bench.engine.submit(1, LONG, SamplingParams(max_tokens=12, stop=stop), is_chat=True, top_logprobs=2)
     text, found = "", list[TokenLogprob]()
     while bench.engine.busy:
-        for piece in bench.engine.step().pieces:
+        for piece in bench.engine.step().outputs:
             text += piece.text
             assert piece.logprobs is not None
             found += piece.logprobs

@@ -93,7 +93,7 @@ def test_log_probabilities_come_with_each_token(make_bench: MakeBench) -> None:
         bench.engine.submit(1, tokens, SamplingParams(temperature=0, max_tokens=30), is_chat=False, top_logprobs=2)
         pieces = []
         while bench.engine.busy:
-            pieces += bench.engine.step().pieces
+            pieces += bench.engine.step().outputs
         found.append([entry for piece in pieces for entry in piece.logprobs or []])
     plain, speculative = found
     assert [entry.token for entry in speculative] == [entry.token for entry in plain]

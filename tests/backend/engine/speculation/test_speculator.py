@@ -228,7 +228,7 @@ def test_each_token_has_the_log_probabilities_of_its_own_row() -> None:
     bench.engine.submit(1, [*TEXT, *TEXT[:5]], SamplingParams(max_tokens=30), is_chat=True, top_logprobs=1)
     pieces: list[SequenceOutput] = []
     while bench.engine.busy:
-        pieces += bench.engine.step().pieces
+        pieces += bench.engine.step().outputs
     entries = [entry for piece in pieces for entry in piece.logprobs or []]
     assert [entry.token for entry in entries] == [f"{token} ".encode() for token in TEXT[5:35]]
     assert sum(drafted(bench)) > 0

@@ -15,7 +15,8 @@ from llama_backend.server.access.rate_limit import RateLimits
 from llama_backend.server.secret_file import LARGEST
 from tests.backend.server.conftest import Serve
 from tests.backend.server.http.test_metrics_page import metrics
-from tests.support.server.harness import CHAT, chat, free_port, until
+from tests.support.server.harness import CHAT, chat, free_port
+from tests.support.wait import until
 
 KEYS = """
 # keys of ours
@@ -44,15 +45,15 @@ def test_an_account_without_a_name_is_the_same_on_another_line_and_no_other_key_
 def test_what_tells_accounts_apart_cannot_be_set_and_does_not_name_the_key() -> None:
     ((_, account),) = parse_keys("my-secret-key")
     assert "my-secret-key" not in repr(account)
-    with pytest.raises(InvalidRequest, match="another word"):
+    with pytest.raises(InvalidRequest, match="may follow the key"):
         parse_keys("key identity=x")
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("secret name", "another word"),
-        ("secret colour=red", "another word"),
+        ("secret name", "may follow the key"),
+        ("secret colour=red", "may follow the key"),
         ("secret name=", "name"),
         ("secret name=a/b", "name"),
         ("secret weight=0", "weight"),

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from llama_backend.account import Account
 from llama_backend.errors import BodiesFull
-from llama_backend.server.access.body_budget import MOST_BYTES, SMALL_BYTES, Bodies, Body
-from llama_backend.server.engines.link import resident_bytes
+from llama_backend.server.access.body_budget import MOST_BYTES, SMALL_BYTES, BodyBudget, BodyShare
+from llama_backend.server.engines.watched_process import resident_bytes
 from tests.backend.server.access.test_security import status
 from tests.backend.server.conftest import Serve
 from tests.support.server.harness import CHAT, ServerProcess, chat, free_port
@@ -23,33 +23,33 @@ MIB = 1024 * 1024
 HELD = 100
 
 
-def filled(bodies: Bodies, stack: ExitStack, account: str) -> float:
+def filled(budget: BodyBudget, stack: ExitStack, account: str) -> float:
     """Fills bodies of one account until one is refused; returns what they hold, in MiB."""
-    held: list[Body] = []
+    held: list[BodyShare] = []
     with suppress(BodiesFull):
         while True:
-            held.append(stack.enter_context(bodies.opened(Account(account))))
+            held.append(stack.enter_context(budget.opened(Account(account))))
             for _ in range(40):
                 held[-1].grow(MIB // 10)
     return sum(body.size for body in held) / MIB
 
 
 def test_one_account_gets_a_half_and_others_parts_of_what_is_left() -> None:
-    bodies = Bodies(100 * MIB)
+    budget = BodyBudget(100 * MIB)
     with ExitStack() as stack:
         for part in (50, 25, 12.5):
-            assert filled(bodies, stack, f"account{part}") == pytest.approx(part, abs=0.3)
-        with bodies.opened(Account("late")) as body:
+            assert filled(budget, stack, f"account{part}") == pytest.approx(part, abs=0.3)
+        with budget.opened(Account("late")) as body:
             body.grow(4 * MIB)
-    with bodies.opened(Account("account50")) as body:
+    with budget.opened(Account("account50")) as body:
         body.grow(49 * MIB)
 
 
 def test_a_small_body_always_has_room() -> None:
-    bodies = Bodies(10 * MIB)
+    budget = BodyBudget(10 * MIB)
     with ExitStack() as stack:
-        filled(bodies, stack, "full")
-        small = stack.enter_context(bodies.opened(Account("full")))
+        filled(budget, stack, "full")
+        small = stack.enter_context(budget.opened(Account("full")))
         small.grow(SMALL_BYTES)
         with pytest.raises(BodiesFull):
             small.grow(1)
@@ -57,15 +57,15 @@ def test_a_small_body_always_has_room() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(SMALL_BYTES + 1, MIB)), max_size=50))
 def test_all_together_never_have_more_than_there_is(sizes: list[tuple[int, int]]) -> None:
-    bodies, total = Bodies(4 * MIB), 0
+    budget, total = BodyBudget(4 * MIB), 0
     with ExitStack() as stack:
         for account, size in sizes:
             with suppress(BodiesFull), ExitStack() as inner:
-                inner.enter_context(bodies.opened(Account(f"account{account}"))).grow(size)
+                inner.enter_context(budget.opened(Account(f"account{account}"))).grow(size)
                 stack.push(inner.pop_all())
                 total += size
             assert total <= 4 * MIB
-    with bodies.opened(Account("any")) as body:
+    with budget.opened(Account("any")) as body:
         body.grow(2 * MIB)
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from llama_backend.server_config import ServerConfig
 from llama_backend.wire.ipc import EngineConfig
-from tests.support.server.harness import CHAT, ServerProcess, chat, free_port, serving, until
+from tests.support.server.harness import CHAT, ServerProcess, chat, free_port, serving
+from tests.support.wait import until
 
 SPACES = " " * 4_000_000
 LONGEST = " " * 160_000

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from llama_backend.errors import InvalidRequest
-from llama_backend.server.access.auth import Gate
+from llama_backend.server.access.auth import Authenticator
 from tests.support.server.harness import CHAT, ServerProcess, chat, fake_config, free_port, serving
 
 APP = "https://chat.example"
@@ -158,7 +158,7 @@ def test_a_cache_between_does_not_mix_answers_up(keyed: ServerProcess) -> None:
 )
 def test_what_is_no_origin_is_not_taken(origin: str) -> None:
     with pytest.raises(InvalidRequest, match=r"scheme://host\[:port\]"):
-        Gate(None, [APP, origin])
+        Authenticator(None, [APP, origin])
 
 
 @pytest.mark.parametrize(

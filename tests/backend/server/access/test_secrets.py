@@ -12,10 +12,12 @@ import httpx2
 import pytest
 
 from llama_backend.server_config import LogFormat
+from llama_backend.wire.headers import RESUMABLE
 from tests.backend.server.access.test_security import send
 from tests.backend.server.http.test_metrics_page import read
 from tests.support.server.fake_engine import FakeModel
-from tests.support.server.harness import CHAT, ServerProcess, chat, fake_config, free_port, serving, until
+from tests.support.server.harness import CHAT, ServerProcess, chat, fake_config, free_port, serving
+from tests.support.wait import until
 
 KEY = "sk-correct-horse-battery-staple"
 WRONG = "sk-wrong-donkey"
@@ -60,7 +62,7 @@ def answers(client: httpx2.Client) -> Iterator[httpx2.Response]:
 
 def provoke(server: ServerProcess, client: httpx2.Client) -> None:
     """Brings about what is logged: engines that die, bad key files, requests that are none, clients that go away."""
-    assert client.post(CHAT, json=chat(TEXT, stream=True), headers={"X-Resumable": STREAM}).status_code == 200
+    assert client.post(CHAT, json=chat(TEXT, stream=True), headers={RESUMABLE: STREAM}).status_code == 200
     client.post(CHAT, json=chat(f"{TEXT} error"))
     client.post(CHAT, json=chat(f"{TEXT} x die=1", stream=True))
     server.wait_state("ready")

@@ -126,7 +126,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProces
     """A server that waits half a second for heads and bodies."""
     folder = tmp_path_factory.mktemp("impatient")
     (folder / "sitecustomize.py").write_text(
-        f"import {http_protocol.__name__} as protocol, {body.__name__} as body\n"
+        f"import {http_protocol.__name__} as http_protocol, {body.__name__} as body\n"
         "http_protocol.HEAD_SECONDS = body.BODY_SECONDS = 0.5\n"
     )
     with pytest.MonkeyPatch.context() as patch:

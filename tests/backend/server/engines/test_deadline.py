@@ -9,18 +9,20 @@ from typing import Any
 import openai
 import pytest
 
+from llama_backend.wire.headers import REQUEST_TIMEOUT, SHOULD_RETRY
 from tests.backend.server.conftest import Serve
 from tests.support.server.fake_engine import FakeModel
-from tests.support.server.harness import CHAT, MODEL, ServerProcess, chat, until
+from tests.support.server.harness import CHAT, MODEL, ServerProcess, chat
+from tests.support.wait import until
 
 SLOW = "words=1000 delay=0.1"
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", "inf", "", "1e999"])
 def test_a_header_that_is_no_time(shared: ServerProcess, value: str) -> None:
-    with shared.http(headers={"X-Request-Timeout": value}) as client:
+    with shared.http(headers={REQUEST_TIMEOUT: value}) as client:
         answer = client.post(CHAT, json=chat())
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "X-Request-Timeout")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, REQUEST_TIMEOUT)
 
 
 @pytest.mark.parametrize("value", [0, -1, "soon", 1e9])
@@ -31,7 +33,7 @@ def test_a_field_that_is_no_time(shared: ServerProcess, value: Any) -> None:
 
 
 def test_enough_time_changes_nothing(shared: ServerProcess) -> None:
-    with shared.http(headers={"X-Request-Timeout": "30"}) as client:
+    with shared.http(headers={REQUEST_TIMEOUT: "30"}) as client:
         answer = client.post(CHAT, json=chat("a b", timeout=20.5))
     assert answer.json()["choices"][0]["message"]["content"] == "a b"
 
@@ -49,7 +51,7 @@ def test_a_whole_answer_that_takes_too_long(serve: Serve) -> None:
 
 def test_of_a_stream_what_came_stays(serve: Serve) -> None:
     server = serve()
-    with server.http(headers={"X-Request-Timeout": "0.5"}) as client:
+    with server.http(headers={REQUEST_TIMEOUT: "0.5"}) as client:
         answer = client.post(CHAT, json=chat("words=3 gate=/never", stream=True))
     assert answer.status_code == 200
     events = [json.loads(line.removeprefix("data: ")) for line in answer.text.splitlines() if line]
@@ -83,7 +85,7 @@ def test_while_the_model_loads(serve: Serve) -> None:
     with server.http(headers={"Prefer": "wait=10"}) as client:
         answer = client.post(CHAT, json=chat(timeout=0.2))
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
-    assert answer.headers["x-should-retry"] == "false"
+    assert answer.headers[SHOULD_RETRY] == "false"
     assert monotonic() - begin < 3
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.backend.server.conftest import Serve
-from tests.support.server.harness import CHAT, ServerProcess, chat, free_port, until
+from tests.support.server.harness import CHAT, ServerProcess, chat, free_port
+from tests.support.wait import until
 
 
 def test_states_are_dropped_over_the_socket(serve: Serve) -> None:

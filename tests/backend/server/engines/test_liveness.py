@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 
 import msgspec
 import pytest
 
-from llama_backend.server.engines.heartbeat import Pulse
-from llama_backend.server.engines.liveness import hang, trouble
+from llama_backend.server.engines import engine_status, liveness, request_table, watched_process
+from llama_backend.server.engines.liveness import hang_reason, liveness_problem
+from llama_backend.server.engines.pending import PendingCompletion
 from llama_backend.server.engines.supervisor import Supervisor
 from llama_backend.wire.api import SamplingParams
-from llama_backend.wire.ipc import Accepted, EngineConfig, Ready, StepDone
+from llama_backend.wire.ipc import Accepted, EngineConfig, Ready, StepDone, Submit
 from tests.backend.server.conftest import Serve
 from tests.support.server.fake_engine import FakeModel
-from tests.support.server.harness import CHAT, ServerProcess, chat, until, write_model
+from tests.support.server.harness import CHAT, ServerProcess, chat, write_model
+from tests.support.wait import until
 
 READY = Ready(
     context=16,
@@ -40,28 +42,42 @@ def supervisor() -> Supervisor:
     return Supervisor(EngineConfig(path="/nowhere"))
 
 
-def test_loading_is_no_trouble(supervisor: Supervisor) -> None:
-    supervisor.last_step = monotonic() - 1000
-    assert trouble(supervisor, 60) is None
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Moves the clock that silence is measured with."""
+    passed = 0.0
+
+    def go_on(seconds: float) -> None:
+        nonlocal passed
+        passed += seconds
+
+    for module in (engine_status, liveness, request_table, watched_process):
+        monkeypatch.setattr(module, "monotonic", lambda: monotonic() + passed)
+    return go_on
+
+
+def test_loading_is_no_problem(supervisor: Supervisor) -> None:
+    supervisor.status.last_step = monotonic() - 1000
+    assert liveness_problem(supervisor, 60) is None
 
 
 def test_a_step_that_does_not_end(supervisor: Supervisor) -> None:
-    supervisor._take(READY)
-    supervisor.running = 1
-    assert trouble(supervisor, 60) is None
-    supervisor.last_step = monotonic() - 61
-    assert "not ended a step" in (trouble(supervisor, 60) or "")
-    supervisor.running = 0
-    assert trouble(supervisor, 60) is None
+    supervisor.status.take(READY)
+    supervisor.status.running = 1
+    assert liveness_problem(supervisor, 60) is None
+    supervisor.status.last_step = monotonic() - 61
+    assert "not ended a step" in (liveness_problem(supervisor, 60) or "")
+    supervisor.status.running = 0
+    assert liveness_problem(supervisor, 60) is None
 
 
 def test_a_gpu_that_is_lost(supervisor: Supervisor) -> None:
-    supervisor._take(READY)
-    assert trouble(supervisor, 60) is None
-    supervisor._take(msgspec.structs.replace(READY, gpu_layers=33))
-    assert trouble(supervisor, 60) is None
-    supervisor._take(READY)
-    assert "the GPU is lost" in (trouble(supervisor, 60) or "")
+    supervisor.status.take(READY)
+    assert liveness_problem(supervisor, 60) is None
+    supervisor.status.take(msgspec.structs.replace(READY, gpu_layers=33))
+    assert liveness_problem(supervisor, 60) is None
+    supervisor.status.take(READY)
+    assert "the GPU is lost" in (liveness_problem(supervisor, 60) or "")
 
 
 def test_an_engine_that_does_not_come_back(serve: Serve) -> None:
@@ -142,20 +158,26 @@ def test_an_engine_that_is_stopped_before_a_request_or_during_it_is_followed_by_
     assert "the engine was ended: the engine has" in server.log.read_text()
 
 
-def test_an_engine_that_does_not_read_while_others_are_answered(supervisor: Supervisor) -> None:
-    supervisor._take(READY)
-    supervisor.ledger.engine_ready(lambda command: None)
-    unread, read = (supervisor.submit(SamplingParams(), None, "a") for _ in range(2))
-    supervisor._take(Accepted(read.number, 1))
-    assert hang(supervisor, 0.2) is None
-    sleep(0.3)
-    supervisor._take(StepDone(pieces=[], running=1, waiting=0))
-    assert "has not read a request" in (hang(supervisor, 0.2) or "")
-    assert "has not read a request" in (trouble(supervisor, 0.2) or "")
-    supervisor.release(unread)
-    assert hang(supervisor, 0.2) is None
-    sleep(0.3)
-    assert "has not ended a step" in (hang(supervisor, 0.2) or "")
+async def test_an_engine_that_does_not_read_while_others_are_answered(
+    supervisor: Supervisor, clock: Callable[[float], None]
+) -> None:
+    requests = supervisor.requests
+    supervisor.status.take(READY)
+    requests.engine_ready(lambda command: None)
+    unread, read = (PendingCompletion(Submit(sampling=SamplingParams(), prompt="a")) for _ in range(2))
+    with requests.opened(read):
+        with requests.opened(unread):
+            requests.take(Accepted(read.number, 1))
+            assert hang_reason(supervisor, 60) is None
+            clock(61)
+            step = StepDone(outputs=[], running=1, waiting=0)
+            supervisor.status.take(step)
+            requests.take(step)
+            assert "has not read a request" in (hang_reason(supervisor, 60) or "")
+            assert "has not read a request" in (liveness_problem(supervisor, 60) or "")
+        assert hang_reason(supervisor, 60) is None
+        clock(61)
+        assert "has not ended a step" in (hang_reason(supervisor, 60) or "")
 
 
 def test_a_request_that_is_never_read_ends(serve: Serve) -> None:
@@ -179,21 +201,6 @@ def test_an_engine_that_is_stopped_while_it_loads_is_followed_by_another(serve: 
     gate.touch()
     server.wait_state("ready")
     assert reason_of(server) == ""
-
-
-def test_who_uses_the_processor_or_gives_a_sign_is_not_still() -> None:
-    pulse = Pulse()
-    with subprocess.Popen(["sleep", "30"]) as quiet:
-        sleep(0.3)
-        assert pulse.still(quiet.pid) < 0.2
-        sleep(0.3)
-        assert pulse.still(quiet.pid) > 0.2
-        pulse.beat()
-        assert pulse.still(quiet.pid) < 0.2
-        quiet.kill()
-    for _ in range(3):
-        sum(range(3_000_000))
-        assert pulse.still(os.getpid()) < 0.2
 
 
 def ask(server: ServerProcess, text: str) -> str:

@@ -17,20 +17,21 @@ import pytest
 from llama_backend.errors import DeadlineExceeded, InvalidRequest, ModelNotFound
 from llama_backend.server.engines.deadline import Deadline
 from llama_backend.server.engines.pool import ModelPool
-from llama_backend.server.engines.served_model import HostedModel
+from llama_backend.server.engines.served_model import ServedModel
 from llama_backend.server.engines.supervisor import Supervisor
-from llama_backend.server.main import _installed, run
+from llama_backend.server.main import installed_engines, run
 from llama_backend.server_config import ServerConfig
 from llama_backend.wire.ipc import EngineConfig
 from tests.backend.server.conftest import Serve
 from tests.backend.server.http.test_metrics_page import metrics
 from tests.support.server.fake_engine import FakeModel
-from tests.support.server.harness import CHAT, MODEL, Reader, ServerProcess, chat, fake_config, until, write_model
+from tests.support.server.harness import CHAT, MODEL, Reader, ServerProcess, chat, fake_config, write_model
+from tests.support.wait import until, until_async
 
 
 class Instant(Supervisor):
     async def wait_ready(self, seconds: float) -> None:
-        self.state = "ready"
+        self.status.change("ready")
 
 
 class Pool(ModelPool):
@@ -43,7 +44,7 @@ class Pool(ModelPool):
         )
         self.first.load()
 
-    def _made(self, name: str, _: EngineConfig | None = None) -> HostedModel:
+    def _made(self, name: str, _: EngineConfig | None = None) -> ServedModel:
         return Model(name, self.log)
 
     @asynccontextmanager
@@ -56,7 +57,7 @@ class Pool(ModelPool):
             await asyncio.sleep(0)
 
 
-class Model(HostedModel):
+class Model(ServedModel):
     def __init__(self, name: str, log: list[str]) -> None:
         super().__init__(name, EngineConfig(path=""))
         self._log = log
@@ -76,7 +77,7 @@ class Model(HostedModel):
 async def test_one_model_alone_has_no_other_name() -> None:
     pool = Pool("a", "b")
     assert pool.find("a") is pool.find("") is pool.find("default") is pool.first
-    with pytest.raises(ModelNotFound, match="not served here, but 'a'"):
+    with pytest.raises(ModelNotFound, match="the only model is 'a'"):
         pool.find("b")
     assert [model.name for model in pool.models] == ["a"]
 
@@ -94,9 +95,10 @@ async def test_a_model_in_use_is_waited_for_and_lets_nobody_else_in() -> None:
     pool = Pool("a", "b", most=1)
     async with pool.using("a"):
         other = asyncio.create_task(pool.ask("b"))
-        await asyncio.sleep(0.01)
+        await until_async(lambda: pool.first.unload_wanted)
         late = asyncio.create_task(pool.ask("a"))
-        await asyncio.sleep(0.01)
+        for _ in range(10):
+            await asyncio.sleep(0)
         assert pool.log == ["+a"]
         assert not late.done()
     await asyncio.wait_for(asyncio.gather(other, late), 2)
@@ -125,10 +127,8 @@ async def test_a_model_that_nobody_uses_is_unloaded() -> None:
     pool = Pool("a", "b", most=2, idle=0.02)
     watcher = asyncio.create_task(pool.watch_idle())
     async with pool.using("b"):
-        await asyncio.sleep(0.1)
-        assert pool.log == ["+a", "+b", "-a"]
-    await asyncio.sleep(0.1)
-    assert pool.log[3:] == ["-b"]
+        await until_async(lambda: pool.log == ["+a", "+b", "-a"])
+    await until_async(lambda: pool.log[3:] == ["-b"])
     watcher.cancel()
 
 
@@ -246,5 +246,5 @@ def test_a_model_whose_path_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_a_draft_model_is_only_for_the_model_that_it_was_given_with(tmp_path: Path) -> None:
     (tmp_path / "b.gguf").write_bytes(b"")
     first = EngineConfig(path="/a.gguf", threads=3, draft_model="/small.gguf")
-    found = _installed(ServerConfig(model="a", engine=first, models_folder=str(tmp_path)))
+    found = installed_engines(ServerConfig(model="a", engine=first, models_folder=str(tmp_path)))
     assert found["b"] == EngineConfig(path=str(tmp_path / "b.gguf"), threads=3)

@@ -12,13 +12,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from llama_backend.server.http.metrics_page import _write_tuning
 from llama_backend.server.prometheus import Page
-from llama_backend.server.request_metrics import Meter, Stopwatch
+from llama_backend.server.request_metrics import RequestMetrics, RequestTimer
 from llama_backend.wire.api import Timings
 from llama_backend.wire.ipc import SequenceOutput
 from llama_backend.wire.status import GPUShare, TuningStatus
 from tests.backend.server.conftest import Serve
 from tests.support.server.fake_engine import FakeModel
-from tests.support.server.harness import CHAT, MODEL, ServerProcess, chat, free_port, until
+from tests.support.server.harness import CHAT, MODEL, ServerProcess, chat, free_port
+from tests.support.wait import until
 
 Metrics = Callable[..., float]
 
@@ -177,11 +178,11 @@ def test_how_it_computes_and_what_gpus_take() -> None:
     assert 'gpu_memory_bytes{model="m",gpu="CUDA0",part="kv"} 3' in text
 
 
-def test_a_stopwatch_tells_answers_apart() -> None:
-    meter = Meter()
-    with Stopwatch(meter) as watch:
+def test_a_request_timer_tells_answers_apart() -> None:
+    found = RequestMetrics()
+    with RequestTimer(found) as timer:
         for number in (1, 2, 1, 2, 1):
-            watch(SequenceOutput(number, "x"), 1e9)
-        watch(SequenceOutput(1, "", "stop", timings=Timings(draft_n=5, draft_n_accepted=4)), 1e9)
-    assert (meter.drafted, meter.drafts_accepted) == (5, 4)
-    assert (meter.first_token.count, meter.gap.count, dict(meter.outcomes)) == (2, 3, {"stop": 1})
+            timer(SequenceOutput(number, "x"), 1e9)
+        timer(SequenceOutput(1, "", "stop", timings=Timings(draft_n=5, draft_n_accepted=4)), 1e9)
+    assert (found.drafted, found.drafts_accepted) == (5, 4)
+    assert (found.first_token.count, found.gap.count, dict(found.outcomes)) == (2, 3, {"stop": 1})

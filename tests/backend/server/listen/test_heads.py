@@ -8,11 +8,12 @@ from time import monotonic
 
 import pytest
 
-from llama_backend.server.engines.link import resident_bytes
+from llama_backend.server.engines.watched_process import resident_bytes
 from llama_backend.server.listen.http_protocol import HEAD_FIELDS
 from tests.backend.server.access.test_security import impatient as impatient
 from tests.backend.server.access.test_security import send, status
-from tests.support.server.harness import CHAT, ServerProcess, until
+from tests.support.server.harness import CHAT, ServerProcess
+from tests.support.wait import until
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /v1/models HTTP/1.1\r\n" + HOST

@@ -158,5 +158,5 @@ def test_half_of_it_is_refused(tmp_path: Path) -> None:
 
 
 def test_tls_is_no_key(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="no key"):
+    with pytest.raises(InvalidRequest, match="keys are needed"):
         run(fake_config(tmp_path, host="0.0.0.0", tls_cert="/x", tls_key="/y"))

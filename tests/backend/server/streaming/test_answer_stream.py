@@ -104,7 +104,7 @@ async def test_a_refusal_is_raised_and_forgotten() -> None:
 
 
 async def test_those_that_were_left_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "MOST_LEFT", 3)
+    monkeypatch.setattr(streams, "MOST_UNREAD", 3)
     kept = Streams(grace=60)
     sources = [Source(5), Source(), Source(5), Source(), Source()]
     for number, source in enumerate(sources):

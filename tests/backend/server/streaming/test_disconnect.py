@@ -11,7 +11,8 @@ import pytest
 
 from tests.backend.server.conftest import Serve
 from tests.support.server.fake_engine import FakeModel
-from tests.support.server.harness import CHAT, ServerProcess, chat, until
+from tests.support.server.harness import CHAT, ServerProcess, chat
+from tests.support.wait import until
 
 LONG = "words=1000 delay=0.05"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import httpx2
 import pytest
 
 from llama_backend.errors import NotFound
-from llama_backend.server.streaming.streams import MOST_LEFT, Streams
+from llama_backend.server.streaming.streams import MOST_UNREAD, Streams
+from llama_backend.wire.headers import LAST_EVENT_ID, RESUMABLE
 from tests.backend.server.conftest import Serve
-from tests.support.server.harness import CHAT, ServerProcess, chat, free_port, until
+from tests.support.server.harness import CHAT, ServerProcess, chat, free_port
+from tests.support.wait import until, until_async
 
 NAME = "a-name-made-at-random"
 SLOW = "words=1000 delay=0.05"
@@ -22,7 +25,7 @@ SLOW = "words=1000 delay=0.05"
 
 def begin(client: httpx2.Client, text: str, events: int = 2, headers: dict[str, str] | None = None) -> list[str]:
     """Asks for an answer that can be taken up, reads some events, and breaks the connection."""
-    all_headers = {"X-Resumable": NAME} | (headers or {})
+    all_headers = {RESUMABLE: NAME} | (headers or {})
     with client.stream("POST", CHAT, json=chat(text, stream=True), headers=all_headers) as answer:
         assert answer.status_code == 200, answer.read()
         found = events_of(answer)
@@ -42,9 +45,9 @@ def events_of(answer: httpx2.Response) -> Iterator[str]:
 
 
 def resume(client: httpx2.Client, after: int) -> list[str]:
-    with client.stream("GET", f"/v1/streams/{NAME}", headers={"Last-Event-ID": str(after)}) as answer:
+    with client.stream("GET", f"/v1/streams/{NAME}", headers={LAST_EVENT_ID: str(after)}) as answer:
         assert answer.status_code == 200, answer.read()
-        assert answer.headers["x-resumable"] == "30"
+        assert answer.headers[RESUMABLE] == "30"
         return list(events_of(answer))
 
 
@@ -53,18 +56,25 @@ async def finished() -> AsyncGenerator[bytes, None]:
     yield b"data: 2\n\n"
 
 
+def is_kept(streams: Streams, key: tuple[bytes, str]) -> bool:
+    with suppress(NotFound):
+        streams.resume(key, 0)
+        return True
+    return False
+
+
 async def test_nobody_loses_an_answer_for_what_others_leave() -> None:
     streams = Streams(30)
-    for key in [(b"one", "first"), *((b"many", str(number)) for number in range(MOST_LEFT + 20))]:
+    for key in [(b"one", "first"), *((b"many", str(number)) for number in range(MOST_UNREAD + 20))]:
         reader = streams.open(key, finished())
         await anext(reader)
         await reader.aclose()
         await asyncio.sleep(0)
-    await asyncio.sleep(0.01)
+    await until_async(lambda: not is_kept(streams, (b"many", "20")))
     assert [event async for event in streams.resume((b"one", "first"), 1)] == [b"id: 2\ndata: 2\n\n"]
     with pytest.raises(NotFound):
         streams.resume((b"many", "0"), 0)
-    for name in ("first", *map(str, range(21, MOST_LEFT + 20))):
+    for name in ("first", *map(str, range(21, MOST_UNREAD + 20))):
         await streams.stop((b"one" if name == "first" else b"many", name))
 
 
@@ -86,7 +96,7 @@ def test_the_rest_follows_what_came(server: ServerProcess) -> None:
 
 def test_who_does_not_ask_gets_no_numbers(server: ServerProcess) -> None:
     with server.http() as client, client.stream("POST", CHAT, json=chat("a b", stream=True)) as answer:
-        assert "x-resumable" not in answer.headers
+        assert RESUMABLE not in answer.headers
         assert not any("id: " in event for event in events_of(answer))
 
 
@@ -138,7 +148,7 @@ def test_another_key_does_not_find_it(serve: Serve, tmp_path: Path) -> None:
 def test_a_refused_request_is_not_kept(server: ServerProcess) -> None:
     with server.http() as client:
         for _ in range(2):
-            answer = client.post(CHAT, json=chat("x " * 300, stream=True), headers={"X-Resumable": NAME})
+            answer = client.post(CHAT, json=chat("x " * 300, stream=True), headers={RESUMABLE: NAME})
             assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
         assert client.get(f"/v1/streams/{NAME}").status_code == 404
         assert begin(client, "a b", events=1)
@@ -150,18 +160,18 @@ def test_an_error_after_the_beginning_is_kept_with_the_rest(server: ServerProces
         assert "the fake was told to fail" in resume(client, 2)[-1]
 
 
-@pytest.mark.parametrize("headers", [{"X-Resumable": "short"}, {"X-Resumable": "../../etc/passwd-and-more"}])
+@pytest.mark.parametrize("headers", [{RESUMABLE: "short"}, {RESUMABLE: "../../etc/passwd-and-more"}])
 def test_a_bad_name(shared: ServerProcess, headers: dict[str, str]) -> None:
     with shared.http() as client:
         answer = client.post(CHAT, json=chat("a", stream=True), headers=headers)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "X-Resumable")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, RESUMABLE)
 
 
 @pytest.mark.parametrize(("last", "status"), [("x", 400), ("-1", 400), ("9" * 20, 400), ("999", 404)])
 def test_a_bad_place(server: ServerProcess, last: str, status: int) -> None:
     with server.http() as client:
         begin(client, "a b")
-        answer: Any = client.get(f"/v1/streams/{NAME}", headers={"Last-Event-ID": last})
+        answer: Any = client.get(f"/v1/streams/{NAME}", headers={LAST_EVENT_ID: last})
     assert answer.status_code == status
 
 

@@ -13,7 +13,7 @@ from llama_chat.turn import Turn
 from llama_chat.ui.streaming.streaming_turn import StreamingTurn
 from tests.support.ui.scripted_backend import ScriptedBackend
 from tests.support.ui.sink import Sink
-from tests.support.ui.wait import until
+from tests.support.wait import until_async
 
 
 class Fixture:
@@ -35,7 +35,7 @@ class Fixture:
         self.turn.start(self.backend, SamplingParams())
 
     async def end(self) -> None:
-        await until(lambda: self.ended)
+        await until_async(lambda: self.ended)
 
 
 async def test_all_text_arrives_and_the_end_is_told_once() -> None:
@@ -62,7 +62,7 @@ async def test_many_tokens_are_few_pieces() -> None:
 async def test_nothing_is_awaited_any_more_once_text_has_come() -> None:
     test = Fixture(["a", "b"], gate=asyncio.Event())
     test.start()
-    await until(lambda: test.sink.text)
+    await until_async(lambda: test.sink.text)
     test.turn.wait("restarting")
     assert "restarting" not in test.sink.waits
     await test.turn.stop()
@@ -80,7 +80,7 @@ async def test_an_error_is_kept_beside_what_came() -> None:
 async def test_stopping_returns_when_all_is_kept() -> None:
     test = Fixture(["half", "whole"], gate=asyncio.Event())
     test.start()
-    await until(lambda: test.backend.delivered)
+    await until_async(lambda: test.backend.delivered)
     await test.turn.stop()
     assert test.sink.text == "half"
     assert test.sink.end == ("cancelled", None)

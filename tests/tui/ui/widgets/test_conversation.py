@@ -9,7 +9,7 @@ from textual.pilot import Pilot
 from llama_chat.history import StoredMessage
 from llama_chat.ui.widgets.conversation import ConversationView, batched
 from llama_chat.ui.widgets.message import Message
-from tests.support.ui.wait import until
+from tests.support.wait import until_async
 
 
 class ViewApp(App[None]):
@@ -41,7 +41,7 @@ async def test_a_long_conversation_shows_its_end_first_and_then_all() -> None:
         await app.view.show(stored(100))
         assert app.texts[-1] == "message 99"
         assert len(app.texts) < 100
-        await until(lambda: len(app.texts) == 100)
+        await until_async(lambda: len(app.texts) == 100)
         await pilot.pause()
         assert app.texts == [f"message {at}" for at in range(100)]
         assert app.view.is_vertical_scroll_end
@@ -52,12 +52,12 @@ async def test_what_is_read_stays_in_place_while_earlier_messages_are_added(monk
     app = ViewApp()
     async with app.run_test(size=(40, 20)) as pilot:
         await app.view.show(stored(200))
-        await until(lambda: app.view.is_vertical_scroll_end and app.view.max_scroll_y)
+        await until_async(lambda: app.view.is_vertical_scroll_end and app.view.max_scroll_y)
         app.view.scroll_page_up(animate=False)
-        await until(lambda: not app.view.is_vertical_scroll_end)
+        await until_async(lambda: not app.view.is_vertical_scroll_end)
         assert len(app.texts) < 200
         before_end = app.view.max_scroll_y - app.view.scroll_y
-        await until(lambda: len(app.texts) == 200)
+        await until_async(lambda: len(app.texts) == 200)
         await pilot.pause()
         assert app.view.max_scroll_y - app.view.scroll_y == before_end > 0
 

@@ -17,7 +17,8 @@ from llama_chat.cli.options import Setup
 from llama_chat.errors import ChatError
 
 if TYPE_CHECKING:
-    from llama_backend.client.http_client import Address, Backend
+    from llama_backend.client.http_client import Address
+    from llama_backend.client.protocols import Backend
     from llama_backend.wire.status import BackendStatus, KVStoreStatus
 
 

@@ -14,8 +14,8 @@ from llama_chat.ui.streaming.stream_pump import StreamPump
 from llama_chat.ui.streaming.token_rate import TokenRate
 
 if TYPE_CHECKING:
+    from llama_backend.client.protocols import ChatBackend
     from llama_backend.wire.api import SamplingParams
-    from llama_chat.backends.attached import ChatBackend
     from llama_chat.turn import Turn
 
 
