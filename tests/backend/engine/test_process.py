@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from llama_backend.engine.llama.binding import lib
-from llama_backend.engine.messages.intake import Channel
+from llama_backend.engine.messages.channel import Channel
 from llama_backend.wire.api import ChatMessage, SamplingParams
 from llama_backend.wire.ipc import (
     HEADER,
@@ -410,4 +410,4 @@ def test_frames_are_read_whole_and_the_end_is_none() -> None:
         ours.shutdown(socket.SHUT_WR)
         assert channel.receive() == Cancel(7)
         assert channel.receive() is None
-        channel._file.close()
+        channel.close()

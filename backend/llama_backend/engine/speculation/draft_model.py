@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol
 
-from llama_backend.engine.kv.cache import common_prefix
+from llama_backend.engine.cost_model import CostModel
 from llama_backend.engine.kv.memory import NoRoom
+from llama_backend.engine.kv.slots import common_prefix
 from llama_backend.engine.sequence import Sequence
-from llama_backend.engine.speculation.step_cost import StepCost
 
 CATCH_UP = 128
 """Tokens that are read before a step, so that the small model knows what the large one does."""
@@ -67,7 +67,7 @@ class DraftModel:
     def __init__(self, guesser: Guesser, slots: int) -> None:
         self._guesser = guesser
         self._cells = [_Cells() for _ in range(slots)]
-        self._cost = StepCost()
+        self._costs = CostModel()
         self._chunk = min(CATCH_UP, guesser.n_batch)
         self._along = min(_ALONG, guesser.n_batch // slots)
 
@@ -79,21 +79,21 @@ class DraftModel:
 
     def seconds(self, sequences: int, depth: int) -> float:
         """What guessing `depth` tokens for as many sequences is expected to take; 0 where nothing is known."""
-        return self._cost.seconds(2 * sequences) + (depth - 1) * self._cost.seconds(sequences)
+        return self._costs.step_seconds(2 * sequences) + (depth - 1) * self._costs.step_seconds(sequences)
 
     def is_behind(self, sequence: Sequence) -> bool:
         """Whether it has yet to read more of a sequence than is read along with a guess."""
-        return self._missing(sequence) > self._along
+        return self.unread(sequence) > self._along
 
     def reading(self, sequence: Sequence) -> float:
         """Seconds that it takes to read what it has yet to read of a sequence."""
-        return self._missing(sequence) * self._cost.seconds(self._chunk) / self._chunk
+        return self.unread(sequence) * self._costs.step_seconds(self._chunk) / self._chunk
 
     def catch_up(self, sequences: list[Sequence]) -> None:
         """Reads on in sequences that it is behind in, as far as a step goes."""
         chunks, room = [], self._chunk
         for sequence in sequences[: self._chunk]:
-            start = len(sequence.tokens) - self._missing(sequence)
+            start = len(sequence.tokens) - self.unread(sequence)
             part = sequence.tokens[start : start + room]
             chunks.append(Chunk(self._id(sequence), start, part))
             room -= len(part)
@@ -121,10 +121,10 @@ class DraftModel:
         return drafts
 
     def _rest(self, sequence: Sequence) -> Chunk:
-        start = len(sequence.tokens) - self._missing(sequence)
+        start = len(sequence.tokens) - self.unread(sequence)
         return Chunk(self._id(sequence), start, sequence.tokens[start:])
 
-    def _missing(self, sequence: Sequence) -> int:
+    def unread(self, sequence: Sequence) -> int:
         """Tokens that have yet to be computed, at least the last one; cells that hold anything else are freed."""
         cells = self._cells_of(sequence)
         limit = len(sequence.tokens) - 1
@@ -172,7 +172,7 @@ class DraftModel:
         except NoRoom:
             self.clear()
             return []
-        self._cost.observe(sum(len(chunk.tokens) for chunk in chunks), perf_counter() - begin)
+        self._costs.observe_decode(sum(len(chunk.tokens) for chunk in chunks), perf_counter() - begin)
         for chunk in chunks:
             self._cells[chunk.seq_id].tokens += chunk.tokens
         return found

@@ -27,7 +27,7 @@ class PromptLookup:
         self._places: dict[tuple[int, ...], list[int]] = {}
         for end, gram in enumerate(zip(*(tokens[shift:-1] for shift in range(_SIZE)), strict=False), _SIZE):
             self._places.setdefault(gram, []).append(end)
-        self._next: int | None = None
+        self.place: int | None = None
         self._broken, self._until = 0, 0
         self.run = 0
         """How many tokens at the end are the same as those before the place that is followed; 0 without one."""
@@ -38,22 +38,22 @@ class PromptLookup:
         end = len(self._tokens) - 1
         if end >= _SIZE:
             self._places.setdefault(tuple(self._tokens[end - _SIZE : end]), []).append(end)
-        if self._next is None:
+        if self.place is None:
             self._find()
             return None
-        if self._tokens[self._next] != self._tokens[-1]:
-            self._break_off(self._next)
+        if self._tokens[self.place] != self._tokens[-1]:
+            self._break_off(self.place)
             return False
-        self._next += 1
+        self.place += 1
         self.run += 1
         return True
 
     def draft(self, limit: int) -> list[int]:
         """At most `limit` tokens that may come next; where the place is at the end, it goes on with the draft."""
-        if self._next is None:
+        if self.place is None:
             return []
-        found = list(self._tokens[self._next : self._next + limit])
-        period = len(self._tokens) - self._next
+        found = list(self._tokens[self.place : self.place + limit])
+        period = len(self._tokens) - self.place
         for index in range(len(found), limit):
             found.append(found[index - period])
         return found
@@ -65,19 +65,19 @@ class PromptLookup:
 
     def _find(self) -> None:
         """Goes to the earlier place with the longest match to the end, the latest of equal ones."""
-        self._next, self.run = None, 0
+        self.place, self.run = None, 0
         for place in self._places.get(tuple(self._tokens[-_SIZE:]), [])[-_MOST_PLACES:]:
             match = self._match(place, _SIZE)
             if match >= self.run:
-                self._next, self.run = place, match
-        if self._next is None and len(self._tokens) < self._until:
+                self.place, self.run = place, match
+        if self.place is None and len(self._tokens) < self._until:
             self._find_near()
 
     def _find_near(self) -> None:
         """Goes to the next place behind the one that was left where the last token is the same."""
         for place in range(self._broken + 1, min(self._broken + _NEAR, len(self._tokens))):
             if self._tokens[place - 1] == self._tokens[-1]:
-                self._next, self.run = place, self._match(place, 1)
+                self.place, self.run = place, self._match(place, 1)
                 return
 
     def _match(self, place: int, length: int) -> int:

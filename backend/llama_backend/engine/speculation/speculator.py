@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import takewhile
 
-from llama_backend.engine.budget import PrefillBudget
+from llama_backend.engine.batch import Batch
+from llama_backend.engine.cost_model import CostModel
 from llama_backend.engine.kv.cache import KVCache
-from llama_backend.engine.scheduler import Batch
 from llama_backend.engine.sequence import Sequence
-from llama_backend.engine.speculation.acceptance import Acceptance, DraftTrust
-from llama_backend.engine.speculation.draft_history import Drafting, Guess
+from llama_backend.engine.speculation.acceptance import Acceptance, ModelAcceptance
+from llama_backend.engine.speculation.draft_history import DraftHistory, Guess
 from llama_backend.engine.speculation.draft_model import DraftModel
 from llama_backend.engine.speculation.drafter import Drafter
-from llama_backend.engine.speculation.step_price import LEAST_GAIN, StepPrice, bear
+from llama_backend.engine.speculation.relative_cost import LEAST_GAIN, RelativeCost, may_delay_all
 
 MOST_DRAFTED = 64
 """Tokens of all drafts of a step."""
@@ -37,30 +37,31 @@ class Speculator:
     def __init__(
         self,
         cache: KVCache,
-        budget: PrefillBudget,
+        costs: CostModel,
         context: int,
         n_batch: int,
         is_eog: Callable[[int], bool],
-        is_on: bool,
         model: DraftModel | None = None,
+        is_on: bool = True,
     ) -> None:
+        """`context` is the most tokens of a sequence, `n_batch` the most of a step, and `model` a draft model."""
         self._is_on = is_on and cache.can_share
         self._cache = cache
         self._context = context
         self._n_batch = n_batch
         self._is_eog = is_eog
-        self._price = StepPrice(budget)
-        self._everybody = Acceptance.by_run()
-        self._drafter = Drafter(model, self._price) if model is not None else None
-        self._trust = DraftTrust()
+        self._relative = RelativeCost(costs)
+        self._lookups = Acceptance.by_run()
+        self._drafter = Drafter(model, self._relative) if model is not None else None
+        self._model_acceptance = ModelAcceptance()
         self._pause = 0
 
     def advance(self, sequence: Sequence, drafted: int | None) -> None:
-        """Takes in a token that was appended to a sequence, where `drafted` was what the draft had there."""
-        if sequence.drafting is not None:
-            sequence.drafting.advance(sequence.tokens[-1], drafted)
+        """Takes in a token that was appended to a sequence, and what was drafted in its place."""
+        if sequence.draft_history is not None:
+            sequence.draft_history.advance(sequence.tokens[-1], drafted)
         elif self._is_on and sequence.remaining != 0:
-            sequence.drafting = Drafting(sequence.tokens, self._everybody, self._trust)
+            sequence.draft_history = DraftHistory(sequence.tokens, self._lookups, self._model_acceptance)
 
     @property
     def draft_seconds(self) -> float:
@@ -76,7 +77,7 @@ class Speculator:
         """Adds drafts to a batch, if it is one of tokens that are generated, that pays, and that holds up no prompt."""
         self._pause = max(self._pause - 1, 0)
         decoding = len(batch.items)
-        if self._pause or not self._is_on or batch.prefill or batch.holds_up or not self._price.cost.knows(decoding):
+        if self._pause or not self._is_on or batch.prefill or batch.holds_up or not self._relative.is_known(decoding):
             return
         room = min(MOST_DRAFTED, self._n_batch - decoding, self._cache.free - decoding)
         sequences = [item.sequence for item in batch.items]
@@ -86,27 +87,22 @@ class Speculator:
         guesses = [self._without_end(guess) for guess in guesses]
         counts = self._plan(sequences, guesses, room)
         for item, guess, count in zip(batch.items, guesses, counts, strict=True):
-            if item.sequence.drafting is not None:
+            if item.sequence.draft_history is not None:
                 item.draft = guess.tokens[:count]
-                item.sequence.drafting.drafted += count
-                item.sequence.drafting.charge(spent)
+                item.sequence.draft_history.drafted += count
+                item.sequence.draft_history.add_delay(spent)
         batch.drafted = sum(counts)
 
     def refuse(self) -> None:
         """Notes that llama.cpp had no room for a batch with drafts: the next ones have none."""
         self._pause = _PAUSE
 
-    def observe(self, batch: Batch, seconds: float) -> None:
-        """Takes in how long a batch took."""
-        if not batch.prefill:
-            self._price.observe(batch.size, seconds)
-
-    def settle(self, batch: Batch, before: list[int]) -> None:
+    def record(self, batch: Batch, before: list[int]) -> None:
         """Takes in what a batch with drafts brought; `before` is how many tokens its sequences had."""
-        steps = self._price.cost.seconds(batch.size) / self._price.plain(len(batch.items))
+        steps = self._relative.taken(len(batch.items), batch.drafted)
         for item, had in zip(batch.items, before, strict=True):
-            if item.sequence.drafting is not None:
-                item.sequence.drafting.settle(steps, len(item.sequence.tokens) - had)
+            if item.sequence.draft_history is not None:
+                item.sequence.draft_history.record(steps, len(item.sequence.tokens) - had)
 
     def _left(self, sequence: Sequence) -> int:
         """How many tokens a draft may have at most: one more is sampled behind it."""
@@ -129,11 +125,11 @@ class Speculator:
             counts[index] += 1
             expected[index] += chance
             if size in _SIZES or size == len(ranked):
-                steps = self._price.steps(len(sequences), size)
-                if sum(expected) > best * steps and bear(sequences, expected, steps):
+                steps = self._relative.steps(len(sequences), size)
+                if sum(expected) > best * steps and may_delay_all(sequences, expected, steps):
                     chosen, best = counts.copy(), sum(expected) / steps
         return chosen
 
 
 def _look_up(sequence: Sequence, limit: int) -> Guess:
-    return Guess() if sequence.drafting is None else sequence.drafting.guess(limit)
+    return Guess() if sequence.draft_history is None else sequence.draft_history.lookup_guess(limit)

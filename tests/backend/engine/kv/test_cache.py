@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from llama_backend.engine.kv.cache import LEAST_SHARED, KVCache, Slot, common_prefix
+from llama_backend.engine.kv.cache import LEAST_SHARED, KVCache
+from llama_backend.engine.kv.slots import Slot, common_prefix
+from tests.support.engine.assembly import new_cache
 from tests.support.engine.fakes import FakeMemory
 
 
 def make_cache(slots: int = 3, cells: int = 100, unified: bool = True, refuses: bool = False) -> KVCache:
     memory = FakeMemory(cells if unified else cells // slots, unified, refuses)
-    return KVCache(memory, slots, cells, unified)
+    return new_cache(memory, slots, cells, unified)
 
 
 def fill(cache: KVCache, tokens: list[int]) -> Slot:
@@ -110,7 +112,7 @@ def test_no_slot_while_all_are_busy() -> None:
 def test_a_model_that_cannot_remove_a_part_computes_all_again() -> None:
     cache = make_cache(slots=1, refuses=True)
     memory = FakeMemory(100, refuses_partial=True)
-    cache = KVCache(memory, 1, 100, unified=True)
+    cache = new_cache(memory, 1, 100, unified=True)
     (slot,) = fill_idle(cache, [1, 2, 3, 4])
     memory.add(0, 0, [1, 2, 3, 4])
     assert cache.acquire([1, 2, 9]) is slot
@@ -119,7 +121,7 @@ def test_a_model_that_cannot_remove_a_part_computes_all_again() -> None:
 
 def test_a_model_that_cannot_remove_a_part_keeps_what_needs_no_cut() -> None:
     memory = FakeMemory(100, refuses_partial=True)
-    cache = KVCache(memory, 1, 100, unified=True)
+    cache = new_cache(memory, 1, 100, unified=True)
     (slot,) = fill_idle(cache, [1, 2, 3])
     memory.add(0, 0, [1, 2, 3])
     assert cache.acquire([1, 2, 3, 4]) is slot
@@ -128,7 +130,7 @@ def test_a_model_that_cannot_remove_a_part_keeps_what_needs_no_cut() -> None:
 
 def test_a_model_with_one_state_for_all_tokens_takes_over_no_prefix_and_keeps_its_own() -> None:
     memory = FakeMemory(1000, refuses_partial=True)
-    cache = KVCache(memory, 2, 1000, unified=True)
+    cache = new_cache(memory, 2, 1000, unified=True)
     beginning = list(range(100))
     for slot, size in enumerate((100, 40)):
         memory.add(slot, 0, beginning[:size])
@@ -174,8 +176,8 @@ def test_all_idle_slots_can_be_cleared() -> None:
     cache = make_cache()
     busy = fill(cache, [9] * 4)
     fill_idle(cache, [1] * 3, [2] * 2)
-    assert cache.clear_idle() == 5
-    assert cache.clear_idle() == 0
+    assert cache.evict_idle() == 5
+    assert cache.evict_idle() == 0
     assert cache.used == len(busy.tokens) == 4
 
 
@@ -185,7 +187,7 @@ SYSTEM = list(range(100, 140))
 @pytest.mark.parametrize("unified", [True, False])
 def test_a_prefix_is_taken_over_from_a_busy_slot(unified: bool) -> None:
     memory = FakeMemory(200, unified)
-    cache = KVCache(memory, slots=2, cells=400, unified=unified)
+    cache = new_cache(memory, slots=2, cells=400, unified=unified)
     first = cache.acquire([*SYSTEM, 1, 2])
     assert first is not None
     memory.add(first.seq_id, 0, [*SYSTEM, 1, 2])
@@ -199,21 +201,21 @@ def test_a_prefix_is_taken_over_from_a_busy_slot(unified: bool) -> None:
 
 def test_a_shared_cell_is_free_when_the_last_of_its_slots_lets_it_go() -> None:
     memory = FakeMemory(200)
-    cache = KVCache(memory, slots=2, cells=200, unified=True)
+    cache = new_cache(memory, slots=2, cells=200, unified=True)
     first = fill(cache, SYSTEM)
     memory.add(first.seq_id, 0, SYSTEM)
     second = cache.acquire([*SYSTEM, 1])
     assert second is not None
     cache.adopt_prefix(second, [*SYSTEM, 1])
-    cache.clear(first)
+    cache.evict(first)
     assert cache.used == len(SYSTEM)
-    cache.clear(second)
+    cache.evict(second)
     assert cache.used == 0
 
 
 def test_a_short_prefix_is_not_worth_taking_over() -> None:
     memory = FakeMemory(200)
-    cache = KVCache(memory, slots=2, cells=200, unified=True)
+    cache = new_cache(memory, slots=2, cells=200, unified=True)
     fill(cache, SYSTEM[:LEAST_SHARED])
     second = cache.acquire([*SYSTEM[: LEAST_SHARED - 1], 1, 2])
     assert second is not None
@@ -225,7 +227,7 @@ def test_a_short_prefix_is_not_worth_taking_over() -> None:
 def test_the_beginning_that_a_template_gives_every_prompt_is_worth_taking_over() -> None:
     """About two dozen tokens of a default system prompt, which every new conversation begins with."""
     memory, beginning = FakeMemory(200), SYSTEM[:24]
-    cache = KVCache(memory, slots=2, cells=200, unified=True)
+    cache = new_cache(memory, slots=2, cells=200, unified=True)
     memory.add(fill(cache, beginning).seq_id, 0, beginning)
     second = cache.acquire([*beginning, 1, 2])
     assert second is not None

@@ -6,12 +6,12 @@ from random import Random
 
 import pytest
 
-from llama_backend.engine.kv.cache import Slot
 from llama_backend.engine.kv.memory import NoRoom
-from llama_backend.engine.prompt.detokenizer import Detokenizer
+from llama_backend.engine.kv.slots import Slot
 from llama_backend.engine.sequence import Sequence
 from llama_backend.engine.speculation.draft_model import CATCH_UP, Chunk, DraftModel
-from tests.support.engine.fakes import Bench, FakeMemory, lone_answer, next_token, piece, speculate_with
+from tests.support.engine.fake_memory import FakeMemory
+from tests.support.engine.fakes import Bench, lone_answer, new_sequence, next_token
 from tests.support.engine.simulation import simulate
 
 LONG = next([n] * 5 for n in range(1, 900) if len(lone_answer([n] * 5, None, 400)[0].split()) > 200)
@@ -49,20 +49,18 @@ class FakeGuesser:
 
 
 def bench_with(guesser: FakeGuesser, part: float = 0.01) -> Bench:
-    bench = Bench(slots=4, token_part=part)
-    speculate_with(bench.engine, DraftModel(guesser, 4))
-    return bench
+    return Bench(slots=4, token_part=part, draft_model=DraftModel(guesser, 4))
 
 
 class SlowReader(DraftModel):
     """Takes a tenth of a plain step for each token that it reads."""
 
     def reading(self, sequence: Sequence) -> float:
-        return 0.0001 * self._missing(sequence)
+        return 0.0001 * self.unread(sequence)
 
 
 def sequence(number: int, tokens: list[int], seq_id: int = 0) -> Sequence:
-    return Sequence(number, tokens, Detokenizer(piece), slot=Slot(seq_id))
+    return new_sequence(number, tokens, slot=Slot(seq_id))
 
 
 def test_a_draft_is_what_the_small_model_would_say() -> None:
@@ -179,8 +177,7 @@ def test_a_prompt_is_read_only_for_an_answer_that_wins_it_back() -> None:
     found = []
     for max_tokens in (12, 200):
         guesser = FakeGuesser()
-        bench = bench_with(guesser)
-        speculate_with(bench.engine, SlowReader(guesser, 4))
+        bench = Bench(slots=4, token_part=0.01, draft_model=SlowReader(guesser, 4))
         bench.submit(1, [5] * 400, max_tokens=max_tokens)
         bench.run()
         found.append(len(guesser.computed))
