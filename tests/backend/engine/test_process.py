@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,100 +20,25 @@ from llama_backend.engine.llama.binding import lib
 from llama_backend.engine.messages.channel import Channel
 from llama_backend.wire.api import ChatMessage, SamplingParams
 from llama_backend.wire.ipc import (
-    HEADER,
     Accepted,
     Cancel,
-    Command,
     Count,
     Counted,
     EngineConfig,
-    EngineStats,
-    Event,
     Failed,
     Loading,
     Ready,
     Refused,
-    SequenceOutput,
     StepDone,
     Stop,
     Submit,
-    decode_event,
     frame,
 )
+from tests.support.engine.engine_process import SECONDS, EngineProcess
 from tests.support.gguf_files import gguf
 
-SECONDS = 30.0
 HELLO = [ChatMessage("user", "Count from 1 to 100, with a comma between the numbers.")]
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
-
-E = TypeVar("E")
-
-
-class EngineProcess:
-    """An engine, and this side of its socket."""
-
-    def __init__(self, config: EngineConfig) -> None:
-        self.sock, theirs = socket.socketpair()
-        self.sock.settimeout(SECONDS)
-        with theirs:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "llama_backend.engine",
-                    msgspec.json.encode(config).decode(),
-                    str(theirs.fileno()),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
-            )
-        self._file = self.sock.makefile("rb")
-        self.stats: EngineStats | None = None
-
-    def send(self, *commands: Command) -> None:
-        self.sock.sendall(b"".join(map(frame, commands)))
-
-    def events(self) -> Iterator[Event]:
-        """What comes, but for statistics, which come at any time; `stats` has the last ones."""
-        while len(header := self._file.read(HEADER.size)) == HEADER.size:
-            event = decode_event(self._file.read(HEADER.unpack(header)[0]))
-            if isinstance(event, EngineStats):
-                self.stats = event
-            else:
-                yield event
-
-    def wait_for(self, kind: type[E], when: Callable[[E], bool] = lambda event: True) -> E:
-        for event in self.events():
-            if isinstance(event, kind) and when(event):
-                return event
-        raise AssertionError(f"the engine ended before {kind.__name__}: {self.finish()[2]}")
-
-    def answer(self, number: int) -> tuple[str, SequenceOutput]:
-        text = ""
-        for event in self.events():
-            for piece in event.pieces if isinstance(event, StepDone) else []:
-                text += piece.text if piece.id == number else ""
-                if piece.id == number and piece.finish_reason:
-                    return text, piece
-        raise AssertionError("the engine ended before the answer did")
-
-    def hang_up(self) -> None:
-        """Says nothing more, as a server that has gone away."""
-        self.sock.shutdown(socket.SHUT_WR)
-
-    def finish(self) -> tuple[int, bytes, str]:
-        """Exit code, standard output and standard error, once it has ended."""
-        out, err = self.process.communicate(timeout=SECONDS)
-        return self.process.returncode, out, err.decode()
-
-    def close(self) -> None:
-        self._file.close()
-        self.sock.close()
-        self.process.kill()
-        self.process.communicate()
-
 
 Start = Callable[..., EngineProcess]
 

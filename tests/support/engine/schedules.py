@@ -10,7 +10,7 @@ import msgspec
 
 from llama_backend.engine.kv.state_store import StateStore
 from llama_backend.engine.speculation.draft_model import DraftModel
-from tests.backend.engine.speculation.test_draft_model import FakeGuesser
+from tests.support.engine.fake_guesser import FakeGuesser
 from tests.support.engine.fake_memory import Cell, cells_for
 from tests.support.engine.fakes import Bench, copying_token, lone_answer, next_token
 

@@ -18,10 +18,10 @@ from llama_backend.engine.llama.model import Model
 from llama_backend.engine.placement.kv_plan import KVPlan
 from llama_backend.wire.api import ChatMessage, SamplingParams
 from llama_backend.wire.ipc import ClearKVStates, EngineConfig, Ready, StoreChanged, Submit
-from tests.backend.engine.test_process import EngineProcess
-from tests.backend.engine.test_real_model import RealBench, runner_of
 from tests.support.engine.assembly import Options, assemble_on
 from tests.support.engine.builders import prompts_of
+from tests.support.engine.engine_process import EngineProcess
+from tests.support.engine.real_bench import RealBench, runner_of
 
 SERIES = "Numbers: " + ", ".join(map(str, range(1, 60))) + ","
 """It goes on in one way only, so that the last bit of a logit changes nothing."""

@@ -1,10 +1,8 @@
-"""Who is read next, and what becomes of those who do not wait any more."""
+"""Which request is prepared next, and what becomes of those that are cancelled."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from time import monotonic, sleep
 
 import pytest
 
@@ -13,6 +11,7 @@ from llama_backend.crash_notes import CrashNotes
 from llama_backend.engine.messages.lanes import LONG, Lanes, Reply, Request, size_of
 from llama_backend.wire.api import ChatMessage, SamplingParams
 from llama_backend.wire.ipc import Accepted, Count, Embed, Event, Submit
+from tests.support.wait import until
 
 ALICE, BOB = Account("alice"), Account("bob")
 
@@ -38,15 +37,8 @@ class Desk:
         """Adds a request that is at work until the event is set."""
         gate = self.gates[request.id] = threading.Event()
         self.lanes.add(request)
-        self.until(lambda: request.id in self.started)
+        until(lambda: request.id in self.started)
         return gate
-
-    @staticmethod
-    def until(condition: Callable[[], bool]) -> None:
-        end = monotonic() + 10
-        while not condition():
-            assert monotonic() < end
-            sleep(0.005)
 
 
 @pytest.fixture
@@ -61,9 +53,9 @@ def count(number: int, account: Account = ALICE, size: int = 1) -> Count:
 def test_a_short_text_does_not_wait_for_a_long_one(desk: Desk) -> None:
     gate = desk.blocked(count(1, size=LONG + 1))
     desk.lanes.add(count(2))
-    desk.until(lambda: desk.proceeded == [2])
+    until(lambda: desk.proceeded == [2])
     gate.set()
-    desk.until(lambda: desk.proceeded == [2, 1])
+    until(lambda: desk.proceeded == [2, 1])
     assert desk.sent == [Accepted(2, 1), Accepted(1, 1)]
 
 
@@ -74,7 +66,7 @@ def test_an_account_with_many_texts_holds_up_no_other(desk: Desk, size: int) -> 
         desk.lanes.add(count(number, ALICE, size))
     desk.lanes.add(count(9, BOB, size))
     gate.set()
-    desk.until(lambda: len(desk.proceeded) == 9)
+    until(lambda: len(desk.proceeded) == 9)
     assert desk.proceeded[:2] == [1, 9]
 
 
@@ -86,7 +78,7 @@ def test_what_is_cancelled_is_not_read_and_not_computed(desk: Desk) -> None:
     desk.lanes.cancel(1)
     desk.lanes.cancel(99)
     gate.set()
-    desk.until(lambda: desk.proceeded == [3])
+    until(lambda: desk.proceeded == [3])
     assert desk.started == [1, 3]
     assert desk.sent == [Accepted(3, 1)]
 

@@ -18,10 +18,10 @@ from llama_backend.engine.speculation.draft_model import DraftModel
 from llama_backend.engine.speculation.speculator import MOST_DRAFTED
 from llama_backend.errors import ModelUnreadable
 from llama_backend.wire.api import SamplingParams
-from tests.backend.engine.test_real_model import SERIES, RealBench, runner_of
 from tests.support.engine.assembly import Options, assemble_on
 from tests.support.engine.builders import prompts_of
 from tests.support.engine.fakes import FixedCosts
+from tests.support.engine.real_bench import SERIES, RealBench, runner_of
 
 MakeBench = Callable[..., RealBench]
 LINES = "host = example.org\nport = 8080\nuser = admin\n" * 2 + "host = example"
