@@ -37,7 +37,7 @@ class EngineLoop:
         self._next_stats = 0.0
 
     def run(self) -> None:
-        """Steps until told to stop or until nobody listens, and then saves the idle slots on disk."""
+        """Steps until it is told to stop or the server is gone, and then saves the idle slots on disk."""
         with suppress(BrokenPipeError):
             self._serve()
         self._leave()

@@ -100,7 +100,7 @@ class StateStore:
             return self._best(wanted, [state for state in self._states if state.scope == scope])
 
     def covered(self, tokens: Tokens[int], scope: str, durable: bool = False) -> int:
-        """How many tokens at the beginning need not be put again; with `durable`, for the next process."""
+        """How many of the first tokens a state has already; with `durable`, one that outlives the process."""
         wanted = packed(tokens)
         with self._changed:
             own = [state for state in self._states if state.scope == scope]
@@ -126,7 +126,7 @@ class StateStore:
             self._notify()
 
     def wait_written(self, seconds: float) -> bool:
-        """Returns when the disk has caught up; False where that takes too long."""
+        """Returns when all states are written; False where that takes too long."""
         with self._changed:
             return self._changed.wait_for(lambda: self._next_unwritten() is None, seconds)
 
@@ -231,9 +231,9 @@ class StateStore:
             self._notify()
 
     def _work(self) -> None:
-        """What the store's thread does: it reads the state that was used last, whose conversation mostly goes on.
+        """What the store's thread does: it reads the state that was used last, and then writes what comes.
 
-        Then it writes what comes.
+        The conversation that was used last is mostly the next one that goes on.
         """
         with self._changed:
             last = self._states[-1] if self._states else None

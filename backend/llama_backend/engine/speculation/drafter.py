@@ -18,10 +18,12 @@ _AHEAD = 128
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """Tokens to guess for each sequence, 0 is none; how many tokens come in the time of a plain step then."""
+    """How much is guessed."""
 
     depth: int
+    """Tokens for each sequence; 0 is none."""
     rate: float
+    """Tokens that are expected to come in the time of a plain step."""
 
 
 class Drafter:
@@ -42,7 +44,7 @@ class Drafter:
         self._model.clear()
 
     def improve(self, sequences: list[Sequence], guesses: list[Guess], limits: list[int], room: int) -> float:
-        """Puts guesses of the draft model in place of those that promise little.
+        """Replaces guesses from which less than one token is expected by those of the draft model, where that pays.
 
         `limits` are the most tokens of each, `room` is that of all. Returns how many plain steps it took to guess.
         """
@@ -65,7 +67,7 @@ class Drafter:
         return 0.0 if behind else seconds / self._relative.plain_seconds(len(sequences))
 
     def _choose(self, sequences: list[Sequence], asked: list[int], room: int) -> _Choice:
-        """How deep it is to guess for those that are asked for."""
+        """How many tokens to guess for each sequence that is `asked` for."""
         chosen, best = 0, LEAST_GAIN * len(sequences)
         for depth in _DEPTHS:
             drafted = depth * len(asked)

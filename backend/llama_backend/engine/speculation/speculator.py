@@ -1,4 +1,4 @@
-"""Drafts: tokens that may come next are computed along in a step, and count as far as they are what is sampled."""
+"""Drafts: tokens that may come next are computed along in a step, and stay as far as the same tokens are sampled."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _PAUSE = 16
 class Speculator:
     """Decides for each step which sequences get a draft and how long it is.
 
-    A step is drafted for where it is expected to bring more tokens a second than a plain one, by what steps of its
-    size were measured to take and by how many drafted tokens came; where no sequence falls behind what it would get
-    without; and only from time and KV cells that nobody else asks for: never beside a prompt that is computed, never
-    from cells that hold anything.
+    A step gets drafts where it is expected to bring more tokens a second than a plain one, by the measured times of
+    steps of its size and by how many drafted tokens were accepted so far; and where no sequence gets its tokens later
+    than without. Drafts only use spare time and spare KV cells: there is none beside a prompt that is computed, and
+    no cell that holds anything is freed for one.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Speculator:
             self._drafter.clear()
 
     def extend(self, batch: Batch) -> None:
-        """Adds drafts to a batch, if it is one of tokens that are generated, that pays, and that holds up no prompt."""
+        """Adds drafts to a batch where they pay, if it computes no prompt and no prompt waits for its end."""
         self._pause = max(self._pause - 1, 0)
         decoding = len(batch.items)
         if self._pause or not self._is_on or batch.prefill or batch.holds_up or not self._relative.is_known(decoding):
@@ -94,7 +94,7 @@ class Speculator:
         batch.drafted = sum(counts)
 
     def refuse(self) -> None:
-        """Notes that llama.cpp had no room for a batch with drafts: the next ones have none."""
+        """Notes that llama.cpp had no room for a batch with drafts: the next batches get none."""
         self._pause = _PAUSE
 
     def record(self, batch: Batch, before: list[int]) -> None:
@@ -110,11 +110,12 @@ class Speculator:
         return (left if sequence.remaining is None else min(left, sequence.remaining)) - 1
 
     def _without_end(self, guess: Guess) -> Guess:
+        """A guess up to the token that would end the answer."""
         tokens = list(takewhile(lambda token: not self._is_eog(token), guess.tokens))
         return Guess(tokens, guess.chances[: len(tokens)])
 
     def _plan(self, sequences: list[Sequence], guesses: list[Guess], room: int) -> list[int]:
-        """How many tokens of each guess are worth computing along; the likeliest come first."""
+        """How many tokens of each guess are worth computing along; the likeliest are chosen first."""
         ranked = sorted(
             ((chance, index) for index, guess in enumerate(guesses) for chance in guess.chances),
             key=lambda each: -each[0],
