@@ -81,3 +81,13 @@ def test_a_few_tokens_teach_nothing() -> None:
     machine = Machine(n_batch=512)
     machine.costs.observe_prefill(1, 0, 0.5)
     assert machine.budget.tokens(decoding=0) == 64
+
+
+def test_the_more_sequences_generate_the_less_is_left_of_a_step_for_prompts() -> None:
+    machine = Machine(n_batch=512)
+    for _ in range(30):
+        machine.costs.observe_decode(1, 0.05)
+        machine.costs.observe_decode(8, 0.35)
+    machine.costs.observe_prefill(100, 0, 0.1)
+    assert machine.budget.tokens(decoding=1) == pytest.approx(450, abs=32)
+    assert machine.budget.tokens(decoding=8) == pytest.approx(150, abs=32)

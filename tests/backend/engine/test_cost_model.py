@@ -73,3 +73,20 @@ def test_an_estimate_is_positive_and_within_what_was_seen(steps: list[tuple[int,
     assert costs.step_seconds(tokens) > 0
     if tokens <= max(size for size, _ in steps):
         assert costs.step_seconds(tokens) <= 80 * max(seconds for _, seconds in steps)
+
+
+def test_what_single_tokens_beside_a_prompt_take_is_not_charged_to_the_prompt() -> None:
+    costs = seen((4, 0.020))
+    costs.observe_prefill(100, 4, 0.120)
+    assert costs.prompt_token_seconds == pytest.approx(0.001, rel=0.02)
+
+
+def test_a_copy_pays_where_computing_takes_longer() -> None:
+    costs = CostModel()
+    assert costs.copying_pays(saved=100, copied=100)
+    for _ in range(30):
+        costs.observe_copy(100, 0.2)
+    assert not costs.copying_pays(saved=100, copied=100)
+    costs.observe_prefill(100, 0, 0.4)
+    assert costs.copying_pays(saved=100, copied=100)
+    assert not costs.copying_pays(saved=100, copied=300)

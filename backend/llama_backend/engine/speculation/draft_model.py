@@ -86,6 +86,21 @@ class DraftModel:
         """Whether it has yet to read more of a sequence than can be read together with a guess."""
         return self.unread(sequence) > self._along
 
+    def unread(self, sequence: Sequence) -> int:
+        """Tokens that have yet to be computed, at least the last one; cells that hold anything else are freed."""
+        cells = self._cells_of(sequence)
+        limit = len(sequence.tokens) - 1
+        kept = cells.checked + common_prefix(
+            cells.tokens[cells.checked :], sequence.tokens[cells.checked : limit], limit
+        )
+        if kept < len(cells.tokens):
+            self._guesser.remove(self._id(sequence), kept)
+            del cells.tokens[kept:]
+        cells.checked = kept
+        if limit - kept >= _LEAST_SHARED:
+            self._adopt(sequence, cells)
+        return len(sequence.tokens) - cells.checked
+
     def reading(self, sequence: Sequence) -> float:
         """Seconds that it takes to read what it has yet to read of a sequence."""
         return self.unread(sequence) * self._costs.step_seconds(self._chunk) / self._chunk
@@ -124,21 +139,6 @@ class DraftModel:
     def _rest(self, sequence: Sequence) -> Chunk:
         start = len(sequence.tokens) - self.unread(sequence)
         return Chunk(self._id(sequence), start, sequence.tokens[start:])
-
-    def unread(self, sequence: Sequence) -> int:
-        """Tokens that have yet to be computed, at least the last one; cells that hold anything else are freed."""
-        cells = self._cells_of(sequence)
-        limit = len(sequence.tokens) - 1
-        kept = cells.checked + common_prefix(
-            cells.tokens[cells.checked :], sequence.tokens[cells.checked : limit], limit
-        )
-        if kept < len(cells.tokens):
-            self._guesser.remove(self._id(sequence), kept)
-            del cells.tokens[kept:]
-        cells.checked = kept
-        if limit - kept >= _LEAST_SHARED:
-            self._adopt(sequence, cells)
-        return len(sequence.tokens) - cells.checked
 
     def _adopt(self, sequence: Sequence, cells: _Cells) -> None:
         """Takes over the longest prefix that another sequence's cells hold, where that saves enough."""

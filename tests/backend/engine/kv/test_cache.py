@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llama_backend.engine.kv.cache import LEAST_SHARED, KVCache
-from llama_backend.engine.kv.slots import Slot, common_prefix
+from llama_backend.engine.kv.slots import Slot
 from tests.support.engine.assembly import new_cache
 from tests.support.engine.fakes import FakeMemory
 
@@ -29,21 +29,6 @@ def fill_idle(cache: KVCache, *prompts: list[int]) -> list[Slot]:
     for slot in slots:
         cache.release(slot)
     return slots
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "limit", "length"),
-    [
-        ([], [], 5, 0),
-        ([1, 2, 3], [1, 2, 3], 5, 3),
-        ([1, 2, 3], [1, 2, 3], 2, 2),
-        ([1, 2, 3], [1, 9, 3], 5, 1),
-        ([1, 2], [1, 2, 3], 5, 2),
-        ([1], [], -1, 0),
-    ],
-)
-def test_common_prefix(a: list[int], b: list[int], limit: int, length: int) -> None:
-    assert common_prefix(a, b, limit) == length
 
 
 def test_the_longest_common_prefix_is_used_again() -> None:
