@@ -76,21 +76,18 @@ class Speculator:
     def extend(self, batch: Batch) -> None:
         """Adds drafts to a batch where they pay, if it computes no prompt and no prompt waits for its end."""
         self._pause = max(self._pause - 1, 0)
-        decoding = len(batch.items)
-        if self._pause or not self._is_on or batch.prefill or batch.holds_up or not self._relative.is_known(decoding):
+        if self._pause or not self._may_draft(batch):
             return
-        room = min(MOST_DRAFTED, self._n_batch - decoding, self._cache.free - decoding)
         sequences = [item.sequence for item in batch.items]
-        limits = [min(_LONGEST, room, self._left(sequence)) for sequence in sequences]
-        guesses = [_look_up(sequence, limit) for sequence, limit in zip(sequences, limits, strict=True)]
-        spent = self._drafter.improve(sequences, guesses, limits, room) if self._drafter is not None else 0.0
-        guesses = [self._without_end(guess) for guess in guesses]
+        room = min(MOST_DRAFTED, self._n_batch - len(sequences), self._cache.free - len(sequences))
+        guesses, spent = self._guesses(sequences, room)
         counts = self._plan(sequences, guesses, room)
         for item, guess, count in zip(batch.items, guesses, counts, strict=True):
-            if item.sequence.draft_history is not None:
+            history = item.sequence.draft_history
+            if history is not None:
                 item.draft = guess.tokens[:count]
-                item.sequence.draft_history.drafted += count
-                item.sequence.draft_history.add_delay(spent)
+                history.drafted += count
+                history.add_delay(spent)
         batch.drafted = sum(counts)
 
     def refuse(self) -> None:
@@ -103,6 +100,19 @@ class Speculator:
         for item, had in zip(batch.items, before, strict=True):
             if item.sequence.draft_history is not None:
                 item.sequence.draft_history.record(steps, len(item.sequence.tokens) - had)
+
+    def _may_draft(self, batch: Batch) -> bool:
+        """Whether drafts take no time from a prompt, and can be compared with a plain step."""
+        if not self._is_on or batch.prefill or batch.holds_up:
+            return False
+        return self._relative.is_known(len(batch.items))
+
+    def _guesses(self, sequences: list[Sequence], room: int) -> tuple[list[Guess], float]:
+        """A guess for each sequence, and how many plain steps a draft model took for them."""
+        limits = [min(_LONGEST, room, self._left(sequence)) for sequence in sequences]
+        guesses = [_look_up(sequence, limit) for sequence, limit in zip(sequences, limits, strict=True)]
+        spent = self._drafter.improve(sequences, guesses, limits, room) if self._drafter is not None else 0.0
+        return [self._without_end(guess) for guess in guesses], spent
 
     def _left(self, sequence: Sequence) -> int:
         """How many tokens a draft may have at most: one more is sampled behind it."""
