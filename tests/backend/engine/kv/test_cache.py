@@ -6,8 +6,9 @@ import pytest
 
 from llama_backend.engine.kv.cache import LEAST_SHARED, KVCache
 from llama_backend.engine.kv.slots import Slot
+from llama_backend.engine.kv.state_store import StateStore
 from tests.support.engine.assembly import new_cache
-from tests.support.engine.fakes import FakeMemory
+from tests.support.engine.fakes import FakeMemory, FixedCosts
 
 
 def make_cache(slots: int = 3, cells: int = 100, unified: bool = True, refuses: bool = False) -> KVCache:
@@ -218,3 +219,16 @@ def test_the_beginning_that_a_template_gives_every_prompt_is_worth_taking_over()
     assert second is not None
     cache.adopt_prefix(second, [*beginning, 1, 2])
     assert second.tokens == beginning
+
+
+@pytest.mark.parametrize(("private", "saved"), [(True, 100), (False, 0)])
+def test_a_state_is_saved_unless_a_slot_that_may_be_saved_holds_it_too(private: bool, saved: int) -> None:
+    memory, tokens = FakeMemory(400), list(range(1, 101))
+    store = StateStore(None, 1 << 20, lambda tokens, scope: [])
+    cache = new_cache(memory, 2, 400, costs=FixedCosts(0), store=store)
+    memory.add(fill(cache, tokens).seq_id, 0, tokens)
+    second = cache.acquire([*tokens, 5], private=private)
+    assert second is not None
+    cache.adopt_prefix(second, [*tokens, 5])
+    cache.evict(cache.slots[1 - second.seq_id])
+    assert store.covered(tokens, "") == saved
