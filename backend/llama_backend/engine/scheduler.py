@@ -10,7 +10,7 @@ from llama_backend.engine.sequence import Sequence, SequenceStatus
 from llama_backend.fair_queue import ANSWER_COST, FairQueue
 
 _RESERVE = 64
-"""Cells that admission leaves free for what each running sequence will generate next."""
+"""Cells that stay free for what each running sequence will generate next, when another one is admitted."""
 
 
 class Scheduler:
@@ -85,6 +85,7 @@ class Scheduler:
                 self.queue.charge(item.sequence, ANSWER_COST * item.count)
 
     def _admit(self) -> None:
+        """Gives slots to sequences of the queue, as long as there are slots and cells."""
         while (sequence := self.queue.next()) is not None and self._fits(sequence):
             slot = self._cache.acquire(sequence.tokens, sequence.scope, not sequence.request.store)
             if slot is None:
@@ -124,6 +125,7 @@ class Scheduler:
         return False
 
     def _fits(self, sequence: Sequence) -> bool:
+        """Whether the pool has cells for a sequence, beside those that the running ones will need."""
         if not self.running:
             return True
         if self._crowded:
@@ -135,9 +137,9 @@ class Scheduler:
         return planned + own <= self._cache.cells
 
     def _take_turns(self, batch: Batch) -> None:
-        """Prompts and answers in steps of their own: between streams of cells llama.cpp computes them apart anyway.
+        """Plans prompts and answers in separate steps: llama.cpp computes each stream of cells on its own anyway.
 
-        So a prompt's tokens are computed in the same way, and get the same last bits, whoever is beside it.
+        So a prompt is computed in the same way, to the last bit, whatever else runs.
         """
         if self._prompts_next:
             self._plan_prefill(batch)
@@ -149,6 +151,7 @@ class Scheduler:
         batch.holds_up = any(sequence.status is SequenceStatus.PREFILL for sequence in self.running)
 
     def _plan_decode(self, batch: Batch) -> None:
+        """Adds a token of each sequence that generates."""
         for sequence in self._decoding:
             if sequence.slot is not None and self._make_room(batch, 1, sequence):
                 batch.items.append(BatchItem(sequence, len(sequence.tokens) - 1, 1))
@@ -159,6 +162,7 @@ class Scheduler:
         return [sequence for sequence in self.running if sequence.status is SequenceStatus.DECODE]
 
     def _plan_prefill(self, batch: Batch) -> None:
+        """Adds chunks of prompts to a batch, within the budget."""
         budget = self._budget.tokens(len(self._decoding))
         for sequence in list(self.running):
             if (
@@ -173,7 +177,10 @@ class Scheduler:
                 batch.prefill += count
 
     def _make_room(self, batch: Batch, count: int, sequence: Sequence) -> bool:
-        """Makes room for `count` tokens, if need be by preempting those admitted after `sequence`, or itself."""
+        """Makes room for `count` tokens, if need be by preempting the sequences that were admitted last.
+
+        False where the sequence itself was preempted.
+        """
         while not self._cache.make_room(batch.prefill + batch.decode + count):
             victim = self.running[-1]
             self._preempt(victim, batch)
@@ -182,6 +189,7 @@ class Scheduler:
         return True
 
     def _preempt(self, sequence: Sequence, batch: Batch) -> None:
+        """Takes a sequence's cells away and puts it back into the queue, where it is next."""
         self._unplan(sequence, batch)
         self.running.remove(sequence)
         if sequence.slot is not None:
@@ -194,6 +202,7 @@ class Scheduler:
 
     @staticmethod
     def _unplan(sequence: Sequence, batch: Batch) -> None:
+        """Takes a sequence's tokens out of a batch."""
         for item in [item for item in batch.items if item.sequence is sequence]:
             batch.items.remove(item)
             if sequence.status is SequenceStatus.DECODE:
@@ -203,7 +212,7 @@ class Scheduler:
 
 
 def _by_slot(item: BatchItem) -> int:
-    """llama.cpp computes neighbouring streams together, where they come in order."""
+    """The order of a batch: llama.cpp computes neighbouring streams together where they come in order."""
     return item.sequence.slot.seq_id if item.sequence.slot else -1
 
 
@@ -218,4 +227,5 @@ def _to_come(sequence: Sequence) -> int:
 
 
 def _reserve(sequence: Sequence) -> int:
+    """Cells for what a sequence will generate next."""
     return _RESERVE if sequence.remaining is None else min(_RESERVE, sequence.remaining)

@@ -20,7 +20,7 @@ class Slot:
     scope: str = ""
     """Who may use its tokens: requests of the same scope."""
     private: bool = False
-    """Its tokens are of a request that must leave no trace: they are not kept anywhere else."""
+    """Its tokens are of a request whose state may be kept nowhere else."""
 
     def shares(self, tokens: Tokens[int], scope: str, limit: int | None = None) -> int:
         """How many tokens at the beginning of `tokens` a request of `scope` finds here, at most `limit`."""
