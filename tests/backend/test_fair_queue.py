@@ -9,16 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_backend.account import Account
-from llama_backend.engine.prompt.detokenizer import Detokenizer
 from llama_backend.engine.sequence import Sequence
 from llama_backend.fair_queue import FairQueue
-from tests.support.engine.fakes import Bench, piece
+from tests.support.engine.fakes import Bench, new_sequence
 
 A, B, TWICE = Account("a"), Account("b"), Account("twice", weight=2)
 
 
 def sequence(number: int, account: Account = A) -> Sequence:
-    return Sequence(id=number, tokens=[1], detokenizer=Detokenizer(piece), account=account)
+    return new_sequence(number, [1], account=account)
 
 
 def served(queue: FairQueue[Sequence], cost: float = 10, most: int = 100) -> str:

@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, product
 
-from llama_backend.engine.engine import LLMEngine
-from llama_backend.engine.kv.cache import KVCache
 from llama_backend.engine.llama.binding import LlamaLog
 from llama_backend.engine.llama.model import Model
 from llama_backend.engine.llama.runner import ModelRunner
 from llama_backend.engine.placement.kv_plan import KVPlan
+from llama_backend.engine.sequence import EngineRequest
 from llama_backend.wire.api import ChatMessage, SamplingParams
 from tests.bench.load import WORDS
+from tests.support.engine.assembly import assemble_on
 from tests.support.engine.builders import prompts_of
 
 TOKENS = 64
@@ -71,12 +71,11 @@ class Lab:
         """The greedy answer about a topic, with those about others computed beside it."""
         for seq_id in range(self._plan.slots):
             self._runner.remove(seq_id, 0)
-        cache = KVCache(self._runner, self._plan.slots, self._plan.cells, self._plan.unified)
-        engine = LLMEngine(self._runner, cache, self._model.vocab, CONTEXT, lambda *_: None)
+        engine, _ = assemble_on(self._runner, self._plan, self._model.vocab, lambda *_: None)
         params = SamplingParams(temperature=0, max_tokens=TOKENS)
         for number, subject in enumerate((topic, *others)):
-            engine.submit(number, self._prompt(subject), params, is_chat=True, top_logprobs=2)
-        sequence, margins = engine._sequences[0], list[float]()
+            engine.submit(EngineRequest(number, self._prompt(subject), params, is_chat=True, top_logprobs=2))
+        sequence, margins = next(iter(engine.scheduler.queue)), list[float]()
         while engine.busy:
             entries = [piece.logprobs or [] for piece in engine.step().outputs if piece.id == 0]
             margins += [entry.top[0][1] - entry.top[1][1] for entry in chain.from_iterable(entries)]

@@ -21,7 +21,7 @@ from llama_backend.engine.placement.model_file import ModelFile
 from llama_backend.engine.placement.offload import ContextSize, plan_offload
 from llama_backend.wire.api import SamplingParams
 from llama_backend.wire.ipc import EngineConfig, Failed, Ready, Submit
-from tests.backend.engine.test_process import EngineProcess
+from tests.support.engine.engine_process import EngineProcess
 
 pytestmark = [
     pytest.mark.gpu,
@@ -116,6 +116,6 @@ def test_the_estimate_holds(demo_model: Path) -> None:
     runner.warm_up(0)
     taken = sum(device.free for device in before) - sum(device.free for device in gpu_devices())
     planned = sum(share.weights + share.kv + share.compute for share in offload.shares)
-    lib.llama_free(runner._context)
+    runner.close()
     lib.llama_model_free(model.handle)
     assert taken <= planned + OWN_MEMORY * len(before)

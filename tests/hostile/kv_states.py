@@ -13,7 +13,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from llama_backend.engine.kv.state_files import DamagedState, StateFolder
-from llama_backend.engine.kv.state_store import KVStore
+from llama_backend.engine.kv.state_store import StateStore
 from tests.hostile.mutation import mutated
 from tests.hostile.trial import Check, Trial
 from tests.support.engine.builders import prompts_of
@@ -54,13 +54,13 @@ def _store(folder: Path) -> Iterator[Check]:
     def check(case: bytes) -> None:
         path.write_bytes(case)
         states = StateFolder(root, _STAMP, 1 << 20, N_VOCAB)
-        store, prompts = KVStore(states, 1 << 20, lambda tokens, scope: []), prompts_of(fake_vocab(), None)
+        store, prompts = StateStore(states, 1 << 20, lambda tokens, scope: []), prompts_of(fake_vocab(), None)
         for file in states.scan():
             prompts.recall(file.answers, file.scope)
             assert all(0 <= token < N_VOCAB for token in array("i", file.tokens))
         store.open()
         match = store.find([1, 2, 3], "")
-        data = store.fetch(match.entry) if match else None
+        data = store.fetch(match.state) if match else None
         assert data is None or case.endswith(bytes(data))
         store.close(5)
         with suppress(DamagedState, OSError):

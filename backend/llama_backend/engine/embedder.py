@@ -15,15 +15,15 @@ from llama_backend.fair_queue import FairQueue
 from llama_backend.wire.ipc import Embedded
 
 BESIDE_ANSWERS = 32
-"""Tokens of a part while anybody reads a stream, which waits for it."""
+"""Tokens of one step while somebody reads a stream, which has to wait for that step."""
 Vectors = npt.NDArray[np.floating[Any]]
 Pooling = Literal["mean", "first", "last"]
-"""Which of a text's tokens its vector is made of."""
+"""Which vectors of a text's tokens make that of the text: all, the first or the last."""
 
 
 @dataclass(slots=True, eq=False)
 class Text:
-    """One text on its way to a vector."""
+    """One text that is embedded, and how far that has come."""
 
     request: int
     index: int
@@ -34,10 +34,11 @@ class Text:
     done: int = 0
     """Tokens that were computed."""
     pooled: Vectors | None = None
-    """What came of them: their sum, the first or the last."""
+    """The sum of their vectors, or the first or last one."""
 
     @property
     def pending(self) -> int:
+        """Tokens that have yet to be computed."""
         return len(self.tokens) - self.done
 
 
@@ -54,68 +55,75 @@ class Part:
 
 
 class Context(Protocol):
-    """What is needed of llama.cpp."""
+    """What the embedder needs of llama.cpp."""
 
     @property
     def room(self) -> int:
-        """Tokens of all texts that are there at the same time."""
+        """The most tokens of all texts that are computed at the same time."""
         ...
 
     @property
     def texts(self) -> int:
-        """The most texts at the same time; their sequence ids are the numbers below that."""
+        """The most texts that are computed at the same time; their sequence ids are the numbers below that."""
         ...
 
     @property
     def chunk(self) -> int:
-        """The most tokens of one computation."""
+        """The most tokens of one step."""
         ...
 
     def compute(self, parts: list[Part]) -> list[Vectors]:
-        """For each part a row for each of its tokens. Raises InternalError."""
+        """For each part the vectors of its tokens. Raises InternalError."""
         ...
 
-    def clear(self, seq_id: int) -> None: ...
+    def clear(self, seq_id: int) -> None:
+        """Frees the cells of a text."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Gives the memory back."""
+        ...
 
 
 class Embedder:
-    """Texts that wait for their vectors; the context that computes them is opened when it is needed."""
+    """Texts that wait for their vectors. The context that computes them is opened when the first text comes."""
 
     def __init__(self, open_context: Callable[[], Context], pooling: Pooling, notes: CrashNotes | None = None) -> None:
         self._notes = notes or CrashNotes()
         self._open = open_context
         self._pooling = pooling
         self._context: Context | None = None
-        self._waiting = FairQueue[Text]()
+        self._queue = FairQueue[Text]()
         self._active: list[Text] = []
 
     @property
     def busy(self) -> bool:
-        return bool(self._active or self._waiting)
+        return bool(self._active or self._queue)
 
     def submit(self, number: int, texts: list[list[int]], dimensions: int | None, account: Account) -> None:
-        """Queues the texts of a request; each is known to fit."""
+        """Queues the texts of a request, each of which fits the context."""
         for index, tokens in enumerate(texts):
-            self._waiting.add(Text(number, index, tokens, account, dimensions))
+            self._queue.add(Text(number, index, tokens, account, dimensions))
 
     def cancel(self, number: int) -> None:
         """Forgets the texts of a request."""
-        for text in [text for text in self._waiting if text.request == number]:
-            self._waiting.remove(text)
+        for text in [text for text in self._queue if text.request == number]:
+            self._queue.remove(text)
         for text in [text for text in self._active if text.request == number]:
             self._end(text)
 
     def cancel_all(self) -> set[int]:
         """Forgets all texts; returns the numbers of their requests."""
-        numbers = {text.request for text in (*self._waiting, *self._active)}
+        numbers = {text.request for text in (*self._queue, *self._active)}
         for number in numbers:
             self.cancel(number)
         return numbers
 
     def step(self, beside_answers: bool) -> list[Embedded]:
-        """Computes a part, a small one beside answers; returns what is complete. Raises BackendError."""
+        """Computes the next tokens, only a few beside answers; returns the vectors of texts that are complete.
+
+        Raises BackendError.
+        """
         if not self.busy:
             return []
         context = self._context = self._context or self._open()
@@ -130,7 +138,7 @@ class Embedder:
         return [self._vector(text) for text in complete]
 
     def close(self) -> None:
-        """Gives the context's memory back, where nothing is at work."""
+        """Gives the context's memory back if no text needs it."""
         if self._context is not None and not self.busy:
             self._context.close()
             self._context = None
@@ -138,9 +146,9 @@ class Embedder:
     def _admit(self, context: Context) -> None:
         free = set(range(context.texts)) - {text.seq_id for text in self._active}
         room = context.room - sum(len(text.tokens) for text in self._active)
-        while free and (text := self._waiting.next()) is not None and len(text.tokens) <= room:
-            self._waiting.take(text)
-            self._waiting.charge(text, len(text.tokens))
+        while free and (text := self._queue.next()) is not None and len(text.tokens) <= room:
+            self._queue.take(text)
+            self._queue.charge(text, len(text.tokens))
             room -= len(text.tokens)
             text.seq_id = free.pop()
             self._active.append(text)
@@ -166,7 +174,7 @@ class Embedder:
 
     @staticmethod
     def _vector(text: Text) -> Embedded:
-        """The unit vector of a text; a mean has the direction of the sum."""
+        """The unit vector of a text. (A mean need not be computed, since it has the direction of the sum.)"""
         assert text.pooled is not None
         vector = text.pooled[: text.dimensions]
         unit = vector / max(float(np.linalg.norm(vector)), 1e-12)
@@ -174,6 +182,6 @@ class Embedder:
 
     def _end(self, text: Text) -> None:
         self._active.remove(text)
-        self._waiting.done(text)
+        self._queue.done(text)
         if self._context is not None:
             self._context.clear(text.seq_id)

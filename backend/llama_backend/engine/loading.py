@@ -10,20 +10,24 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from llama_backend.crash_notes import CrashNotes
+from llama_backend.engine.cost_model import CostModel
 from llama_backend.engine.engine import LLMEngine
 from llama_backend.engine.kv.cache import KVCache
+from llama_backend.engine.kv.slots import Slots
 from llama_backend.engine.kv.stamp import stamp_of
 from llama_backend.engine.kv.state_files import StateFolder
-from llama_backend.engine.kv.state_store import KVStore
+from llama_backend.engine.kv.state_store import StateStore
 from llama_backend.engine.llama.binding import LIBRARY, LlamaLog
 from llama_backend.engine.llama.model import Model
-from llama_backend.engine.messages.intake import Channel, Inbox, Limits, Reader
+from llama_backend.engine.messages.channel import Channel
+from llama_backend.engine.messages.inbox import Inbox
+from llama_backend.engine.messages.intake import Intake, IntakeThread, Limits
 from llama_backend.engine.messages.outbox import Outbox
 from llama_backend.engine.placement.kv_plan import KVPlan, embedding_room
 from llama_backend.engine.prompt.builder import PromptBuilder
 from llama_backend.engine.prompt.renderer import Renderer
 from llama_backend.engine.speculation.draft_model import DraftModel
-from llama_backend.engine.speculation.speculator import MOST_DRAFTED
+from llama_backend.engine.speculation.speculator import MOST_DRAFTED, Speculator
 from llama_backend.engine.tuning import Tuning, plan_context, plan_gpus
 from llama_backend.errors import InvalidRequest, ModelUnreadable
 from llama_backend.wire.ipc import EngineConfig, Loading, Ready
@@ -42,7 +46,7 @@ class Loaded:
     engine: LLMEngine
     embedder: Embedder
     prompts: PromptBuilder
-    store: KVStore
+    store: StateStore
     tuning: Tuning
     outbox: Outbox
 
@@ -72,17 +76,20 @@ def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, no
     prompts = PromptBuilder(vocab, _opened(templates, model, config.path), plan.context)
     store = _open_store(config, model, plan, prompts)
     room = embedding_room(plan.context, model.kv_bytes_per_token("f16"))
-    Reader(channel, inbox, prompts, store, Limits(plan.context, room, model.embedding_width), notes).start()
-    speculate = config.speculation and model.can_cut and model.has_whole_states
+    slots, limits = Slots(plan.slots), Limits(plan.context, room, model.embedding_width)
+    IntakeThread(channel, inbox, Intake(inbox, prompts, store, slots, limits), notes).start()
+    speculate = config.speculation and model.supports_partial_removal and model.states_are_complete
     runner = ModelRunner(model, plan, tuning.threads, tuning.tuner, MOST_DRAFTED if speculate else 0)
     tuning.note_context(log)
     runner.warm_up(vocab.bos or 0)
     draft = _draft_model(small, plan, tuning, vocab.size) if small is not None else None
-    cache = KVCache(runner, plan.slots, plan.cells, plan.unified, store)
+    costs = CostModel()
+    cache = KVCache(runner, slots, plan.cells, plan.unified, costs, store)
+    speculator = Speculator(cache, costs, plan.context, runner.n_batch, vocab.is_eog, draft, speculate)
     channel.send(_ready(model, plan, tuning))
     outbox = Outbox(channel.send, overlaps=offload is not None and offload.is_whole)
     runner.meanwhile = outbox.flush
-    engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, notes, speculate, draft)
+    engine = LLMEngine(runner, vocab, plan.context, cache, costs, speculator, prompts.remember, notes)
     embedder = Embedder(lambda: EmbeddingContext(model, room, tuning.threads), model.pooling, notes)
     return Loaded(engine, embedder, prompts, store, tuning, outbox)
 
@@ -134,16 +141,16 @@ def _ready(model: Model, plan: KVPlan, tuning: Tuning) -> Ready:
     )
 
 
-def _open_store(config: EngineConfig, model: Model, plan: KVPlan, prompts: PromptBuilder) -> KVStore:
+def _open_store(config: EngineConfig, model: Model, plan: KVPlan, prompts: PromptBuilder) -> StateStore:
     """The store of KV states, with those of earlier processes and the ids of their answers.
 
     It keeps nothing where the model's states cannot be cut to a prefix and do not say so.
     """
-    folder, ram = None, config.kv_ram if model.has_whole_states else 0
-    if config.kv_folder and config.kv_disk and model.has_whole_states:
+    folder, ram = None, config.kv_ram if model.states_are_complete else 0
+    if config.kv_folder and config.kv_disk and model.states_are_complete:
         stamp = stamp_of(Path(config.path), LIBRARY, plan)
         folder = StateFolder(Path(config.kv_folder), stamp, config.kv_disk, model.vocab.size)
-    store = KVStore(folder, ram, prompts.answers_in, whole=not model.can_cut)
+    store = StateStore(folder, ram, prompts.answers_in, only_whole=not model.supports_partial_removal)
     for file in store.open():
         prompts.recall(file.answers, file.scope)
     return store

@@ -10,12 +10,13 @@ from llama_backend.crash_notes import CrashNotes
 from llama_backend.engine.llama.binding import LlamaLog
 from llama_backend.engine.loading import load
 from llama_backend.engine.loop import EngineLoop
-from llama_backend.engine.messages.intake import Channel, Inbox
+from llama_backend.engine.messages.channel import Channel
+from llama_backend.engine.messages.inbox import Inbox
 from llama_backend.errors import BackendError
 from llama_backend.wire.ipc import EngineConfig, Failed
 
 _SWITCH_SECONDS = 2e-4
-"""The reader's prompts and the engine's steps share Python's lock; the default of 5 ms would stall steps."""
+"""Steps share Python's lock with the threads that prepare requests; the default of 5 ms would stall steps."""
 
 
 def run(config: EngineConfig, sock: socket.socket, notes: CrashNotes) -> int:

@@ -2,68 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from llama_backend.engine.batch import Batch, BatchItem
 from llama_backend.engine.budget import PrefillBudget
-from llama_backend.engine.kv.cache import KVCache, common_prefix
+from llama_backend.engine.kv.cache import KVCache
+from llama_backend.engine.kv.slots import common_prefix
 from llama_backend.engine.sequence import Sequence, SequenceStatus
 from llama_backend.fair_queue import ANSWER_COST, FairQueue
 
 _RESERVE = 64
-"""Cells that admission leaves free for what each running sequence will generate next."""
-
-
-@dataclass(slots=True)
-class BatchItem:
-    """Consecutive tokens of one sequence; its logits are wanted where it has none pending afterwards."""
-
-    sequence: Sequence
-    start: int
-    count: int
-    draft: list[int] = field(default_factory=list)
-    """Tokens that may come next, to be computed behind the others."""
-
-    @property
-    def tokens(self) -> list[int]:
-        """All of them, with the draft."""
-        return self.sequence.tokens[self.start : self.start + self.count] + self.draft
-
-    @property
-    def wants_logits(self) -> bool:
-        return self.start + self.count == len(self.sequence.tokens)
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one `llama_decode` computes."""
-
-    items: list[BatchItem] = field(default_factory=list)
-    prefill: int = 0
-    """Tokens of prompts."""
-    decode: int = 0
-    """Tokens of sequences that generate."""
-    drafted: int = 0
-    """Tokens of drafts."""
-    holds_up: bool = False
-    """Somebody's prompt waits for the end of this step."""
-
-    @property
-    def size(self) -> int:
-        """All tokens."""
-        return self.prefill + self.decode + self.drafted
+"""Cells that stay free for what each running sequence will generate next, when another one is admitted."""
 
 
 class Scheduler:
-    """Fair between accounts; a sequence that generates is never held up by one that is in prefill.
+    """Fair between accounts; a sequence that generates never waits for one that is in prefill.
 
-    Where a unified pool runs full, the sequence that was admitted last gives up its cells and waits: they are
-    kept in RAM where that is quicker than computing them again. Nobody gets an error because of others.
+    Where a unified pool runs full, the sequence that was admitted last gives up its cells and waits in the queue: its
+    state is saved in RAM where that is quicker than computing it again. No request fails because of others.
     """
 
     def __init__(self, cache: KVCache, budget: PrefillBudget) -> None:
         self._cache = cache
         self._budget = budget
-        self.waiting = FairQueue[Sequence]()
+        self.queue = FairQueue[Sequence]()
         self.running: list[Sequence] = []
         self.preemptions = 0
         self._crowded = False
@@ -71,18 +31,19 @@ class Scheduler:
 
     @property
     def busy(self) -> bool:
-        return bool(self.running or self.waiting)
+        return bool(self.running or self.queue)
 
     def add(self, sequence: Sequence) -> None:
-        self.waiting.add(sequence)
+        """Queues a sequence."""
+        self.queue.add(sequence)
 
     def finish(self, sequence: Sequence) -> None:
         """Takes a sequence out, wherever it is; its slot becomes idle and keeps its cells."""
         if sequence in self.running:
             self.running.remove(sequence)
-            self.waiting.done(sequence)
-        elif sequence in self.waiting:
-            self.waiting.remove(sequence)
+            self.queue.done(sequence)
+        elif sequence in self.queue:
+            self.queue.remove(sequence)
         if sequence.slot is not None:
             self._cache.release(sequence.slot)
             sequence.slot = None
@@ -90,11 +51,11 @@ class Scheduler:
         self._crowded = False
 
     def shrink(self) -> bool:
-        """Gives up cells after llama.cpp found no room for a batch: the idle ones, or else the last sequence's.
+        """Evicts idle slots after llama.cpp found no room for a batch, or else the sequence that was admitted last.
 
-        Nobody is admitted then before somebody has finished. False where a sequence is alone with its cells.
+        In that case no other is admitted before one has finished. False where only one sequence is left.
         """
-        if self._cache.clear_idle():
+        if self._cache.evict_idle():
             return True
         if len(self.running) < 2:
             return False
@@ -121,48 +82,50 @@ class Scheduler:
                 tokens = item.sequence.tokens[item.start : item.start + item.count]
                 self._cache.extend(item.sequence.slot, tokens)
             if item.sequence.status is SequenceStatus.DECODE:
-                self.waiting.charge(item.sequence, ANSWER_COST * item.count)
+                self.queue.charge(item.sequence, ANSWER_COST * item.count)
 
     def _admit(self) -> None:
-        self._cache.token_seconds = self._budget.token_seconds or self._cache.token_seconds
-        while (sequence := self.waiting.next()) is not None and self._fits(sequence):
-            slot = self._cache.acquire(sequence.tokens, sequence.scope, sequence.private)
+        """Gives slots to sequences of the queue, as long as there are slots and cells."""
+        while (sequence := self.queue.next()) is not None and self._fits(sequence):
+            slot = self._cache.acquire(sequence.tokens, sequence.scope, not sequence.request.store)
             if slot is None:
                 return
-            self.waiting.take(sequence)
+            self.queue.take(sequence)
             sequence.slot = slot
             sequence.status = SequenceStatus.PREFILL
             self._cache.reuse(slot, sequence.tokens)
-            self._follow(sequence)
+            self._find_prefix_source(sequence)
             sequence.cached = min(len(slot.tokens), sequence.n_prompt)
             if not sequence.n_completion:
-                self.waiting.charge(sequence, sequence.pending)
+                self.queue.charge(sequence, sequence.pending)
             self.running.append(sequence)
 
-    def _follow(self, sequence: Sequence) -> None:
-        """Finds a sequence in prefill that computes a prefix of this one, longer than what is there already."""
-        sequence.leader, sequence.led = None, sequence.computed
+    def _find_prefix_source(self, sequence: Sequence) -> None:
+        """Finds a sequence in prefill that computes a longer prefix of this one than is there already."""
+        sequence.prefix_source, sequence.shared_tokens = None, sequence.computed
         limit = len(sequence.tokens) - 1
         for other in self.running if self._cache.can_share else []:
-            if other.scope == sequence.scope and other.status is SequenceStatus.PREFILL and other.leader is None:
-                shared = common_prefix(other.tokens, sequence.tokens, limit)
-                saved = shared - sequence.computed
-                if shared > max(other.computed, sequence.led) and saved >= self._cache.least_shared(shared == limit):
-                    sequence.leader, sequence.led = other, shared
+            if not _can_be_source(other, sequence.scope):
+                continue
+            shared = common_prefix(other.tokens, sequence.tokens, limit)
+            is_longer = shared > max(other.computed, sequence.shared_tokens)
+            if is_longer and shared - sequence.computed >= self._cache.least_shared(shared == limit):
+                sequence.prefix_source, sequence.shared_tokens = other, shared
 
-    def _waits_for_leader(self, sequence: Sequence) -> bool:
-        """Whether a sequence still waits for its leader's cells; if they are there, it takes them over."""
-        leader = sequence.leader
-        if leader is None or sequence.slot is None:
+    def _waits_for_prefix(self, sequence: Sequence) -> bool:
+        """Whether a sequence's prefix is still being computed; once it is there, its cells are taken over."""
+        source = sequence.prefix_source
+        if source is None or sequence.slot is None:
             return False
-        if leader.status is SequenceStatus.PREFILL and leader.computed < sequence.led:
+        if source.status is SequenceStatus.PREFILL and source.computed < sequence.shared_tokens:
             return True
-        sequence.leader = None
+        sequence.prefix_source = None
         self._cache.adopt_prefix(sequence.slot, sequence.tokens)
         sequence.cached = max(sequence.cached, min(sequence.computed, sequence.n_prompt))
         return False
 
     def _fits(self, sequence: Sequence) -> bool:
+        """Whether the pool has cells for a sequence, beside those that the running ones will need."""
         if not self.running:
             return True
         if self._crowded:
@@ -174,9 +137,9 @@ class Scheduler:
         return planned + own <= self._cache.cells
 
     def _take_turns(self, batch: Batch) -> None:
-        """Prompts and answers in steps of their own: between streams of cells llama.cpp computes them apart anyway.
+        """Plans prompts and answers in separate steps: llama.cpp computes each stream of cells on its own anyway.
 
-        So a prompt's tokens are computed in the same way, and get the same last bits, whoever is beside it.
+        So a prompt is computed in the same way, to the last bit, whatever else runs.
         """
         if self._prompts_next:
             self._plan_prefill(batch)
@@ -188,8 +151,9 @@ class Scheduler:
         batch.holds_up = any(sequence.status is SequenceStatus.PREFILL for sequence in self.running)
 
     def _plan_decode(self, batch: Batch) -> None:
+        """Adds a token of each sequence that generates."""
         for sequence in self._decoding:
-            if sequence.slot is not None and self._room(batch, 1, sequence):
+            if sequence.slot is not None and self._make_room(batch, 1, sequence):
                 batch.items.append(BatchItem(sequence, len(sequence.tokens) - 1, 1))
                 batch.decode += 1
 
@@ -198,21 +162,25 @@ class Scheduler:
         return [sequence for sequence in self.running if sequence.status is SequenceStatus.DECODE]
 
     def _plan_prefill(self, batch: Batch) -> None:
+        """Adds chunks of prompts to a batch, within the budget."""
         budget = self._budget.tokens(len(self._decoding))
         for sequence in list(self.running):
             if (
                 sequence.status is not SequenceStatus.PREFILL
                 or batch.prefill >= budget
-                or self._waits_for_leader(sequence)
+                or self._waits_for_prefix(sequence)
             ):
                 continue
             count = min(sequence.pending, budget - batch.prefill)
-            if self._room(batch, count, sequence):
+            if self._make_room(batch, count, sequence):
                 batch.items.append(BatchItem(sequence, sequence.computed, count))
                 batch.prefill += count
 
-    def _room(self, batch: Batch, count: int, sequence: Sequence) -> bool:
-        """Makes room for `count` tokens, if need be by preempting those admitted after `sequence`, or itself."""
+    def _make_room(self, batch: Batch, count: int, sequence: Sequence) -> bool:
+        """Makes room for `count` tokens, if need be by preempting the sequences that were admitted last.
+
+        False where the sequence itself was preempted.
+        """
         while not self._cache.make_room(batch.prefill + batch.decode + count):
             victim = self.running[-1]
             self._preempt(victim, batch)
@@ -221,18 +189,20 @@ class Scheduler:
         return True
 
     def _preempt(self, sequence: Sequence, batch: Batch) -> None:
+        """Takes a sequence's cells away and puts it back into the queue, where it is next."""
         self._unplan(sequence, batch)
         self.running.remove(sequence)
         if sequence.slot is not None:
-            self._cache.clear(sequence.slot, durable=False)
+            self._cache.evict(sequence.slot, durable=False)
             self._cache.release(sequence.slot)
-        sequence.slot = sequence.leader = None
+        sequence.slot = sequence.prefix_source = None
         sequence.status = SequenceStatus.WAITING
-        self.waiting.put_back(sequence)
+        self.queue.put_back(sequence)
         self.preemptions += 1
 
     @staticmethod
     def _unplan(sequence: Sequence, batch: Batch) -> None:
+        """Takes a sequence's tokens out of a batch."""
         for item in [item for item in batch.items if item.sequence is sequence]:
             batch.items.remove(item)
             if sequence.status is SequenceStatus.DECODE:
@@ -242,15 +212,20 @@ class Scheduler:
 
 
 def _by_slot(item: BatchItem) -> int:
-    """llama.cpp computes neighbouring streams together, where they come in order."""
+    """The order of a batch: llama.cpp computes neighbouring streams together where they come in order."""
     return item.sequence.slot.seq_id if item.sequence.slot else -1
+
+
+def _can_be_source(other: Sequence, scope: str) -> bool:
+    return other.scope == scope and other.status is SequenceStatus.PREFILL and other.prefix_source is None
 
 
 def _to_come(sequence: Sequence) -> int:
     """Cells that a running sequence is about to need."""
-    others = sequence.led if sequence.leader else sequence.computed
-    return len(sequence.tokens) - others + _reserve(sequence)
+    there = sequence.shared_tokens if sequence.prefix_source else sequence.computed
+    return len(sequence.tokens) - there + _reserve(sequence)
 
 
 def _reserve(sequence: Sequence) -> int:
+    """Cells for what a sequence will generate next."""
     return _RESERVE if sequence.remaining is None else min(_RESERVE, sequence.remaining)

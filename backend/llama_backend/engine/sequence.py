@@ -1,4 +1,4 @@
-"""One request inside the engine."""
+"""One answer inside the engine: what was asked for, and how far it has come."""
 
 from __future__ import annotations
 
@@ -7,12 +7,33 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from llama_backend.account import LOCAL, Account
-from llama_backend.engine.kv.cache import Slot
+from llama_backend.engine.kv.slots import Slot
 from llama_backend.engine.prompt.detokenizer import Detokenizer
 from llama_backend.engine.sampling.logprobs import LogprobTrail
+from llama_backend.wire.api import SamplingParams
 
 if TYPE_CHECKING:
-    from llama_backend.engine.speculation.draft_history import Drafting
+    from llama_backend.engine.speculation.draft_history import DraftHistory
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One answer that is asked for, to a prompt that is known to fit the context."""
+
+    id: int
+    tokens: list[int]
+    """The prompt."""
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    is_chat: bool = False
+    """Whether the answer begins a message, whose leading space is not shown."""
+    top_logprobs: int | None = None
+    """Alternatives that the log probabilities of each token come with; None is without them."""
+    store: bool = True
+    """Whether its KV state may be kept anywhere but in its slot."""
+    account: Account = LOCAL
+    """Whose it is."""
+    scope: str = ""
+    """Who else may use what is computed for it."""
 
 
 class SequenceStatus(Enum):
@@ -32,42 +53,56 @@ class Clock:
     last_token: float = 0.0
 
 
-@dataclass(slots=True, eq=False)
 class Sequence:
     """Prompt and completion of one request, and how far its KV cells have come."""
 
-    id: int
-    tokens: list[int]
-    """Prompt and completion; the KV cells of the slot hold a prefix of it."""
-    detokenizer: Detokenizer
-    sampler: Any = None
-    """The sampler chain; opaque here, made and used by the runner."""
-    has_grammar: bool = False
-    logprobs: LogprobTrail | None = None
-    """Where log probabilities were asked for."""
-    max_tokens: int | None = None
-    """The most tokens that the completion may have."""
-    status: SequenceStatus = SequenceStatus.WAITING
-    slot: Slot | None = None
-    cached: int = 0
-    """Prompt tokens that were found in the KV cache."""
-    leader: Sequence | None = None
-    """A sequence whose prompt begins in the same way and is being computed; its cells are waited for."""
-    led: int = 0
-    """Tokens that the leader has in common with this one."""
-    account: Account = LOCAL
-    """Whose it is."""
-    scope: str = ""
-    """Who else may use what is computed for it."""
-    private: bool = False
-    """Its tokens are to be kept nowhere but in its slot."""
-    drafting: Drafting | None = None
-    """What may come next, where speculation is on and the first token is there."""
-    clock: Clock = field(default_factory=Clock)
-    n_prompt: int = field(init=False)
+    __slots__ = (
+        "account",
+        "cached",
+        "clock",
+        "detokenizer",
+        "draft_history",
+        "has_grammar",
+        "id",
+        "logprobs",
+        "max_tokens",
+        "n_prompt",
+        "prefix_source",
+        "request",
+        "sampler",
+        "scope",
+        "shared_tokens",
+        "slot",
+        "status",
+        "tokens",
+    )
 
-    def __post_init__(self) -> None:
+    def __init__(self, request: EngineRequest, detokenizer: Detokenizer, sampler: Any = None) -> None:
+        """`sampler` is the sampler chain, which the runner has made and uses; it is opaque here."""
+        self.request = request
+        self.id = request.id
+        self.account = request.account
+        self.scope = request.scope
+        self.max_tokens = request.sampling.limit
+        """The most tokens that the completion may have; None is no limit."""
+        self.has_grammar = request.sampling.grammar is not None
+        self.detokenizer = detokenizer
+        self.sampler = sampler
+        self.tokens = list(request.tokens)
+        """Prompt and completion; the KV cells of the slot hold a prefix of it."""
         self.n_prompt = len(self.tokens)
+        self.logprobs = None if request.top_logprobs is None else LogprobTrail(request.top_logprobs)
+        self.status = SequenceStatus.WAITING
+        self.slot: Slot | None = None
+        self.cached = 0
+        """Prompt tokens that were found in the KV cache."""
+        self.prefix_source: Sequence | None = None
+        """A sequence whose prompt begins in the same way and is being computed; its cells are waited for."""
+        self.shared_tokens = 0
+        """Tokens that it has in common with that one."""
+        self.draft_history: DraftHistory | None = None
+        """What may come next, where speculation is on and the first token is there."""
+        self.clock = Clock()
 
     @property
     def n_completion(self) -> int:

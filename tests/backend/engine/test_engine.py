@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from llama_backend.engine.kv.state_files import StateFolder
-from llama_backend.engine.kv.state_store import KVStore
+from llama_backend.engine.kv.state_store import StateStore
 from tests.support.engine.fakes import Bench, fake_vocab, lone_answer, next_token
 from tests.support.engine.simulation import simulate
 
@@ -147,7 +147,7 @@ def test_cancelling_a_preempted_sequence() -> None:
     bench.submit(2, ALSO_LONG)
     for _ in range(110):
         bench.step()
-    assert [each.id for each in bench.engine.scheduler.waiting] == [2]
+    assert [each.id for each in bench.engine.scheduler.queue] == [2]
     bench.engine.cancel(2)
     bench.run()
     assert bench.answers[1].text == lone_answer(LONG, None, 200)[0]
@@ -237,10 +237,10 @@ def test_states_that_come_and_go_change_no_answer(tmp_path: Path, seed: int, fai
     loads = 0
     for _ in range(3):
         folder = StateFolder(tmp_path, "0" * 32, random.choice([1500, 1 << 20]))
-        store = KVStore(folder, random.choice([0, 1000, 1 << 20]), lambda tokens, scope: [], whole)
+        store = StateStore(folder, random.choice([0, 1000, 1 << 20]), lambda tokens, scope: [], whole)
         store.open()
         bench = simulate(random, unified, failing, store, refuses_partial=whole)
-        while random.random() < 0.8 and bench.engine.keep_idle():
+        while random.random() < 0.8 and bench.engine.save_idle():
             store.wait_written(5)
         store.close(5)
         loads += bench.memory.loads
@@ -251,7 +251,7 @@ def test_states_that_come_and_go_change_no_answer(tmp_path: Path, seed: int, fai
 
 
 def test_the_preempted_goes_on_from_the_ram() -> None:
-    store = KVStore(None, 1 << 20, lambda tokens, scope: [])
+    store = StateStore(None, 1 << 20, lambda tokens, scope: [])
     bench = Bench(slots=4, cells=300, context=200, store=store)
     prompts = {number: LONG if number % 2 else ALSO_LONG for number in range(1, 7)}
     for number, prompt in prompts.items():
@@ -269,7 +269,7 @@ def in_a_state(token: int) -> bytes:
 
 
 def test_what_is_not_to_be_stored_is_nowhere_but_in_its_slot(tmp_path: Path) -> None:
-    store = KVStore(StateFolder(tmp_path, "0" * 32, 1 << 20), 1 << 20, lambda tokens, scope: [])
+    store = StateStore(StateFolder(tmp_path, "0" * 32, 1 << 20), 1 << 20, lambda tokens, scope: [])
     store.open()
     bench = Bench(slots=1, store=store)
     public, private, other = ([start + n for n in range(100)] for start in (100, 300, 500))
@@ -279,12 +279,12 @@ def test_what_is_not_to_be_stored_is_nowhere_but_in_its_slot(tmp_path: Path) -> 
     bench.run()
     assert bench.answers[2].last is not None
     assert bench.memory.dumps == 1, "what came before is kept before it is mixed"
-    assert not bench.engine.keep_idle()
+    assert not bench.engine.save_idle()
     bench.submit(3, other, max_tokens=3)
     bench.run()
     bench.submit(4, [*public, *private], max_tokens=3)
     bench.run()
-    assert bench.engine.keep_idle()
+    assert bench.engine.save_idle()
     store.close(5)
     assert store.covered([*public, 1], "") == 100
     dumped = b"".join(path.read_bytes() for path in tmp_path.glob("*/*"))
@@ -293,7 +293,7 @@ def test_what_is_not_to_be_stored_is_nowhere_but_in_its_slot(tmp_path: Path) -> 
 
 
 def test_what_is_forgotten_while_it_is_computed_is_not_kept_afterwards(tmp_path: Path) -> None:
-    store = KVStore(StateFolder(tmp_path, "0" * 32, 1 << 20), 1 << 20, lambda tokens, scope: [])
+    store = StateStore(StateFolder(tmp_path, "0" * 32, 1 << 20), 1 << 20, lambda tokens, scope: [])
     store.open()
     bench = Bench(slots=1, store=store)
     bench.submit(1, list(range(100, 200)), max_tokens=8)
@@ -301,10 +301,10 @@ def test_what_is_forgotten_while_it_is_computed_is_not_kept_afterwards(tmp_path:
     bench.engine.clear_kv_states()
     bench.run()
     assert bench.answers[1].reason == "length"
-    assert not bench.engine.keep_idle()
+    assert not bench.engine.save_idle()
     bench.submit(2, list(range(300, 400)), max_tokens=3)
     bench.run()
-    assert bench.engine.keep_idle(), "the next one is kept again"
+    assert bench.engine.save_idle(), "the next one is kept again"
     store.close(5)
     dumped = b"".join(path.read_bytes() for path in tmp_path.glob("*/*"))
     assert in_a_state(300) in dumped
@@ -316,15 +316,15 @@ def test_the_next_process_goes_on_with_a_conversation(tmp_path: Path, whole: boo
     computed = []
     prompt = list(range(1, 200))
     for turn in range(3):
-        store = KVStore(StateFolder(tmp_path, "0" * 32, 1 << 20), 1 << 20, lambda tokens, scope: [], whole)
+        store = StateStore(StateFolder(tmp_path, "0" * 32, 1 << 20), 1 << 20, lambda tokens, scope: [], whole)
         store.open()
         bench = Bench(store=store, refuses_partial=whole)
         bench.submit(1, prompt, max_tokens=4)
         bench.run()
         assert bench.answers[1].text == lone_answer(prompt, 4, 1000)[0]
         computed.append(sum(batch.prefill for batch in bench.runner.batches))
-        assert bench.engine.keep_idle()
-        assert not bench.engine.keep_idle()
+        assert bench.engine.save_idle()
+        assert not bench.engine.save_idle()
         store.close(5)
         prompt = bench.memory.cells[0] + [900 + turn] * 80
     assert computed == [199, 80, 80]

@@ -8,112 +8,37 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pytest
 
 from llama_backend.engine.llama.binding import lib
-from llama_backend.engine.messages.intake import Channel
+from llama_backend.engine.messages.channel import Channel
 from llama_backend.wire.api import ChatMessage, SamplingParams
 from llama_backend.wire.ipc import (
-    HEADER,
     Accepted,
     Cancel,
-    Command,
     Count,
     Counted,
     EngineConfig,
-    EngineStats,
-    Event,
     Failed,
     Loading,
     Ready,
     Refused,
-    SequenceOutput,
     StepDone,
     Stop,
     Submit,
-    decode_event,
     frame,
 )
+from tests.support.engine.engine_process import SECONDS, EngineProcess
 from tests.support.gguf_files import gguf
+from tests.support.wait import until
 
-SECONDS = 30.0
 HELLO = [ChatMessage("user", "Count from 1 to 100, with a comma between the numbers.")]
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
-
-E = TypeVar("E")
-
-
-class EngineProcess:
-    """An engine, and this side of its socket."""
-
-    def __init__(self, config: EngineConfig) -> None:
-        self.sock, theirs = socket.socketpair()
-        self.sock.settimeout(SECONDS)
-        with theirs:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "llama_backend.engine",
-                    msgspec.json.encode(config).decode(),
-                    str(theirs.fileno()),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
-            )
-        self._file = self.sock.makefile("rb")
-        self.stats: EngineStats | None = None
-
-    def send(self, *commands: Command) -> None:
-        self.sock.sendall(b"".join(map(frame, commands)))
-
-    def events(self) -> Iterator[Event]:
-        """What comes, but for statistics, which come at any time; `stats` has the last ones."""
-        while len(header := self._file.read(HEADER.size)) == HEADER.size:
-            event = decode_event(self._file.read(HEADER.unpack(header)[0]))
-            if isinstance(event, EngineStats):
-                self.stats = event
-            else:
-                yield event
-
-    def wait_for(self, kind: type[E], when: Callable[[E], bool] = lambda event: True) -> E:
-        for event in self.events():
-            if isinstance(event, kind) and when(event):
-                return event
-        raise AssertionError(f"the engine ended before {kind.__name__}: {self.finish()[2]}")
-
-    def answer(self, number: int) -> tuple[str, SequenceOutput]:
-        text = ""
-        for event in self.events():
-            for piece in event.outputs if isinstance(event, StepDone) else []:
-                text += piece.text if piece.id == number else ""
-                if piece.id == number and piece.finish_reason:
-                    return text, piece
-        raise AssertionError("the engine ended before the answer did")
-
-    def hang_up(self) -> None:
-        """Says nothing more, as a server that has gone away."""
-        self.sock.shutdown(socket.SHUT_WR)
-
-    def finish(self) -> tuple[int, bytes, str]:
-        """Exit code, standard output and standard error, once it has ended."""
-        out, err = self.process.communicate(timeout=SECONDS)
-        return self.process.returncode, out, err.decode()
-
-    def close(self) -> None:
-        self._file.close()
-        self.sock.close()
-        self.process.kill()
-        self.process.communicate()
-
 
 Start = Callable[..., EngineProcess]
 
@@ -305,21 +230,15 @@ def test_it_ends_when_its_parent_is_killed(demo_model: Path, stopped: bool) -> N
         os.kill(pid, signal.SIGSTOP)
     parent.kill()
     parent.communicate()
-    assert has_ended(pid)
+    until(lambda: has_ended(pid), SECONDS, "the end of the engine")
 
 
 def has_ended(pid: int) -> bool:
-    """Whether it ends within the time of a slow machine; a zombie that nobody waits for counts as ended."""
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
+    """Whether a process has ended; a zombie that nobody waits for counts as ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def beginning(size: int) -> Callable[[Path], bytes]:
@@ -410,4 +329,4 @@ def test_frames_are_read_whole_and_the_end_is_none() -> None:
         ours.shutdown(socket.SHUT_WR)
         assert channel.receive() == Cancel(7)
         assert channel.receive() is None
-        channel._file.close()
+        channel.close()

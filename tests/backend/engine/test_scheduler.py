@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from llama_backend.engine.batch import Batch
 from llama_backend.engine.budget import PrefillBudget
-from llama_backend.engine.kv.cache import KVCache
-from llama_backend.engine.prompt.detokenizer import Detokenizer
-from llama_backend.engine.scheduler import Batch, Scheduler
+from llama_backend.engine.cost_model import CostModel
+from llama_backend.engine.scheduler import Scheduler
 from llama_backend.engine.sequence import Sequence, SequenceStatus
-from tests.support.engine.fakes import FakeMemory, piece
+from tests.support.engine.assembly import new_cache
+from tests.support.engine.fakes import FakeMemory, new_sequence
 
 WAITING, PREFILL, DECODE = SequenceStatus.WAITING, SequenceStatus.PREFILL, SequenceStatus.DECODE
 
@@ -18,7 +19,7 @@ class FixedBudget(PrefillBudget):
     """As many prompt tokens a step as the test says."""
 
     def __init__(self, tokens: int) -> None:
-        super().__init__(n_batch=512)
+        super().__init__(512, CostModel())
         self._tokens = tokens
 
     def tokens(self, decoding: int) -> int:
@@ -27,12 +28,12 @@ class FixedBudget(PrefillBudget):
 
 def make(slots: int = 4, cells: int = 1000, unified: bool = True, budget: int = 64) -> Scheduler:
     memory = FakeMemory(cells if unified else cells // slots, unified)
-    return Scheduler(KVCache(memory, slots, cells, unified), FixedBudget(budget))
+    return Scheduler(new_cache(memory, slots, cells, unified), FixedBudget(budget))
 
 
 def sequence(number: int, prompt: int, max_tokens: int | None = None) -> Sequence:
     """A sequence whose prompt of `prompt` tokens has nothing in common with others."""
-    return Sequence(number, [number * 1000 + i for i in range(prompt)], Detokenizer(piece), max_tokens=max_tokens)
+    return new_sequence(number, [number * 1000 + i for i in range(prompt)], max_tokens)
 
 
 def add(scheduler: Scheduler, *sequences: Sequence) -> None:
@@ -150,7 +151,7 @@ def test_first_come_first_served() -> None:
     scheduler.finish(scheduler.running[0])
     step(scheduler)
     assert [each.id for each in scheduler.running] == [2, 3]
-    assert [each.id for each in scheduler.waiting] == [4]
+    assert [each.id for each in scheduler.queue] == [4]
 
 
 def test_a_short_prompt_does_not_overtake_a_long_one_that_does_not_fit_yet() -> None:
@@ -158,7 +159,7 @@ def test_a_short_prompt_does_not_overtake_a_long_one_that_does_not_fit_yet() -> 
     add(scheduler, sequence(1, 300, 10), sequence(2, 300, 10), sequence(3, 5, 10))
     step(scheduler)
     assert [each.id for each in scheduler.running] == [1]
-    assert [each.id for each in scheduler.waiting] == [2, 3]
+    assert [each.id for each in scheduler.queue] == [2, 3]
 
 
 @pytest.mark.parametrize(("unified", "running"), [(True, [1]), (False, [1, 2])])
@@ -217,7 +218,7 @@ def test_cells_of_an_idle_slot_are_no_gift_to_who_takes_it() -> None:
     again = sequence(1, 150)
     add(scheduler, again)
     step(scheduler)
-    assert list(scheduler.waiting) == [again]
+    assert list(scheduler.queue) == [again]
 
 
 def test_a_full_pool_preempts_the_newest_and_nobody_else() -> None:
@@ -229,7 +230,7 @@ def test_a_full_pool_preempts_the_newest_and_nobody_else() -> None:
     add(scheduler, sequence(3, 2, 1))
     until_preempted(scheduler)
     assert [each.id for each in scheduler.running] == [1]
-    assert scheduler.waiting.next() is sequences[1]
+    assert scheduler.queue.next() is sequences[1]
     assert sequences[1].status is WAITING
     assert sequences[1].slot is None
 
@@ -252,7 +253,7 @@ def test_preempted_sequences_keep_their_order() -> None:
     scheduler = make(slots=3, cells=230, budget=512)
     add(scheduler, *[sequence(number, 10) for number in (1, 2, 3)])
     until_preempted(scheduler, times=2)
-    assert [each.id for each in scheduler.waiting] == [2, 3]
+    assert [each.id for each in scheduler.queue] == [2, 3]
 
 
 def test_a_batch_that_llama_cpp_has_no_room_for_costs_idle_cells_then_the_newest() -> None:
@@ -320,8 +321,8 @@ def compute_on(memory: FakeMemory, scheduler: Scheduler, batch: Batch) -> None:
 @pytest.mark.parametrize("unified", [True, False])
 def test_a_prefix_that_several_begin_with_is_computed_once(unified: bool) -> None:
     prefix, memory = list(range(1, 101)), FakeMemory(1000, unified)
-    scheduler = Scheduler(KVCache(memory, 4, 4000, unified), FixedBudget(40))
-    together = [Sequence(n, [*prefix, 1000 * n, 1000 * n + 1], Detokenizer(piece), max_tokens=5) for n in (1, 2, 3)]
+    scheduler = Scheduler(new_cache(memory, 4, 4000, unified), FixedBudget(40))
+    together = [new_sequence(n, [*prefix, 1000 * n, 1000 * n + 1], 5) for n in (1, 2, 3)]
     add(scheduler, *together)
     computed = 0
     while not all(each.status is DECODE for each in together):
@@ -332,12 +333,12 @@ def test_a_prefix_that_several_begin_with_is_computed_once(unified: bool) -> Non
     assert [each.cached for each in together] == [0, 100, 100]
 
 
-def test_a_sequence_goes_its_own_way_when_its_leader_is_gone() -> None:
+def test_a_sequence_goes_its_own_way_when_the_source_of_its_prefix_is_gone() -> None:
     prefix, memory = list(range(1, 101)), FakeMemory(1000)
-    scheduler = Scheduler(KVCache(memory, 4, 1000, True), FixedBudget(40))
-    leader, follower = (Sequence(n, [*prefix, n, n], Detokenizer(piece)) for n in (1, 2))
-    add(scheduler, leader, follower)
+    scheduler = Scheduler(new_cache(memory, 4, 1000), FixedBudget(40))
+    source, other = (new_sequence(n, [*prefix, n, n]) for n in (1, 2))
+    add(scheduler, source, other)
     compute_on(memory, scheduler, scheduler.schedule())
-    assert follower.computed == 0
-    scheduler.finish(leader)
+    assert other.computed == 0
+    scheduler.finish(source)
     assert plan(scheduler.schedule()) == [(2, 40, 40)]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_backend.engine.kv.cache import KVCache, Slot, common_prefix
+from llama_backend.engine.kv.cache import KVCache
+from llama_backend.engine.kv.slots import Slot, common_prefix
 from tests.support.engine.schedules import run_schedule
 
 SCHEDULES = 2000
@@ -49,7 +50,7 @@ def test_the_schedules_do_everything_that_can_go_wrong_together() -> None:
 
 def _adopts_then_restores(cache: KVCache, slot: Slot, tokens: list[int]) -> None:
     cache.adopt_prefix(slot, tokens)
-    cache._restore(slot, tokens)
+    cache.restore(slot, tokens)
 
 
 def test_a_state_loaded_over_a_queued_copy_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,7 @@ async def test_answers_through_a_flaky_proxy_are_the_same(real: ServerProcess) -
 @pytest.mark.parametrize(
     ("grammar", "reason"),
     [
-        ('root ::= "a" [\\x00] "b"', "no token of this model can go on"),
+        ('root ::= "a" [\\x00] "b"', "none of the model's tokens can come next"),
         ("root ::= <[5]> <[99999999]>", "<[99999999]> is no token of this model"),
     ],
 )

@@ -12,18 +12,21 @@ from dataclasses import dataclass
 from random import Random
 
 from llama_backend.account import LOCAL, Account
-from llama_backend.engine.engine import LLMEngine
-from llama_backend.engine.kv.cache import LEAST_KEPT, KVCache
+from llama_backend.engine.batch import Batch, BatchItem
+from llama_backend.engine.cost_model import CostModel
 from llama_backend.engine.kv.memory import NoRoom
-from llama_backend.engine.kv.state_store import KVStore
+from llama_backend.engine.kv.slots import Slot
+from llama_backend.engine.kv.state_copies import LEAST_KEPT
+from llama_backend.engine.kv.state_store import StateStore
+from llama_backend.engine.placement.kv_plan import KVPlan
+from llama_backend.engine.prompt.detokenizer import Detokenizer
 from llama_backend.engine.prompt.vocab import Vocab
 from llama_backend.engine.sampling.chain import SamplerChain
-from llama_backend.engine.scheduler import Batch, BatchItem
+from llama_backend.engine.sequence import EngineRequest, Sequence
 from llama_backend.engine.speculation.draft_model import DraftModel
-from llama_backend.engine.speculation.drafter import Drafter
-from llama_backend.engine.speculation.step_cost import StepCost
 from llama_backend.wire.api import SamplingParams
 from llama_backend.wire.ipc import SequenceOutput
+from tests.support.engine.assembly import Options, assemble
 from tests.support.engine.fake_memory import FakeMemory as FakeMemory
 
 N_VOCAB = 1000
@@ -158,8 +161,18 @@ def _seq_id(item: BatchItem) -> int:
     return item.sequence.slot.seq_id
 
 
-class FixedCost(StepCost):
-    """A machine on which a token beyond the first of a step costs a fixed part of that step."""
+def new_sequence(
+    number: int, tokens: list[int], max_tokens: int | None = None, slot: Slot | None = None, account: Account = LOCAL
+) -> Sequence:
+    """A sequence that is in no engine."""
+    request = EngineRequest(number, tokens, SamplingParams(max_tokens=max_tokens), account=account)
+    sequence = Sequence(request, Detokenizer(piece))
+    sequence.slot = slot
+    return sequence
+
+
+class FixedCosts(CostModel):
+    """A machine on which a token beyond the first of a step costs a fixed part of that step, and a copy nothing."""
 
     def __init__(self, part: float, step: float = 0.001) -> None:
         """`step` is what a plain one takes, in seconds."""
@@ -170,17 +183,11 @@ class FixedCost(StepCost):
     def knows(self, tokens: int) -> bool:
         return True
 
-    def seconds(self, tokens: int) -> float:
+    def step_seconds(self, tokens: int) -> float:
         return self.step * (1 + self.part * (tokens - 1))
 
-
-class SlowModelCache(KVCache):
-    """A cache for which keeping and loading pays wherever it saves enough tokens, though the fake takes no time."""
-
-    least = LEAST_KEPT
-
-    def _pays(self, saved: int, copied: int) -> bool:
-        return saved >= self.least
+    def copying_pays(self, saved: int, copied: int) -> bool:
+        return True
 
 
 @dataclass
@@ -191,12 +198,6 @@ class Answer:
     @property
     def reason(self) -> str | None:
         return self.last.finish_reason if self.last else None
-
-
-def speculate_with(engine: LLMEngine, model: DraftModel) -> None:
-    """Gives an engine that speculates a draft model."""
-    speculator = engine._speculator
-    speculator._drafter = Drafter(model, speculator._price)
 
 
 class Bench:
@@ -214,22 +215,29 @@ class Bench:
         failures: Random | None = None,
         vocab: Vocab | None = None,
         capacity: int | None = None,
-        store: KVStore | None = None,
+        store: StateStore | None = None,
         model: FakeModel = next_token,
         token_part: float | None = None,
+        draft_model: DraftModel | None = None,
+        least_kept: int = LEAST_KEPT,
+        runner_type: type[FakeRunner] = FakeRunner,
     ) -> None:
         """`token_part` is what a further token of a step costs as a part of it; None is without speculation."""
         self.context = context or (cells if unified else cells // slots)
         capacity = capacity or (cells if unified else cells // slots)
         self.memory = FakeMemory(capacity, unified, refuses_partial)
-        self.runner = FakeRunner(self.memory, n_batch, failures, model)
-        self.cache = SlowModelCache(self.memory, slots, cells, unified, store)
+        self.runner = runner_type(self.memory, n_batch, failures, model)
         self.remembered: list[tuple[str, list[int], bool]] = []
-        speculate = token_part is not None
-        self.engine = LLMEngine(
-            self.runner, self.cache, vocab or fake_vocab(), self.context, self._remember, speculate=speculate
+        options = Options(
+            speculates=token_part is not None,
+            draft_model=draft_model,
+            costs=FixedCosts(token_part or 0.0),
+            store=store,
+            least_kept=least_kept,
         )
-        self.engine._speculator._price.cost = FixedCost(token_part or 0.0)
+        plan = KVPlan(slots, self.context, cells, unified)
+        vocab = vocab or fake_vocab()
+        self.engine, self.cache = assemble(self.runner, self.memory, plan, vocab, self._remember, options)
         self.answers: dict[int, Answer] = {}
 
     def _remember(self, text: str, tokens: list[int], stripped: bool, scope: str) -> None:
@@ -244,10 +252,15 @@ class Bench:
         store: bool = True,
         account: Account = LOCAL,
         scope: str = "",
+        top_logprobs: int | None = None,
     ) -> None:
         self.answers[number] = Answer()
         sampling = SamplingParams(max_tokens=max_tokens, stop=stop)
-        self.engine.submit(number, prompt, sampling, is_chat=True, store=store, account=account, scope=scope)
+        self.engine.submit(
+            EngineRequest(
+                number, prompt, sampling, True, top_logprobs=top_logprobs, store=store, account=account, scope=scope
+            )
+        )
 
     def step(self) -> None:
         for piece in self.engine.step().outputs:

@@ -8,11 +8,11 @@ from random import Random
 
 import msgspec
 
-from llama_backend.engine.kv.state_store import KVStore
+from llama_backend.engine.kv.state_store import StateStore
 from llama_backend.engine.speculation.draft_model import DraftModel
-from tests.backend.engine.speculation.test_draft_model import FakeGuesser
+from tests.support.engine.fake_guesser import FakeGuesser
 from tests.support.engine.fake_memory import Cell, cells_for
-from tests.support.engine.fakes import Bench, copying_token, lone_answer, next_token, speculate_with
+from tests.support.engine.fakes import Bench, copying_token, lone_answer, next_token
 
 _SCOPES = ("", "alice", "bob")
 _MOST_STEPS = 5_000
@@ -47,7 +47,7 @@ class Run:
     """An engine, the requests to it, and what it was seen to do."""
 
     bench: Bench
-    store: KVStore
+    store: StateStore
     context: int
     requests: dict[int, Request] = field(default_factory=dict)
     cancelled: set[int] = field(default_factory=set)
@@ -95,9 +95,9 @@ class Run:
         for request in self.requests.values():
             for scope in _SCOPES:
                 match = self.store.find(request.prompt, scope)
-                if match is not None and match.entry.data is not None:
-                    cells = msgspec.msgpack.decode(match.entry.data, type=list[Cell])
-                    assert cells == cells_for(match.entry.ids, scope)
+                if match is not None and match.state.data is not None:
+                    cells = msgspec.msgpack.decode(match.state.data, type=list[Cell])
+                    assert cells == cells_for(match.state.ids, scope)
 
     def check_answers(self) -> None:
         """Everybody got the answer that they get alone."""
@@ -119,7 +119,7 @@ def run_schedule(raw: bytes) -> Run:
         *[lambda: run.submit(script)] * 4,
         *[lambda: run.step(1 + script.below(6))] * 4,
         lambda: run.cancel(script),
-        run.bench.engine.keep_idle,
+        run.bench.engine.save_idle,
         run.bench.engine.clear_kv_states,
         run.bench.engine.scheduler.shrink,
     ]
@@ -142,7 +142,7 @@ def _set_up(script: Script) -> Run:
     speculates, drafts = script.below(3) == 0, script.below(2) == 0
     refuses_partial = script.below(8) == 0
     model = copying_token if speculates else next_token
-    store = KVStore(None, (0, 2_000, 1 << 20)[script.below(3)], lambda tokens, scope: [], whole=refuses_partial)
+    store = StateStore(None, (0, 2_000, 1 << 20)[script.below(3)], lambda tokens, scope: [], only_whole=refuses_partial)
     bench = Bench(
         slots=slots,
         cells=context + script.below(2 * context) if unified else slots * context,
@@ -154,8 +154,7 @@ def _set_up(script: Script) -> Run:
         failures=Random(script.below(256)) if script.below(3) == 0 else None,
         model=model,
         token_part=0.05 * script.below(4) if speculates else None,
+        least_kept=2 + script.below(8),
+        draft_model=DraftModel(FakeGuesser(), slots) if speculates and drafts and not refuses_partial else None,
     )
-    bench.cache.least = 2 + script.below(8)
-    if speculates and drafts and not refuses_partial:
-        speculate_with(bench.engine, DraftModel(FakeGuesser(), slots))
     return Run(bench, store, context)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from random import Random
 
-from llama_backend.engine.kv.state_store import KVStore
+from llama_backend.engine.kv.state_store import StateStore
 from llama_backend.engine.speculation.draft_model import DraftModel, Guesser
-from tests.support.engine.fakes import Bench, FakeModel, lone_answer, next_token, speculate_with
+from tests.support.engine.fakes import Bench, FakeModel, lone_answer, next_token
 
 
 def simulate(
     random: Random,
     unified: bool,
     failing: bool,
-    store: KVStore | None = None,
+    store: StateStore | None = None,
     refuses_partial: bool | None = None,
     model: FakeModel = next_token,
     token_part: float | None = None,
@@ -34,10 +34,9 @@ def simulate(
         failures=random if failing else None,
         model=model,
         token_part=token_part,
+        draft_model=DraftModel(guesser, slots) if guesser is not None else None,
+        least_kept=4,
     )
-    bench.cache.least = 4
-    if guesser is not None:
-        speculate_with(bench.engine, DraftModel(guesser, slots))
     beginnings = [Random(number).choices(range(1, 1000), k=context) for number in range(3)]
     requests: dict[int, tuple[list[int], int | None]] = {}
     cancelled: set[int] = set()
@@ -59,7 +58,7 @@ def simulate(
         assert answer.text == text if answer.reason != "cancelled" else text.startswith(answer.text)
     assert bench.runner.samplers == 0
     assert failing or bench.runner.no_room == 0
-    assert {s.seq_id: s.tokens for s in bench.cache._slots if s.tokens} == {
+    assert {s.seq_id: s.tokens for s in bench.cache.slots if s.tokens} == {
         seq_id: tokens for seq_id, tokens in bench.memory.cells.items() if tokens
     }
     return bench

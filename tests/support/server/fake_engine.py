@@ -240,7 +240,7 @@ class FakeEngine:
             self._notes.batch([command.id])
             die()
         if max(sizes) > self._context:
-            text = f"input[0] has {max(sizes)} tokens, and an embedding is of {self._context} at most"
+            text = f"input[0] has {max(sizes)} tokens, and a text to embed may have {self._context} at most"
             code, facts = "context_length_exceeded", {"prompt_tokens": max(sizes), "context": self._context}
             self.send(Refused(id=command.id, code=code, message=text, param="input", **facts))
             return

@@ -1,1 +1,1 @@
-"""KV cells: whose they are, what is in them, and their states in RAM and on disk."""
+"""KV cells: which slot holds which, what is in them, and their states in RAM and on disk."""

@@ -1,4 +1,4 @@
-"""What llama.cpp's memory of KV cells can do, and the rules that it leaves to its caller.
+"""What llama.cpp's memory of KV cells can do, and the rules that its caller has to keep.
 
 In a unified pool sequences may share cells: giving a sequence the cells of another is a note in a table. Where each
 sequence has cells of its own (split), they are copied, and llama.cpp only queues that copy: of all cells of the
@@ -7,10 +7,10 @@ reads or writes:
 
 - its cells are not what their tokens say: a state taken from them is of other tokens;
 - a state put into the copy's target is overwritten, and one put into its source is copied in place of what was meant;
-- removing tokens is safe, since that changes the table alone; so is another copy, since they run in their order, and
+- removing tokens is safe, since that only changes the table; so is another copy, since copies run in their order, and
   computing, since the copies run first.
 
-So between `share` and the next decode such a sequence is neither dumped nor loaded, nor handed to somebody else.
+So between `share` and the next decode such a sequence is neither dumped nor loaded, nor given to another request.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a KV state depends on besides its tokens, as a name for the folder of such states."""
+"""A name for the folder of KV states, by what they depend on besides their tokens."""
 
 from __future__ import annotations
 

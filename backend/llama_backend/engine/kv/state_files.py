@@ -1,9 +1,9 @@
-"""KV states as files: one a conversation, for the eyes of this user only, checked before they are believed.
+"""KV states as files: one for each conversation, readable by this user only, and checked before they are used.
 
 A file is the magic, the length and the CRC-32 of a header, the header, and the state as llama.cpp gave it. Files
 lie in a folder that is named after all that a state depends on, so that those of other models or versions are
-never read. They are written beside their place and renamed, and the least recently used go first where the folder
-grows over its limit.
+never read. They are written under another name and renamed. When the folder grows over its limit, the least recently
+used files are removed first.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _PREAMBLE = struct.Struct("<8sII")
 _MAX_HEADER = 16 * 1024 * 1024
 """Enough for a million tokens, and for their answers."""
 _STALE_PART_SECONDS = 600.0
-"""A half-written file that is older was left by a process that was killed, or is of a clock that was put back."""
+"""A half-written file that is older was left by a process that was killed, or the clock was put back."""
 _LEAST_FREE = 1 << 30
-"""Bytes that are left free on the disk, whatever the limit."""
+"""Bytes that stay free on the disk, whatever the limit."""
 
 
 class DamagedState(Exception):
-    """A file is not what was written: cut, changed, or of another kind."""
+    """A file is not what was written: it is cut or changed, or of another kind."""
 
 
 class StoredAnswer(Struct, frozen=True, array_like=True):
@@ -73,7 +73,7 @@ class StateFile:
 class StateFolder:
     """The files of one `stamp` (32 hexadecimal digits) below `root`; `limit` is in bytes and counts those of all.
 
-    A file that names a token at or above `n_vocab` is damaged: llama.cpp has no answer to one.
+    A file with a token at or above `n_vocab` counts as damaged, since llama.cpp would end the process over it.
     """
 
     def __init__(self, root: Path, stamp: str, limit: int, n_vocab: int = 1 << 31) -> None:
@@ -83,7 +83,7 @@ class StateFolder:
         self._folder = root / stamp
 
     def scan(self) -> list[StateFile]:
-        """All states that are whole as far as their headers tell, least recently used first; others are removed."""
+        """All files with a valid header, least recently used first; the others are removed."""
         found = []
         for path in sorted(files(self._folder), key=last_used):
             try:
@@ -94,7 +94,7 @@ class StateFolder:
         return found
 
     def write(self, tokens: bytes, scope: str, answers: list[StoredAnswer], data: Bytes) -> Path:
-        """Writes a state; raises OSError, also where the disk is nearly full."""
+        """Writes a state and returns its path. Raises OSError, also where the disk is nearly full."""
         self._make()
         view = memoryview(data).cast("B")
         header = msgspec.msgpack.encode(_Header(tokens, scope, answers, len(view), crc32(view)))
@@ -113,7 +113,7 @@ class StateFolder:
         return path
 
     def read(self, path: Path) -> memoryview:
-        """The state in a file, mapped instead of copied: files are replaced but never written to.
+        """The state in a file, mapped into memory: files are replaced but never changed.
 
         Raises OSError and DamagedState.
         """
@@ -129,11 +129,12 @@ class StateFolder:
         return data
 
     def remove(self, path: Path) -> None:
+        """Removes a file, if it is there."""
         with suppress(OSError):
             path.unlink(missing_ok=True)
 
     def shrink(self) -> set[Path]:
-        """Removes the least recently used files, of whatever stamp, until the limit is kept; returns which."""
+        """Removes the least recently used files, of all stamps, until the limit is kept; returns them."""
         sizes = {path: (last_used(path), size_of(path)) for path in self._all()}
         excess = sum(size for _, size in sizes.values()) - self.limit
         removed: set[Path] = set()
@@ -147,11 +148,11 @@ class StateFolder:
 
     @property
     def used(self) -> int:
-        """Bytes of all files, of whatever stamp."""
+        """Bytes of all files, of all stamps."""
         return sum(map(size_of, self._all()))
 
     def _make(self) -> None:
-        """The folder, for this user alone; OSError where it cannot be had or the disk is nearly full."""
+        """Makes the folder, readable by this user only. Raises OSError, also where the disk is nearly full."""
         make_private(self._folder)
         disk = os.statvfs(self.root)
         if disk.f_bavail * disk.f_frsize < _LEAST_FREE:
@@ -171,24 +172,24 @@ class StateFolder:
             return StateFile(path, header.tokens, header.scope, header.answers)
 
     def _header_of(self, number: int, path: Path) -> _Header:
-        """The header of an open file, which is left at the state's first byte; raises DamagedState."""
+        """The header of an open file, which is left at the state's first byte. Raises DamagedState."""
         header = _header_of(number, path)
         try:
             ids = array("i", header.tokens)
         except ValueError as error:
-            raise DamagedState(f"{path}: its tokens are cut") from error
+            raise DamagedState(f"{path}: the list of its tokens is incomplete") from error
         answered = [token for answer in header.answers for token in answer.tokens]
         if not ids or not all(0 <= token < self._n_vocab for token in (*ids, *answered)):
-            raise DamagedState(f"{path}: it is of tokens that this model does not have")
+            raise DamagedState(f"{path}: it has tokens that this model does not have")
         return header
 
 
 def _opened(path: Path) -> IO[bytes]:
-    """A regular file, and nothing that a link leads to or that would wait for somebody to write; OSError."""
+    """Opens a regular file, and neither a link nor a pipe. Raises OSError."""
     number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
-        raise OSError(errno.EINVAL, "it is no file", str(path))
+        raise OSError(errno.EINVAL, "this is not a regular file", str(path))
     return os.fdopen(number, "rb", buffering=0)
 
 
@@ -196,10 +197,10 @@ def _header_of(number: int, path: Path) -> _Header:
     size = os.fstat(number).st_size
     start = os.read(number, _PREAMBLE.size)
     if len(start) != _PREAMBLE.size:
-        raise DamagedState(f"{path}: it is too short")
+        raise DamagedState(f"{path}: the file is too short")
     magic, length, checksum = _PREAMBLE.unpack(start)
     if magic != _MAGIC or length > min(size, _MAX_HEADER):
-        raise DamagedState(f"{path}: it is no KV state of this version")
+        raise DamagedState(f"{path}: this is not a KV state of this version")
     data = bytearray(length)
     if _read_into(number, memoryview(data)) != length or crc32(data) != checksum:
         raise DamagedState(f"{path}: its header is damaged")
@@ -208,7 +209,7 @@ def _header_of(number: int, path: Path) -> _Header:
     except (msgspec.MsgspecError, RecursionError) as error:
         raise DamagedState(f"{path}: {error}") from error
     if size != _PREAMBLE.size + length + header.size:
-        raise DamagedState(f"{path}: it is cut")
+        raise DamagedState(f"{path}: the file is incomplete")
     return header
 
 

@@ -1,79 +1,48 @@
 """States of KV cells that no slot holds any more: in RAM, and on disk across restarts.
 
-A state belongs to its tokens, not to a conversation: whoever of its scope sends the same beginning gets it.
+A state belongs to its tokens, not to a conversation: any request of its scope that begins with the same tokens gets it.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from array import array
 from collections.abc import Callable
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from time import monotonic
 
 from llama_backend.engine.kv.memory import Bytes
 from llama_backend.engine.kv.state_files import DamagedState, StateFile, StateFolder, StoredAnswer
+from llama_backend.engine.kv.stored_state import Match, Place, StoredState, packed
 from llama_backend.host.kv_state_folder import clear_states
 from llama_backend.wire.status import KVStoreStatus
 
 _log = logging.getLogger("llama_backend.engine")
-_TOKEN_BYTES = 4
 _WRITE_FAILURES = 3
 """After as many failures in a row nothing more is written."""
 AnswersIn = Callable[[list[int], str], list[StoredAnswer]]
 """The remembered answers in a conversation of some tokens, among those of a scope."""
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One state. It has its data in RAM, or a file, or both."""
+class StateStore:
+    """All states by their tokens.
 
-    tokens: bytes
-    """Ids as int32."""
-    scope: str
-    """Who may use it."""
-    data: Bytes | None = None
-    path: Path | None = None
-    pending: bool = False
-    """It is to be written to disk."""
-    spare: bool = False
-    """A slot has the cells anyway, so that the data is not needed in RAM once it is on disk."""
-    last_used: int = 0
+    Three threads use it: the engine's puts and fetches states, those that prepare requests read states ahead, and one
+    of its own writes the files. Everything that it keeps is changed under one lock; files are read and written
+    outside of it, and a state that was given up meanwhile leaves no file.
 
-    @property
-    def length(self) -> int:
-        return len(self.tokens) // _TOKEN_BYTES
-
-    @property
-    def ids(self) -> list[int]:
-        return array("i", self.tokens).tolist()
-
-
-@dataclass(frozen=True)
-class Match:
-    """An entry, and how many tokens of it are the beginning of what was looked for."""
-
-    entry: Entry
-    length: int
-
-
-class KVStore:
-    """All states by their tokens; safe for the engine's thread, the reader's and its own, which writes the files.
-
-    `ram` is the most bytes of states in RAM; without a folder nothing outlives the process. `whole` says that a
+    `ram` is the most bytes of states in RAM; without a folder nothing outlives the process. `only_whole` says that a
     state can only be used as a whole, as where a model sums up all tokens in one.
     """
 
-    def __init__(self, folder: StateFolder | None, ram: int, answers_in: AnswersIn, whole: bool = False) -> None:
+    def __init__(self, folder: StateFolder | None, ram: int, answers_in: AnswersIn, only_whole: bool = False) -> None:
         self._folder = folder
         self._ram = ram
         self._answers_in = answers_in
-        self._whole = whole
-        self._entries: list[Entry] = []
+        self._only_whole = only_whole
+        self._states: list[StoredState] = []
         self._ticks = count(1)
         self._changed = threading.Condition()
         self._closing = False
@@ -83,8 +52,6 @@ class KVStore:
         self._hit_tokens = 0
         self.version = 0
         """Changes with whatever `status` says."""
-        self.held: Callable[[Tokens[int], str], int] = lambda tokens, scope: 0
-        """How many tokens at the beginning the slots of a scope hold; set by the cache."""
         self._writer: threading.Thread | None = None
 
     def open(self) -> list[StateFile]:
@@ -94,9 +61,10 @@ class KVStore:
         found = self._folder.scan()
         with self._changed:
             for file in found:
-                self._entries.append(Entry(file.tokens, file.scope, path=file.path, last_used=next(self._ticks)))
+                state = StoredState(file.tokens, file.scope, Place.DISK, next(self._ticks), path=file.path)
+                self._states.append(state)
             self._disk_used = self._folder.used
-        self._writer = threading.Thread(target=self._work, name="kv-store", daemon=True)
+        self._writer = threading.Thread(target=self._work, name="state-store", daemon=True)
         self._writer.start()
         return found
 
@@ -109,13 +77,13 @@ class KVStore:
     def is_writing(self) -> bool:
         """Whether a state is still to be written to disk."""
         with self._changed:
-            return self._next_pending() is not None
+            return self._next_unwritten() is not None
 
     @property
     def status(self) -> KVStoreStatus:
         with self._changed:
             return KVStoreStatus(
-                states=len(self._entries),
+                states=len(self._states),
                 ram_bytes=self._ram_used,
                 ram_limit=self._ram,
                 disk_bytes=self._disk_used,
@@ -127,85 +95,86 @@ class KVStore:
 
     def find(self, tokens: Tokens[int], scope: str) -> Match | None:
         """The state of a scope that has the longest beginning in common with `tokens`."""
-        wanted = _packed(tokens)
+        wanted = packed(tokens)
         with self._changed:
-            return self._best(wanted, [entry for entry in self._entries if entry.scope == scope])
+            return self._best(wanted, [state for state in self._states if state.scope == scope])
 
     def covered(self, tokens: Tokens[int], scope: str, durable: bool = False) -> int:
-        """How many tokens at the beginning need not be put again; with `durable`, for the next process."""
-        wanted = _packed(tokens)
+        """How many of the first tokens a state has already; with `durable`, one that outlives the process."""
+        wanted = packed(tokens)
         with self._changed:
-            own = [entry for entry in self._entries if entry.scope == scope]
-            match = self._best(wanted, [entry for entry in own if not durable or entry.path or entry.pending])
+            own = [state for state in self._states if state.scope == scope]
+            match = self._best(wanted, [state for state in own if not durable or state.is_durable])
         return match.length if match else 0
 
-    def put(self, tokens: Tokens[int], scope: str, data: Bytes, durable: bool, spare: bool = False) -> None:
-        """Keeps a state, on disk as well where `durable`; states that are the beginning of it are not needed then."""
-        pending = durable and self.durable
-        entry = Entry(_packed(tokens), scope, data, None, pending, spare, next(self._ticks))
+    def put(self, tokens: Tokens[int], scope: str, data: Bytes, durable: bool, in_slot: bool = False) -> None:
+        """Keeps a state, on disk as well where `durable`; states that are the beginning of it are not needed then.
+
+        `in_slot` says that a slot keeps the cells, so that the data is not needed in RAM once it is on disk.
+        """
+        to_disk = Place.MOVING if in_slot else Place.QUEUED
+        place = to_disk if durable and self.durable else Place.RAM
+        new = StoredState(packed(tokens), scope, place, next(self._ticks), data)
         with self._changed:
-            if not pending and len(data) > self._ram:
+            if place is Place.RAM and len(data) > self._ram:
                 return
-            for other in [other for other in self._entries if other.path is None and _is_prefix(other, entry)]:
-                other.pending = False
-                self._entries.remove(other)
-            self._entries.append(entry)
-            self._shrink_ram(entry)
+            for other in self._states:
+                if other.path is None and other.is_beginning_of(new):
+                    other.give_up()
+            self._states.append(new)
+            self._shrink_ram(new)
             self._notify()
 
     def wait_written(self, seconds: float) -> bool:
-        """Returns when the disk has caught up; False where that takes too long."""
+        """Returns when all states are written; False where that takes too long."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._next_pending() is None, seconds)
+            return self._changed.wait_for(lambda: self._next_unwritten() is None, seconds)
 
-    def fetch(self, entry: Entry) -> Bytes | None:
-        """The state itself, or None where its file is gone or damaged; such an entry is forgotten."""
-        data = entry.data
-        if data is None and entry.path is not None and self._folder is not None:
+    def fetch(self, state: StoredState) -> Bytes | None:
+        """The data of a state, or None where its file is gone or damaged; the store forgets such a state."""
+        data = state.data
+        if data is None and state.path is not None and self._folder is not None:
             try:
-                data = self._folder.read(entry.path)
+                data = self._folder.read(state.path)
             except (OSError, DamagedState) as error:
                 _log.warning("a KV state is not used: %s", error)
         if data is None:
-            self.discard(entry)
-        entry.last_used = next(self._ticks)
+            self.discard(state)
+        state.last_used = next(self._ticks)
         return data
 
     def prefetch(self, tokens: Tokens[int], scope: str, least: int) -> None:
-        """Reads the best state for `tokens` from disk, where it has `least` tokens more than the slots."""
+        """Reads the best state for `tokens` from disk, where it has `least` of them or more."""
         match = self.find(tokens, scope)
-        if match is None or match.entry.data is not None or match.length < self.held(tokens, scope) + least:
-            return
-        self._read_ahead(match.entry)
+        if match is not None and match.state.data is None and match.length >= least:
+            self._read_ahead(match.state)
 
     def used(self, match: Match) -> None:
         """Notes that a slot has a state now; the copy in RAM is not needed where the slot has all of it."""
+        state = match.state
         with self._changed:
             self._hits += 1
             self._hit_tokens += match.length
-            entry = match.entry
-            if match.length == entry.length and not entry.pending:
-                entry.data = None
-                if entry.path is None and entry in self._entries:
-                    self._entries.remove(entry)
+            if match.length == state.length and not state.is_unwritten:
+                state.free_ram()
+                self._forget_gone()
             self._notify()
 
-    def discard(self, entry: Entry) -> None:
-        """Forgets an entry and removes its file."""
+    def discard(self, state: StoredState) -> None:
+        """Forgets a state and removes its file."""
         with self._changed:
-            if entry in self._entries:
-                self._entries.remove(entry)
-            entry.pending = False
+            state.give_up()
+            self._forget_gone()
             self._notify()
-        if entry.path is not None and self._folder is not None:
-            self._folder.remove(entry.path)
+        if state.path is not None and self._folder is not None:
+            self._folder.remove(state.path)
 
     def clear(self) -> None:
         """Forgets all states, in RAM and on disk, also those of other models."""
         with self._changed:
-            for entry in self._entries:
-                entry.pending = False
-            self._entries.clear()
+            for state in self._states:
+                state.give_up()
+            self._forget_gone()
             if self._folder is not None:
                 clear_states(self._folder.root)
                 self._disk_used = 0
@@ -222,121 +191,102 @@ class KVStore:
 
     @property
     def _ram_used(self) -> int:
-        return sum(len(entry.data) for entry in self._entries if entry.data is not None)
+        return sum(len(state.data) for state in self._states if state.data is not None)
 
-    def _best(self, wanted: bytes, entries: list[Entry]) -> Match | None:
+    def _best(self, wanted: bytes, states: list[StoredState]) -> Match | None:
         best = None
-        for entry in entries:
-            length = _common(entry.tokens, wanted)
-            if self._whole and length < entry.length:
+        for state in states:
+            length = state.in_common(wanted)
+            if self._only_whole and length < state.length:
                 continue
             if length > (best.length if best else 0):
-                best = Match(entry, length)
+                best = Match(state, length)
         return best
 
-    def _shrink_ram(self, newest: Entry | None) -> None:
-        """Lets go of data in RAM over the limit: first what is on disk anyway, then the least recently used."""
-        held = [entry for entry in self._entries if entry.data is not None and entry is not newest]
-        for entry in sorted(held, key=lambda entry: (entry.path is None, entry.last_used)):
+    def _shrink_ram(self, newest: StoredState | None) -> None:
+        """Frees RAM over the limit: first of what is on disk anyway, then of what was least recently used."""
+        self._forget_gone()
+        held = [state for state in self._states if state.data is not None and state is not newest]
+        for state in sorted(held, key=lambda state: (state.path is None, state.last_used)):
             if self._ram_used <= self._ram:
-                return
-            entry.data, entry.pending = None, False
-            if entry.path is None:
-                self._entries.remove(entry)
+                break
+            state.free_ram()
+        self._forget_gone()
+
+    def _forget_gone(self) -> None:
+        self._states = [state for state in self._states if state.place is not Place.GONE]
 
     def _notify(self) -> None:
         self.version += 1
         self._changed.notify_all()
 
-    def _read_ahead(self, entry: Entry) -> None:
+    def _read_ahead(self, state: StoredState) -> None:
         """Reads a state from disk, for a slot that is about to need it."""
-        data = self.fetch(entry)
+        data = self.fetch(state)
         if data is None or len(data) > self._ram:
             return
         with self._changed:
-            entry.data = data
-            self._shrink_ram(entry)
+            state.was_read(data)
+            self._shrink_ram(state)
             self._notify()
 
     def _work(self) -> None:
-        """The thread of the store: reads the conversation that was at work last, which mostly goes on, then writes."""
+        """What the store's thread does: it reads the state that was used last, and then writes what comes.
+
+        The conversation that was used last is mostly the next one that goes on.
+        """
         with self._changed:
-            last = self._entries[-1] if self._entries else None
+            last = self._states[-1] if self._states else None
         if last is not None and last.data is None:
             self._read_ahead(last)
-        self._write_pending()
+        self._write_all()
 
-    def _write_pending(self) -> None:
-        """Writes the oldest pending entry first, until the store is closed and none is left."""
+    def _write_all(self) -> None:
+        """Writes states, the oldest first, until the store is closed and none is left."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closing or self._next_pending() is not None)
-                entry = self._next_pending()
-            if entry is None or entry.data is None:
+                self._changed.wait_for(lambda: self._closing or self._next_unwritten() is not None)
+                state = self._next_unwritten()
+                data = state.data if state is not None else None
+            if state is None or data is None:
                 return
-            self._write(entry, entry.data)
+            self._write(state, data)
 
-    def _next_pending(self) -> Entry | None:
-        return next((entry for entry in self._entries if entry.pending), None)
+    def _next_unwritten(self) -> StoredState | None:
+        return next((state for state in self._states if state.is_unwritten), None)
 
-    def _write(self, entry: Entry, data: Bytes) -> None:
+    def _write(self, state: StoredState, data: Bytes) -> None:
         assert self._folder is not None
         path = None
         try:
-            answers = self._answers_in(entry.ids, entry.scope)
-            path = self._folder.write(entry.tokens, entry.scope, answers, data)
+            answers = self._answers_in(state.ids, state.scope)
+            path = self._folder.write(state.tokens, state.scope, answers, data)
             self._failures = 0
         except OSError as error:
             self._failures += 1
             _log.warning("a KV state cannot be written: %s", error)
-        for unneeded in self._settle(entry, path):
+        for unneeded in self._note_written(state, path):
             self._folder.remove(unneeded)
         removed = self._folder.shrink()
         with self._changed:
-            for other in self._entries:
-                other.path = None if other.path in removed else other.path
-            self._forget_lost()
+            for other in self._states:
+                if other.path in removed:
+                    other.file_removed()
+            self._forget_gone()
             self._disk_used = self._folder.used
             self._notify()
 
-    def _settle(self, entry: Entry, path: Path | None) -> list[Path]:
-        """Notes that an entry was written (or could not be); returns the files that are not needed any more."""
+    def _note_written(self, state: StoredState, path: Path | None) -> list[Path]:
+        """Notes that a state was written (or could not be); returns the files that are not needed any more."""
         with self._changed:
-            if path is not None and not entry.pending:
-                return [path]
-            entry.path, entry.pending = path, False
-            superseded = []
-            if path is not None:
-                superseded = [other for other in self._entries if other is not entry and _is_prefix(other, entry)]
-                self._entries = [other for other in self._entries if other not in superseded]
-                if entry.spare:
-                    entry.data = None
+            if not state.is_unwritten:
+                return [path] if path is not None else []
+            state.written(path)
+            if path is None:
+                self._shrink_ram(None)
+                return []
+            superseded = [other for other in self._states if other is not state and other.is_beginning_of(state)]
+            for other in superseded:
+                other.give_up()
             self._shrink_ram(None)
             return [other.path for other in superseded if other.path not in (None, path)]
-
-    def _forget_lost(self) -> None:
-        """Drops entries that have neither data nor a file."""
-        self._entries = [entry for entry in self._entries if entry.data is not None or entry.path is not None]
-
-
-def _packed(tokens: Tokens[int]) -> bytes:
-    return array("i", tokens).tobytes()
-
-
-def _is_prefix(entry: Entry, other: Entry) -> bool:
-    return entry.scope == other.scope and other.tokens.startswith(entry.tokens)
-
-
-def _common(a: bytes, b: bytes) -> int:
-    """How many whole tokens two packed sequences have in common at their start."""
-    low, high = 0, min(len(a), len(b)) // _TOKEN_BYTES
-    if a[: high * _TOKEN_BYTES] == b[: high * _TOKEN_BYTES]:
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        start, end = low * _TOKEN_BYTES, middle * _TOKEN_BYTES
-        if a[start:end] == b[start:end]:
-            low = middle
-        else:
-            high = middle
-    return low

@@ -43,7 +43,7 @@ class DraftRunner(ModelRunner):
 def check_draft_model(model: Model, draft: Model, path: str) -> None:
     """Raises ModelUnreadable where a model cannot guess for another: token ids must mean the same in both."""
     for each, whose in ((model, "the model's"), (draft, "its")):
-        if not each.can_cut or not each.has_whole_states:
+        if not each.supports_partial_removal or not each.states_are_complete:
             raise _unfit(path, f"cells of {whose} KV cache cannot be taken back")
     ours, theirs = model.vocab, draft.vocab
     if abs(ours.size - theirs.size) > _UNUSED:

@@ -89,12 +89,12 @@ class Model:
         return _POOLINGS.get(value or "", "mean")
 
     @property
-    def can_cut(self) -> bool:
+    def supports_partial_removal(self) -> bool:
         """Whether cells of some tokens can be used without the others: not in a state that sums up all (Mamba)."""
         return not (lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle))
 
     @property
-    def has_whole_states(self) -> bool:
+    def states_are_complete(self) -> bool:
         """Whether a saved state has the cells of all tokens: with a sliding window it has the last ones only."""
         return int(lib.llama_model_n_swa(self.handle)) == 0
 

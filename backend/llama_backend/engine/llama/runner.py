@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llama_backend.engine.batch import Batch
 from llama_backend.engine.kv.memory import Bytes, NoRoom
 from llama_backend.engine.llama.binding import lib, quick
 from llama_backend.engine.llama.grammar import Candidates
@@ -21,7 +22,6 @@ from llama_backend.engine.llama.sampler import LlamaSampler
 from llama_backend.engine.placement.kv_plan import KVPlan
 from llama_backend.engine.placement.thread_tuner import ThreadTuner
 from llama_backend.engine.sampling.chain import SamplerChain
-from llama_backend.engine.scheduler import Batch
 from llama_backend.errors import ModelUnreadable
 
 _NO_ROOM = 1
@@ -118,7 +118,7 @@ class ModelRunner:
         self._candidates = Candidates(self._n_vocab)
         self._vocab = lib.llama_model_get_vocab(model.handle)
         self.n_batch = int(lib.llama_n_batch(self._context))
-        self.can_share = model.can_cut
+        self.can_share = model.supports_partial_removal
         self._queued: set[int] = set()
         """Sequences that copies read or write which the next decode will run."""
         self._arrays = BatchArrays(self.n_batch)
@@ -183,10 +183,14 @@ class ModelRunner:
         assert seq_id not in self._queued, "a queued copy has yet to run"
         array = np.frombuffer(data, np.uint8)
         taken = lib.llama_state_seq_set_data(self._context, _bytes_of(array), len(array), seq_id)
-        if taken == len(array) and lib.llama_memory_seq_pos_max(self._memory, seq_id) == length - 1:
+        if taken == len(array) and self.length(seq_id) == length:
             return True
         self.remove(seq_id, 0)
         return False
+
+    def length(self, seq_id: int) -> int:
+        """Tokens of a sequence that have cells."""
+        return int(lib.llama_memory_seq_pos_max(self._memory, seq_id)) + 1
 
     def warm_up(self, token: int) -> None:
         """Decodes one token, so that the weights are in memory and the graph is built."""
@@ -210,6 +214,10 @@ class ModelRunner:
         if sampler.is_argmax:
             return int(self._row(row).argmax())
         return int(self._sample(sampler.handle, self._context, row))
+
+    def close(self) -> None:
+        """Frees the context; nothing else may be called afterwards."""
+        lib.llama_free(self._context)
 
     def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
         """See `log_softmax_of`."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llama_backend.engine.engine import DeadEnd
+from llama_backend.engine.batch import DeadEnd
 from llama_backend.engine.llama.binding import lib, quick
 from llama_backend.engine.llama.grammar import Candidates, Grammar
 from llama_backend.engine.sampling.chain import SamplerChain, SamplerSpec

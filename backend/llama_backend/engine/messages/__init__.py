@@ -1,1 +1,1 @@
-"""Messages of the server: read, put in order, turned into tokens; and what a step sends back."""
+"""Messages between server and engine: commands are read and prepared by threads of their own, outputs are sent."""

@@ -1,104 +1,28 @@
-"""The engine beside its own thread: reads commands, makes prompts and answers what needs no computing."""
+"""What happens to a command before the engine's thread sees it: its text is checked and cut into tokens."""
 
 from __future__ import annotations
 
 import os
-import socket
 import threading
-from collections import deque
 from dataclasses import dataclass
 from time import sleep
 
+import msgspec
+
 from llama_backend.crash_notes import CrashNotes
-from llama_backend.engine.kv.cache import LEAST_KEPT
-from llama_backend.engine.kv.state_store import KVStore
+from llama_backend.engine.kv.slots import Slots
+from llama_backend.engine.kv.state_copies import LEAST_KEPT
+from llama_backend.engine.kv.state_store import StateStore
+from llama_backend.engine.messages.channel import Channel, refusal
+from llama_backend.engine.messages.inbox import Answers, Inbox, Texts
 from llama_backend.engine.messages.lanes import Lanes, Reply, Request
 from llama_backend.engine.prompt.builder import PromptBuilder
+from llama_backend.engine.sequence import EngineRequest
 from llama_backend.errors import BackendError, InternalError, InvalidRequest, PromptTooLong
-from llama_backend.wire.ipc import (
-    HEADER,
-    MAX_FRAME,
-    Accepted,
-    Cancel,
-    ClearKVStates,
-    Command,
-    Count,
-    Counted,
-    Embed,
-    Event,
-    Refused,
-    Stop,
-    Submit,
-    decode_command,
-    frame,
-)
+from llama_backend.wire.ipc import Accepted, Cancel, Count, Counted, Embed, Stop, Submit
 
 LEAVE_SECONDS = 4.5
-"""What states may take to be written at the end; the server kills an engine after 5 s."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A request whose prompt is known to fit."""
-
-    command: Submit
-    tokens: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """A request for embeddings whose texts are known to fit."""
-
-    command: Embed
-    texts: list[list[int]]
-
-
-Job = Prompt | Texts | Cancel | ClearKVStates | Stop
-
-
-class Channel:
-    """Frames on a socket; sending is safe from any thread."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._lock = threading.Lock()
-        self._file = sock.makefile("rb")
-
-    def send(self, event: Event) -> None:
-        data = frame(event)
-        with self._lock:
-            self._sock.sendall(data)
-
-    def receive(self) -> Command | None:
-        """The next command, or None where the other side is gone."""
-        header = self._file.read(HEADER.size)
-        if len(header) < HEADER.size:
-            return None
-        (size,) = HEADER.unpack(header)
-        payload = self._file.read(size) if size <= MAX_FRAME else b""
-        return decode_command(payload) if len(payload) == size else None
-
-
-class Inbox:
-    """Jobs from the reader's thread to the engine's."""
-
-    def __init__(self) -> None:
-        self._jobs: deque[Job] = deque()
-        self._ready = threading.Event()
-
-    def put(self, job: Job) -> None:
-        self._jobs.append(job)
-        self._ready.set()
-
-    def take(self, wait: float | None) -> list[Job]:
-        """All jobs so far; where there is none, what comes within `wait` seconds, None is at least one."""
-        if wait != 0:
-            self._ready.wait(wait)
-        self._ready.clear()
-        jobs = []
-        while self._jobs:
-            jobs.append(self._jobs.popleft())
-        return jobs
+"""What writing states may take at the end; the server kills an engine after 5 s."""
 
 
 @dataclass(frozen=True)
@@ -113,49 +37,18 @@ class Limits:
     """Numbers of an embedding."""
 
 
-class Reader(threading.Thread):
-    """Reads commands; those that have texts are answered on lanes of their own, and so is what was wrong with them."""
+class Intake:
+    """Answers requests as far as that needs no computing, and puts the others into the inbox; any thread may ask."""
 
-    def __init__(
-        self,
-        channel: Channel,
-        inbox: Inbox,
-        prompts: PromptBuilder,
-        store: KVStore,
-        limits: Limits,
-        notes: CrashNotes,
-    ) -> None:
-        super().__init__(name="reader", daemon=True)
-        self._channel = channel
-        self._inbox = inbox
-        self._lanes = Lanes(Clerk(inbox, prompts, store, limits).answer, channel.send, notes)
-
-    def run(self) -> None:
-        """Reads until the other side is gone; the engine ends then, and a step that is long is not waited for."""
-        self._lanes.start()
-        while (command := self._channel.receive()) is not None:
-            if isinstance(command, Submit | Count | Embed):
-                self._lanes.add(command)
-                continue
-            if isinstance(command, Cancel):
-                self._lanes.cancel(command.id)
-            self._inbox.put(command)
-        self._inbox.put(Stop())
-        sleep(LEAVE_SECONDS)
-        os._exit(0)
-
-
-class Clerk:
-    """Answers requests as far as that needs no computing; any thread may ask."""
-
-    def __init__(self, inbox: Inbox, prompts: PromptBuilder, store: KVStore, limits: Limits) -> None:
+    def __init__(self, inbox: Inbox, prompts: PromptBuilder, store: StateStore, slots: Slots, limits: Limits) -> None:
         self._inbox = inbox
         self._prompts = prompts
         self._store = store
+        self._slots = slots
         self._limits = limits
 
     def answer(self, request: Request) -> Reply:
-        """That a request is accepted, what it asks for, or why it is refused."""
+        """The event that a request is accepted, or what it asks for, or why it is refused."""
         try:
             match request:
                 case Submit():
@@ -170,16 +63,18 @@ class Clerk:
             return Reply(refusal(request.id, InternalError(f"the prompt cannot be made: {error!r}")))
 
     def _prepare(self, command: Submit) -> Reply:
+        """Makes the prompt of a request, and reads a state from disk that has more of it than any slot."""
         tokens, context = self._tokens(command), self._limits.context
         if not tokens:
             raise InvalidRequest("the prompt is empty: it has no tokens", param="prompt")
         if len(tokens) >= context:
             raise PromptTooLong.of(len(tokens), context)
-        self._store.prefetch(tokens, command.scope, LEAST_KEPT)
-        return self._accepted(Prompt(command, tokens), len(tokens))
+        self._store.prefetch(tokens, command.scope, self._slots.held(tokens, command.scope) + LEAST_KEPT)
+        requests = [_engine_request(command, tokens, index) for index in range(command.n)]
+        return self._accepted(Answers(command.id, requests), command.id, len(tokens))
 
-    def _accepted(self, job: Prompt | Texts, n_tokens: int) -> Reply:
-        return Reply(Accepted(job.command.id, n_tokens), lambda: self._inbox.put(job))
+    def _accepted(self, job: Answers | Texts, number: int, n_tokens: int) -> Reply:
+        return Reply(Accepted(number, n_tokens), lambda: self._inbox.put(job))
 
     def _count(self, command: Count) -> Reply:
         tokens = self._tokens(command)
@@ -197,7 +92,7 @@ class Clerk:
             text = f"dimensions: {command.dimensions} are asked for, and this model has {width}"
             raise InvalidRequest(text, param="dimensions")
         texts = [self._text(f"input[{index}]", text) for index, text in enumerate(command.inputs)]
-        return self._accepted(Texts(command, texts), sum(map(len, texts)))
+        return self._accepted(Texts(command, texts), command.id, sum(map(len, texts)))
 
     def _text(self, name: str, text: str | list[int]) -> list[int]:
         """The tokens of a text to embed, which is called `name` in errors."""
@@ -215,18 +110,45 @@ class Clerk:
         return tokens
 
 
-def _too_long(name: str, n_tokens: int, most: int) -> PromptTooLong:
-    why = f"{name} has {n_tokens} tokens, and an embedding is of {most} at most"
-    return PromptTooLong(why, param="input", prompt_tokens=n_tokens, context=most)
+class IntakeThread(threading.Thread):
+    """Reads commands. Those with texts go to lanes, which also answer those that cannot be run; others to the inbox."""
+
+    def __init__(self, channel: Channel, inbox: Inbox, intake: Intake, notes: CrashNotes) -> None:
+        super().__init__(name="intake", daemon=True)
+        self._channel = channel
+        self._inbox = inbox
+        self._lanes = Lanes(intake.answer, channel.send, notes)
+
+    def run(self) -> None:
+        """Reads until the other side is gone, and then ends the process, even if a step takes longer."""
+        self._lanes.start()
+        while (command := self._channel.receive()) is not None:
+            if isinstance(command, Submit | Count | Embed):
+                self._lanes.add(command)
+                continue
+            if isinstance(command, Cancel):
+                self._lanes.cancel(command.id)
+            self._inbox.put(command)
+        self._inbox.put(Stop())
+        sleep(LEAVE_SECONDS)
+        os._exit(0)
 
 
-def refusal(number: int, error: BackendError) -> Refused:
-    details = error.details
-    return Refused(
-        id=number,
-        code=error.code,
-        message=error.message,
-        prompt_tokens=details.get("prompt_tokens"),
-        context=details.get("context"),
-        param=details.get("param"),
+def _engine_request(command: Submit, tokens: list[int], index: int) -> EngineRequest:
+    """The request for one of the answers to a prompt."""
+    seed = (command.sampling.seed or 0) + index
+    return EngineRequest(
+        id=command.id + index,
+        tokens=tokens,
+        sampling=msgspec.structs.replace(command.sampling, seed=seed),
+        is_chat=command.messages is not None,
+        top_logprobs=command.top_logprobs,
+        store=command.store,
+        account=command.account,
+        scope=command.scope,
     )
+
+
+def _too_long(name: str, n_tokens: int, most: int) -> PromptTooLong:
+    why = f"{name} has {n_tokens} tokens, and a text to embed may have {most} at most"
+    return PromptTooLong(why, param="input", prompt_tokens=n_tokens, context=most)

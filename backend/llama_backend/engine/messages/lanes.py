@@ -1,7 +1,7 @@
-"""Who is read next: texts are worked on in an order that is fair between accounts, long ones out of the way of short.
+"""Which request's text is cut into tokens next: in an order that is fair between accounts, short texts on their own.
 
 llama.cpp cuts about a megabyte a second into tokens and cannot be interrupted. So long texts have a thread of their
-own, which the system gives less time where there is a want of it, and a short one never waits for one of them.
+own, with a lower priority, and a short text never waits for a long one.
 """
 
 from __future__ import annotations
@@ -19,21 +19,24 @@ from llama_backend.wire.api import ChatMessage
 from llama_backend.wire.ipc import Count, Embed, Event, Submit
 
 LONG = 64 * 1024
-"""Characters of a text from which on it is long: it takes a tenth of a second."""
+"""A text is long from as many characters on: they take a tenth of a second."""
 _LEAST = 1000
-"""Characters that each text counts at least in the order of accounts."""
+"""As many characters are charged to an account for a text, at least."""
 _NICE = 5
+"""By how much the priority of the thread for long texts is lower."""
 _TOKEN_SIZE = 4
+"""What a token id counts, in characters."""
 
 Request = Submit | Count | Embed
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What comes of a request: what the server is told, and what the engine is then to do."""
+    """What comes of a request: an event for the server, and then perhaps work for the engine."""
 
     event: Event
     proceed: Callable[[], None] | None = None
+    """Called after the event was sent, unless the request was cancelled."""
 
 
 def size_of(request: Request) -> int:
@@ -64,29 +67,29 @@ class Lane(threading.Thread):
         notes: CrashNotes,
         nice: int = 0,
     ) -> None:
-        """`place` is where the crash notes say what is at work; `nice` is by how much others come first."""
-        super().__init__(name=f"reader {place}", daemon=True)
+        """`place` is where the crash notes say what is at work; `nice` is by how much its priority is lower."""
+        super().__init__(name=f"lane {place}", daemon=True)
         self._place = place
         self._answer = answer
         self._send = send
         self._notes = notes
         self._nice = nice
-        self._waiting = FairQueue[Request]()
+        self._queue = FairQueue[Request]()
         self._changed = threading.Condition()
         self._wanted: int | None = None
-        """The request that is at work, unless it was cancelled."""
+        """The number of the request that is at work, unless it was cancelled."""
 
     def add(self, request: Request) -> None:
         """Queues a request."""
         with self._changed:
-            self._waiting.add(request)
+            self._queue.add(request)
             self._changed.notify()
 
     def cancel(self, number: int) -> None:
-        """Forgets a request. One that was answered is known to the engine by then, and one that is not never will."""
+        """Forgets a request. If it was answered, the engine knows it by now; if not, the engine never gets it."""
         with self._changed:
-            for request in [request for request in self._waiting if request.id == number]:
-                self._waiting.remove(request)
+            for request in [request for request in self._queue if request.id == number]:
+                self._queue.remove(request)
             if self._wanted == number:
                 self._wanted = None
 
@@ -103,17 +106,17 @@ class Lane(threading.Thread):
 
     def _next(self) -> Request:
         with self._changed:
-            while (request := self._waiting.next()) is None:
+            while (request := self._queue.next()) is None:
                 self._changed.wait()
-            self._waiting.take(request)
+            self._queue.take(request)
             self._wanted = request.id
             return request
 
     def _finish(self, request: Request, reply: Reply) -> None:
         with self._changed:
             is_wanted, self._wanted = self._wanted is not None, None
-            self._waiting.charge(request, max(size_of(request), _LEAST))
-            self._waiting.done(request)
+            self._queue.charge(request, max(size_of(request), _LEAST))
+            self._queue.done(request)
             if is_wanted:
                 self._send(reply.event)
                 if reply.proceed is not None:

@@ -1,4 +1,4 @@
-"""When what a step brought is sent: at once, or while a GPU computes the next one."""
+"""When the outputs of a step are sent: at once, or while a GPU computes the next step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from llama_backend.wire.ipc import StepDone
 
 
 class Outbox:
-    """Delivers steps in their order. On a GPU a step's message is written while the next is computed."""
+    """Delivers the outputs of steps in their order.
+
+    Where a GPU computes (`overlaps`), a step's message is written while the next one is computed.
+    """
 
     def __init__(self, send: Callable[[StepDone], None], *, overlaps: bool) -> None:
         self._send = send
@@ -16,7 +19,7 @@ class Outbox:
         self._held: StepDone | None = None
 
     def put(self, done: StepDone, *, is_last: bool) -> None:
-        """Takes over a step; `is_last` is whether no other follows soon."""
+        """Takes over the outputs of a step; `is_last` is whether no other step follows soon."""
         self.flush()
         if self._overlaps and not is_last:
             self._held = done
@@ -24,7 +27,7 @@ class Outbox:
             self._send(done)
 
     def flush(self) -> None:
-        """Sends what is held."""
+        """Sends what is held back."""
         held, self._held = self._held, None
         if held is not None:
             self._send(held)

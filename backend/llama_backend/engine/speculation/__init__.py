@@ -1,1 +1,1 @@
-"""Guesses of the next tokens, and when they are worth computing."""
+"""Guesses of the next tokens, and when it pays to compute them along."""

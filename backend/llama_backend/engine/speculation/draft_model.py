@@ -1,4 +1,4 @@
-"""A smaller model of the same vocabulary, which guesses what the large one will say next."""
+"""A smaller model with the same vocabulary, which guesses the next tokens of the large one."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol
 
-from llama_backend.engine.kv.cache import common_prefix
+from llama_backend.engine.cost_model import CostModel
 from llama_backend.engine.kv.memory import NoRoom
+from llama_backend.engine.kv.slots import common_prefix
 from llama_backend.engine.sequence import Sequence
-from llama_backend.engine.speculation.step_cost import StepCost
 
 CATCH_UP = 128
-"""Tokens that are read before a step, so that the small model knows what the large one does."""
+"""Tokens that the small model reads before a step at most, until it has read what the large one has."""
 _ALONG = 16
-"""Tokens of a sequence that are read along with a guess."""
+"""Tokens of a sequence that are read together with a guess, at most."""
 _LEAST_SHARED = 16
-"""So many tokens are copied rather than computed again."""
+"""From as many tokens on, cells are copied from another sequence instead of computed again."""
 _LEAST_PROBABILITY = 0.2
-"""Behind a token that is less probable than this nothing is guessed."""
+"""A guess ends with a token that is less probable than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Guesser(Protocol):
     n_batch: int
 
     def likeliest(self, chunks: list[Chunk]) -> list[tuple[int, float]]:
-        """Computes tokens; the likeliest one behind each chunk, with its probability. Raises NoRoom."""
+        """Computes tokens; returns the likeliest next one for each chunk, with its probability. Raises NoRoom."""
         ...
 
     def remove(self, seq_id: int, start: int) -> bool:
@@ -55,10 +55,11 @@ class _Cells:
 
     tokens: list[int] = field(default_factory=list)
     owner: int | None = None
+    """The number of a sequence."""
     scope: str = ""
     """Who may use them: sequences of the same scope."""
-    sure: int = 0
-    """Tokens at the beginning that are known to be the owner's."""
+    checked: int = 0
+    """Tokens at the beginning that were compared with the owner's."""
 
 
 class DraftModel:
@@ -67,33 +68,48 @@ class DraftModel:
     def __init__(self, guesser: Guesser, slots: int) -> None:
         self._guesser = guesser
         self._cells = [_Cells() for _ in range(slots)]
-        self._cost = StepCost()
+        self._costs = CostModel()
         self._chunk = min(CATCH_UP, guesser.n_batch)
         self._along = min(_ALONG, guesser.n_batch // slots)
 
     def measure(self, token: int) -> None:
-        """Learns what steps take before anybody waits for one, so that nothing is tried which cannot pay."""
+        """Learns what steps take before the first request, so that no guess is tried that cannot pay."""
         for tokens in ([token] * self._chunk, [token], [token]):
             self._compute([Chunk(0, len(self._cells[0].tokens), tokens)])
         self.clear()
 
     def seconds(self, sequences: int, depth: int) -> float:
-        """What guessing `depth` tokens for as many sequences is expected to take; 0 where nothing is known."""
-        return self._cost.seconds(2 * sequences) + (depth - 1) * self._cost.seconds(sequences)
+        """What guessing `depth` tokens for each of some sequences is expected to take; 0 where nothing is known."""
+        return self._costs.step_seconds(2 * sequences) + (depth - 1) * self._costs.step_seconds(sequences)
 
     def is_behind(self, sequence: Sequence) -> bool:
-        """Whether it has yet to read more of a sequence than is read along with a guess."""
-        return self._missing(sequence) > self._along
+        """Whether it has yet to read more of a sequence than can be read together with a guess."""
+        return self.unread(sequence) > self._along
+
+    def unread(self, sequence: Sequence) -> int:
+        """Tokens that have yet to be computed, at least the last one; cells that hold anything else are freed."""
+        cells = self._cells_of(sequence)
+        limit = len(sequence.tokens) - 1
+        kept = cells.checked + common_prefix(
+            cells.tokens[cells.checked :], sequence.tokens[cells.checked : limit], limit
+        )
+        if kept < len(cells.tokens):
+            self._guesser.remove(self._id(sequence), kept)
+            del cells.tokens[kept:]
+        cells.checked = kept
+        if limit - kept >= _LEAST_SHARED:
+            self._adopt(sequence, cells)
+        return len(sequence.tokens) - cells.checked
 
     def reading(self, sequence: Sequence) -> float:
         """Seconds that it takes to read what it has yet to read of a sequence."""
-        return self._missing(sequence) * self._cost.seconds(self._chunk) / self._chunk
+        return self.unread(sequence) * self._costs.step_seconds(self._chunk) / self._chunk
 
     def catch_up(self, sequences: list[Sequence]) -> None:
-        """Reads on in sequences that it is behind in, as far as a step goes."""
+        """Reads on in sequences that it is behind in, as many tokens as go into one step."""
         chunks, room = [], self._chunk
         for sequence in sequences[: self._chunk]:
-            start = len(sequence.tokens) - self._missing(sequence)
+            start = len(sequence.tokens) - self.unread(sequence)
             part = sequence.tokens[start : start + room]
             chunks.append(Chunk(self._id(sequence), start, part))
             room -= len(part)
@@ -103,7 +119,7 @@ class DraftModel:
 
     def clear(self) -> None:
         """Frees all cells."""
-        self._forget(frozenset())
+        self._free_all_but(frozenset())
 
     def guess(self, sequences: list[Sequence], limits: list[int]) -> list[list[tuple[int, float]]]:
         """For each sequence at most `limit` tokens that may come next, with their probabilities."""
@@ -121,34 +137,21 @@ class DraftModel:
         return drafts
 
     def _rest(self, sequence: Sequence) -> Chunk:
-        start = len(sequence.tokens) - self._missing(sequence)
+        start = len(sequence.tokens) - self.unread(sequence)
         return Chunk(self._id(sequence), start, sequence.tokens[start:])
 
-    def _missing(self, sequence: Sequence) -> int:
-        """Tokens that have yet to be computed, at least the last one; cells that hold anything else are freed."""
-        cells = self._cells_of(sequence)
-        limit = len(sequence.tokens) - 1
-        kept = cells.sure + common_prefix(cells.tokens[cells.sure :], sequence.tokens[cells.sure : limit], limit)
-        if kept < len(cells.tokens):
-            self._guesser.remove(self._id(sequence), kept)
-            del cells.tokens[kept:]
-        cells.sure = kept
-        if limit - kept >= _LEAST_SHARED:
-            self._adopt(sequence, cells)
-        return len(sequence.tokens) - cells.sure
-
     def _adopt(self, sequence: Sequence, cells: _Cells) -> None:
-        """Takes over what another sequence's cells hold of this one, where that is more than its own."""
+        """Takes over the longest prefix that another sequence's cells hold, where that saves enough."""
         limit = len(sequence.tokens) - 1
         shared = [other if other.scope == sequence.scope else _Cells() for other in self._cells]
         lengths = [common_prefix(other.tokens, sequence.tokens, limit) for other in shared]
         length = max(lengths)
-        if length - cells.sure < _LEAST_SHARED:
+        if length - cells.checked < _LEAST_SHARED:
             return
         self._guesser.remove(self._id(sequence), 0)
         self._guesser.share(lengths.index(length), self._id(sequence), length)
         cells.tokens[:] = sequence.tokens[:length]
-        cells.sure = length
+        cells.checked = length
 
     def _cells_of(self, sequence: Sequence) -> _Cells:
         cells = self._cells[self._id(sequence)]
@@ -156,7 +159,7 @@ class DraftModel:
             self._guesser.remove(self._id(sequence), 0)
             cells.tokens.clear()
         if cells.owner != sequence.id:
-            cells.owner, cells.scope, cells.sure = sequence.id, sequence.scope, 0
+            cells.owner, cells.scope, cells.checked = sequence.id, sequence.scope, 0
         return cells
 
     @staticmethod
@@ -165,29 +168,29 @@ class DraftModel:
         return sequence.slot.seq_id
 
     def _compute(self, chunks: list[Chunk]) -> list[tuple[int, float]]:
-        """Nothing where there is no room: all is forgotten then."""
+        """The likeliest token behind each chunk; none where there is no room, and all cells are freed then."""
         begin = perf_counter()
         try:
             found = self._likeliest(chunks)
         except NoRoom:
             self.clear()
             return []
-        self._cost.observe(sum(len(chunk.tokens) for chunk in chunks), perf_counter() - begin)
+        self._costs.observe_decode(sum(len(chunk.tokens) for chunk in chunks), perf_counter() - begin)
         for chunk in chunks:
             self._cells[chunk.seq_id].tokens += chunk.tokens
         return found
 
     def _likeliest(self, chunks: list[Chunk]) -> list[tuple[int, float]]:
-        """Where there is no room, others' cells are freed. Raises NoRoom if that was not enough."""
+        """The likeliest token behind each chunk; frees the cells of others where that is needed. Raises NoRoom."""
         try:
             return self._guesser.likeliest(chunks)
         except NoRoom:
-            self._forget(frozenset(chunk.seq_id for chunk in chunks))
+            self._free_all_but(frozenset(chunk.seq_id for chunk in chunks))
             return self._guesser.likeliest(chunks)
 
-    def _forget(self, kept: frozenset[int]) -> None:
+    def _free_all_but(self, kept: frozenset[int]) -> None:
         for seq_id, cells in enumerate(self._cells):
             if seq_id not in kept:
                 self._guesser.remove(seq_id, 0)
                 cells.tokens.clear()
-                cells.sure = 0
+                cells.checked = 0

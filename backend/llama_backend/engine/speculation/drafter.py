@@ -1,4 +1,4 @@
-"""Has a draft model guess for sequences, where that is expected to pay."""
+"""When a draft model guesses for sequences: where that is expected to save more time than it takes."""
 
 from __future__ import annotations
 
@@ -8,48 +8,50 @@ from time import perf_counter
 from llama_backend.engine.sequence import Sequence
 from llama_backend.engine.speculation.draft_history import Guess
 from llama_backend.engine.speculation.draft_model import DraftModel
-from llama_backend.engine.speculation.step_price import LEAST_GAIN, StepPrice, bear
+from llama_backend.engine.speculation.relative_cost import LEAST_GAIN, RelativeCost, may_delay_all
 
 _DEPTHS = (1, 2, 3, 4, 6, 8, 12, 16)
 """Tokens of a draft that are considered."""
 _AHEAD = 128
-"""Tokens that an answer is expected to have still, at least, where nothing ends it sooner."""
+"""Tokens that an answer is expected to have still to come, at least, where nothing ends it sooner."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """Tokens to guess for each sequence, 0 is none; how many tokens come in the time of a plain step then."""
+    """How much is guessed."""
 
     depth: int
+    """Tokens for each sequence; 0 is none."""
     rate: float
+    """Tokens that are expected to come in the time of a plain step."""
 
 
 class Drafter:
     """Decides when the draft model works.
 
-    To guess, it must have read what the large model has: that is an investment, made where the rest of an answer is
-    expected to win it back, and for as much as that only, also where it has to read again.
+    To guess, it must have read what the large model has. That takes time, which is only spent where the rest of an
+    answer is expected to win it back, and never more than that, even where it has to read again.
     """
 
-    def __init__(self, model: DraftModel, price: StepPrice) -> None:
+    def __init__(self, model: DraftModel, relative: RelativeCost) -> None:
         self._model = model
-        self._price = price
+        self._relative = relative
         self.seconds = 0.0
-        """All that it took so far."""
+        """What the draft model took so far."""
 
     def clear(self) -> None:
         """Frees all cells of the draft model."""
         self._model.clear()
 
     def improve(self, sequences: list[Sequence], guesses: list[Guess], limits: list[int], room: int) -> float:
-        """Puts guesses of the draft model in place of those that promise little.
+        """Replaces guesses from which less than one token is expected by those of the draft model, where that pays.
 
         `limits` are the most tokens of each, `room` is that of all. Returns how many plain steps it took to guess.
         """
         asked = [
             index
             for index, guess in enumerate(guesses)
-            if limits[index] > 0 and sequences[index].drafting is not None and sum(guess.chances) < 1
+            if limits[index] > 0 and sequences[index].draft_history is not None and sum(guess.chances) < 1
         ]
         choice = self._choose(sequences, asked, room) if asked else _Choice(0, 1.0)
         if not choice.depth:
@@ -62,53 +64,57 @@ class Drafter:
             self._guess(sequences, guesses, asked, [min(choice.depth, limit) for limit in limits])
         seconds = perf_counter() - begin
         self.seconds += seconds
-        return 0.0 if behind else seconds / self._price.plain(len(sequences))
+        return 0.0 if behind else seconds / self._relative.plain_seconds(len(sequences))
 
     def _choose(self, sequences: list[Sequence], asked: list[int], room: int) -> _Choice:
-        """How deep it is to guess for those that are asked for."""
+        """How many tokens to guess for each sequence that is `asked` for."""
         chosen, best = 0, LEAST_GAIN * len(sequences)
         for depth in _DEPTHS:
             drafted = depth * len(asked)
-            steps = self._price.steps(len(sequences), drafted, self._model.seconds(len(asked), depth))
+            steps = self._relative.steps(len(sequences), drafted, self._model.seconds(len(asked), depth))
             expected = [1.0] * len(sequences)
             for index in asked:
-                expected[index] += _hope(sequences[index], depth)
-            if drafted <= room and sum(expected) > best * steps and bear(sequences, expected, steps):
+                expected[index] += _expected_tokens(sequences[index], depth)
+            if drafted <= room and sum(expected) > best * steps and may_delay_all(sequences, expected, steps):
                 chosen, best = depth, sum(expected) / steps
         return _Choice(chosen, best / len(sequences))
 
     def _read(self, sequences: list[Sequence], asked: list[int], behind: list[int], rate: float) -> None:
-        """Reads on for those that it is `behind` in, where all who wait for it win more than that, or can bear it."""
-        plain = self._price.plain(len(sequences))
+        """Reads on for those that it is `behind` in, if the answers that need it win more time than that takes.
+
+        The other sequences must be allowed to be delayed as long.
+        """
+        plain = self._relative.plain_seconds(len(sequences))
         ahead = sum(self._model.reading(sequences[index]) for index in behind) / plain
         others = [sequence for index, sequence in enumerate(sequences) if index not in asked]
-        if any(ahead > _worth(sequences[index], rate) for index in asked) or not bear(
-            others, [1.0] * len(others), 1 + ahead
-        ):
+        if any(ahead > _worth(sequences[index], rate) for index in asked):
+            return
+        if not may_delay_all(others, [1.0] * len(others), 1 + ahead):
             return
         begin = perf_counter()
         self._model.catch_up([sequences[index] for index in behind])
         steps = (perf_counter() - begin) / plain
         for index, sequence in enumerate(sequences):
-            if sequence.drafting is not None:
-                sequence.drafting.invest(steps) if index in asked else sequence.drafting.charge(steps)
+            if sequence.draft_history is not None:
+                history = sequence.draft_history
+                history.add_reading(steps) if index in asked else history.add_delay(steps)
 
     def _guess(self, sequences: list[Sequence], guesses: list[Guess], asked: list[int], limits: list[int]) -> None:
         drafts = self._model.guess([sequences[index] for index in asked], [limits[index] for index in asked])
         for index, draft in zip(asked, drafts, strict=True):
-            drafting = sequences[index].drafting
-            if drafting is not None and draft:
-                guesses[index] = drafting.weigh(draft)
+            history = sequences[index].draft_history
+            if history is not None and draft:
+                guesses[index] = history.model_guess(draft)
 
 
-def _hope(sequence: Sequence, depth: int) -> float:
-    return sequence.drafting.hope(depth) if sequence.drafting is not None else 0.0
+def _expected_tokens(sequence: Sequence, depth: int) -> float:
+    return sequence.draft_history.expected_tokens(depth) if sequence.draft_history is not None else 0.0
 
 
 def _worth(sequence: Sequence, rate: float) -> float:
-    """Plain steps that the rest of an answer is expected to save, less what was spent in that hope already."""
+    """Plain steps that the rest of an answer is expected to save, less those that were spent on reading already."""
     left = max(_AHEAD, sequence.n_completion)
     if sequence.remaining is not None:
         left = min(left, sequence.remaining)
-    invested = sequence.drafting.invested if sequence.drafting is not None else 0.0
-    return left * (1 - 1 / rate) - invested
+    read = sequence.draft_history.reading if sequence.draft_history is not None else 0.0
+    return left * (1 - 1 / rate) - read

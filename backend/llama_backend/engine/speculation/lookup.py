@@ -11,49 +11,50 @@ from collections.abc import Sequence as Tokens
 _SIZE = 3
 """Tokens that must be the same before a place counts."""
 _MOST_PLACES = 32
-"""Of the places with the same tokens only the latest are compared further."""
+"""Of the places with the same tokens only as many are compared further, the latest ones."""
 _LONGEST = 64
 """Tokens up to which a longer match counts for more."""
 _NEAR = 8
-"""After a run as long as this, one token is enough to go on where it broke off: so many tokens later at most, in the
-text that was repeated and in the repetition."""
+"""After a run of as many tokens, one equal token is enough to go on near the place where it ended: at most as many
+tokens later, in the text that was repeated and in the repetition."""
 
 
 class PromptLookup:
-    """Follows one sequence of tokens, which grows at its end, and knows how an earlier place in it went on."""
+    """Follows a place in one sequence of tokens where the same came before as comes at its end, which grows."""
 
     def __init__(self, tokens: Tokens[int]) -> None:
         self._tokens = tokens
         self._places: dict[tuple[int, ...], list[int]] = {}
         for end, gram in enumerate(zip(*(tokens[shift:-1] for shift in range(_SIZE)), strict=False), _SIZE):
             self._places.setdefault(gram, []).append(end)
-        self._next: int | None = None
+        self.place: int | None = None
+        """Where the tokens stand that may come next."""
         self._broken, self._until = 0, 0
         self.run = 0
-        """How many tokens at the end are the same as those before the place that is followed; 0 without one."""
+        """How many tokens at the end are the same as those before the place; 0 without a place."""
         self._find()
 
     def advance(self) -> bool | None:
-        """Takes in the one token that was appended since; whether it was what the place had, None without one."""
+        """Takes in the one token that was appended since; whether the place had the same, None without a place."""
         end = len(self._tokens) - 1
         if end >= _SIZE:
             self._places.setdefault(tuple(self._tokens[end - _SIZE : end]), []).append(end)
-        if self._next is None:
+        if self.place is None:
             self._find()
             return None
-        if self._tokens[self._next] != self._tokens[-1]:
-            self._break_off(self._next)
+        if self._tokens[self.place] != self._tokens[-1]:
+            self._break_off(self.place)
             return False
-        self._next += 1
+        self.place += 1
         self.run += 1
         return True
 
     def draft(self, limit: int) -> list[int]:
-        """At most `limit` tokens that may come next; where the place is at the end, it goes on with the draft."""
-        if self._next is None:
+        """At most `limit` tokens that may come next; where the place reaches the end, the draft repeats itself."""
+        if self.place is None:
             return []
-        found = list(self._tokens[self._next : self._next + limit])
-        period = len(self._tokens) - self._next
+        found = list(self._tokens[self.place : self.place + limit])
+        period = len(self._tokens) - self.place
         for index in range(len(found), limit):
             found.append(found[index - period])
         return found
@@ -65,19 +66,19 @@ class PromptLookup:
 
     def _find(self) -> None:
         """Goes to the earlier place with the longest match to the end, the latest of equal ones."""
-        self._next, self.run = None, 0
+        self.place, self.run = None, 0
         for place in self._places.get(tuple(self._tokens[-_SIZE:]), [])[-_MOST_PLACES:]:
             match = self._match(place, _SIZE)
             if match >= self.run:
-                self._next, self.run = place, match
-        if self._next is None and len(self._tokens) < self._until:
+                self.place, self.run = place, match
+        if self.place is None and len(self._tokens) < self._until:
             self._find_near()
 
     def _find_near(self) -> None:
-        """Goes to the next place behind the one that was left where the last token is the same."""
+        """Goes to the first place behind the one that was left that has the same token before it."""
         for place in range(self._broken + 1, min(self._broken + _NEAR, len(self._tokens))):
             if self._tokens[place - 1] == self._tokens[-1]:
-                self._next, self.run = place, self._match(place, 1)
+                self.place, self.run = place, self._match(place, 1)
                 return
 
     def _match(self, place: int, length: int) -> int:

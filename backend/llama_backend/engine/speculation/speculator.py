@@ -1,19 +1,19 @@
-"""Drafts: tokens that may come next are computed along in a step, and count as far as they are what is sampled."""
+"""Drafts: tokens that may come next are computed along in a step, and stay as far as the same tokens are sampled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import takewhile
 
-from llama_backend.engine.budget import PrefillBudget
+from llama_backend.engine.batch import Batch
+from llama_backend.engine.cost_model import CostModel
 from llama_backend.engine.kv.cache import KVCache
-from llama_backend.engine.scheduler import Batch
 from llama_backend.engine.sequence import Sequence
-from llama_backend.engine.speculation.acceptance import Acceptance, DraftTrust
-from llama_backend.engine.speculation.draft_history import Drafting, Guess
+from llama_backend.engine.speculation.acceptance import Acceptance, ModelAcceptance
+from llama_backend.engine.speculation.draft_history import DraftHistory, Guess
 from llama_backend.engine.speculation.draft_model import DraftModel
 from llama_backend.engine.speculation.drafter import Drafter
-from llama_backend.engine.speculation.step_price import LEAST_GAIN, StepPrice, bear
+from llama_backend.engine.speculation.relative_cost import LEAST_GAIN, RelativeCost, may_delay_all
 
 MOST_DRAFTED = 64
 """Tokens of all drafts of a step."""
@@ -28,39 +28,40 @@ _PAUSE = 16
 class Speculator:
     """Decides for each step which sequences get a draft and how long it is.
 
-    A step is drafted for where it is expected to bring more tokens a second than a plain one, by what steps of its
-    size were measured to take and by how many drafted tokens came; where no sequence falls behind what it would get
-    without; and only from time and KV cells that nobody else asks for: never beside a prompt that is computed, never
-    from cells that hold anything.
+    A step gets drafts where it is expected to bring more tokens a second than a plain one, by the measured times of
+    steps of its size and by how many drafted tokens were accepted so far; and where no sequence gets its tokens later
+    than without. Drafts only use spare time and spare KV cells: there is none beside a prompt that is computed, and
+    no cell that holds anything is freed for one.
     """
 
     def __init__(
         self,
         cache: KVCache,
-        budget: PrefillBudget,
+        costs: CostModel,
         context: int,
         n_batch: int,
         is_eog: Callable[[int], bool],
-        is_on: bool,
         model: DraftModel | None = None,
+        is_on: bool = True,
     ) -> None:
+        """`context` is the most tokens of a sequence, `n_batch` the most of a step, and `model` a draft model."""
         self._is_on = is_on and cache.can_share
         self._cache = cache
         self._context = context
         self._n_batch = n_batch
         self._is_eog = is_eog
-        self._price = StepPrice(budget)
-        self._everybody = Acceptance.by_run()
-        self._drafter = Drafter(model, self._price) if model is not None else None
-        self._trust = DraftTrust()
+        self._relative = RelativeCost(costs)
+        self._lookups = Acceptance.by_run()
+        self._drafter = Drafter(model, self._relative) if model is not None else None
+        self._model_acceptance = ModelAcceptance()
         self._pause = 0
 
     def advance(self, sequence: Sequence, drafted: int | None) -> None:
-        """Takes in a token that was appended to a sequence, where `drafted` was what the draft had there."""
-        if sequence.drafting is not None:
-            sequence.drafting.advance(sequence.tokens[-1], drafted)
+        """Takes in a token that was appended to a sequence, and what was drafted in its place."""
+        if sequence.draft_history is not None:
+            sequence.draft_history.advance(sequence.tokens[-1], drafted)
         elif self._is_on and sequence.remaining != 0:
-            sequence.drafting = Drafting(sequence.tokens, self._everybody, self._trust)
+            sequence.draft_history = DraftHistory(sequence.tokens, self._lookups, self._model_acceptance)
 
     @property
     def draft_seconds(self) -> float:
@@ -73,40 +74,45 @@ class Speculator:
             self._drafter.clear()
 
     def extend(self, batch: Batch) -> None:
-        """Adds drafts to a batch, if it is one of tokens that are generated, that pays, and that holds up no prompt."""
+        """Adds drafts to a batch where they pay, if it computes no prompt and no prompt waits for its end."""
         self._pause = max(self._pause - 1, 0)
-        decoding = len(batch.items)
-        if self._pause or not self._is_on or batch.prefill or batch.holds_up or not self._price.cost.knows(decoding):
+        if self._pause or not self._may_draft(batch):
             return
-        room = min(MOST_DRAFTED, self._n_batch - decoding, self._cache.free - decoding)
         sequences = [item.sequence for item in batch.items]
-        limits = [min(_LONGEST, room, self._left(sequence)) for sequence in sequences]
-        guesses = [_look_up(sequence, limit) for sequence, limit in zip(sequences, limits, strict=True)]
-        spent = self._drafter.improve(sequences, guesses, limits, room) if self._drafter is not None else 0.0
-        guesses = [self._without_end(guess) for guess in guesses]
+        room = min(MOST_DRAFTED, self._n_batch - len(sequences), self._cache.free - len(sequences))
+        guesses, spent = self._guesses(sequences, room)
         counts = self._plan(sequences, guesses, room)
         for item, guess, count in zip(batch.items, guesses, counts, strict=True):
-            if item.sequence.drafting is not None:
+            history = item.sequence.draft_history
+            if history is not None:
                 item.draft = guess.tokens[:count]
-                item.sequence.drafting.drafted += count
-                item.sequence.drafting.charge(spent)
+                history.drafted += count
+                history.add_delay(spent)
         batch.drafted = sum(counts)
 
     def refuse(self) -> None:
-        """Notes that llama.cpp had no room for a batch with drafts: the next ones have none."""
+        """Notes that llama.cpp had no room for a batch with drafts: the next batches get none."""
         self._pause = _PAUSE
 
-    def observe(self, batch: Batch, seconds: float) -> None:
-        """Takes in how long a batch took."""
-        if not batch.prefill:
-            self._price.observe(batch.size, seconds)
-
-    def settle(self, batch: Batch, before: list[int]) -> None:
+    def record(self, batch: Batch, before: list[int]) -> None:
         """Takes in what a batch with drafts brought; `before` is how many tokens its sequences had."""
-        steps = self._price.cost.seconds(batch.size) / self._price.plain(len(batch.items))
+        steps = self._relative.taken(len(batch.items), batch.drafted)
         for item, had in zip(batch.items, before, strict=True):
-            if item.sequence.drafting is not None:
-                item.sequence.drafting.settle(steps, len(item.sequence.tokens) - had)
+            if item.sequence.draft_history is not None:
+                item.sequence.draft_history.record(steps, len(item.sequence.tokens) - had)
+
+    def _may_draft(self, batch: Batch) -> bool:
+        """Whether drafts take no time from a prompt, and can be compared with a plain step."""
+        if not self._is_on or batch.prefill or batch.holds_up:
+            return False
+        return self._relative.is_known(len(batch.items))
+
+    def _guesses(self, sequences: list[Sequence], room: int) -> tuple[list[Guess], float]:
+        """A guess for each sequence, and how many plain steps a draft model took for them."""
+        limits = [min(_LONGEST, room, self._left(sequence)) for sequence in sequences]
+        guesses = [_look_up(sequence, limit) for sequence, limit in zip(sequences, limits, strict=True)]
+        spent = self._drafter.improve(sequences, guesses, limits, room) if self._drafter is not None else 0.0
+        return [self._without_end(guess) for guess in guesses], spent
 
     def _left(self, sequence: Sequence) -> int:
         """How many tokens a draft may have at most: one more is sampled behind it."""
@@ -114,11 +120,12 @@ class Speculator:
         return (left if sequence.remaining is None else min(left, sequence.remaining)) - 1
 
     def _without_end(self, guess: Guess) -> Guess:
+        """A guess up to the token that would end the answer."""
         tokens = list(takewhile(lambda token: not self._is_eog(token), guess.tokens))
         return Guess(tokens, guess.chances[: len(tokens)])
 
     def _plan(self, sequences: list[Sequence], guesses: list[Guess], room: int) -> list[int]:
-        """How many tokens of each guess are worth computing along; the likeliest come first."""
+        """How many tokens of each guess are worth computing along; the likeliest are chosen first."""
         ranked = sorted(
             ((chance, index) for index, guess in enumerate(guesses) for chance in guess.chances),
             key=lambda each: -each[0],
@@ -129,11 +136,11 @@ class Speculator:
             counts[index] += 1
             expected[index] += chance
             if size in _SIZES or size == len(ranked):
-                steps = self._price.steps(len(sequences), size)
-                if sum(expected) > best * steps and bear(sequences, expected, steps):
+                steps = self._relative.steps(len(sequences), size)
+                if sum(expected) > best * steps and may_delay_all(sequences, expected, steps):
                     chosen, best = counts.copy(), sum(expected) / steps
         return chosen
 
 
 def _look_up(sequence: Sequence, limit: int) -> Guess:
-    return Guess() if sequence.drafting is None else sequence.drafting.guess(limit)
+    return Guess() if sequence.draft_history is None else sequence.draft_history.lookup_guess(limit)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from llama_backend.engine.kv.cache import LEAST_SHARED, KVCache, Slot, common_prefix
-from tests.support.engine.fakes import FakeMemory
+from llama_backend.engine.kv.cache import LEAST_SHARED, KVCache
+from llama_backend.engine.kv.slots import Slot
+from llama_backend.engine.kv.state_store import StateStore
+from tests.support.engine.assembly import new_cache
+from tests.support.engine.fakes import FakeMemory, FixedCosts
 
 
 def make_cache(slots: int = 3, cells: int = 100, unified: bool = True, refuses: bool = False) -> KVCache:
     memory = FakeMemory(cells if unified else cells // slots, unified, refuses)
-    return KVCache(memory, slots, cells, unified)
+    return new_cache(memory, slots, cells, unified)
 
 
 def fill(cache: KVCache, tokens: list[int]) -> Slot:
@@ -27,21 +30,6 @@ def fill_idle(cache: KVCache, *prompts: list[int]) -> list[Slot]:
     for slot in slots:
         cache.release(slot)
     return slots
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "limit", "length"),
-    [
-        ([], [], 5, 0),
-        ([1, 2, 3], [1, 2, 3], 5, 3),
-        ([1, 2, 3], [1, 2, 3], 2, 2),
-        ([1, 2, 3], [1, 9, 3], 5, 1),
-        ([1, 2], [1, 2, 3], 5, 2),
-        ([1], [], -1, 0),
-    ],
-)
-def test_common_prefix(a: list[int], b: list[int], limit: int, length: int) -> None:
-    assert common_prefix(a, b, limit) == length
 
 
 def test_the_longest_common_prefix_is_used_again() -> None:
@@ -110,7 +98,7 @@ def test_no_slot_while_all_are_busy() -> None:
 def test_a_model_that_cannot_remove_a_part_computes_all_again() -> None:
     cache = make_cache(slots=1, refuses=True)
     memory = FakeMemory(100, refuses_partial=True)
-    cache = KVCache(memory, 1, 100, unified=True)
+    cache = new_cache(memory, 1, 100, unified=True)
     (slot,) = fill_idle(cache, [1, 2, 3, 4])
     memory.add(0, 0, [1, 2, 3, 4])
     assert cache.acquire([1, 2, 9]) is slot
@@ -119,7 +107,7 @@ def test_a_model_that_cannot_remove_a_part_computes_all_again() -> None:
 
 def test_a_model_that_cannot_remove_a_part_keeps_what_needs_no_cut() -> None:
     memory = FakeMemory(100, refuses_partial=True)
-    cache = KVCache(memory, 1, 100, unified=True)
+    cache = new_cache(memory, 1, 100, unified=True)
     (slot,) = fill_idle(cache, [1, 2, 3])
     memory.add(0, 0, [1, 2, 3])
     assert cache.acquire([1, 2, 3, 4]) is slot
@@ -128,7 +116,7 @@ def test_a_model_that_cannot_remove_a_part_keeps_what_needs_no_cut() -> None:
 
 def test_a_model_with_one_state_for_all_tokens_takes_over_no_prefix_and_keeps_its_own() -> None:
     memory = FakeMemory(1000, refuses_partial=True)
-    cache = KVCache(memory, 2, 1000, unified=True)
+    cache = new_cache(memory, 2, 1000, unified=True)
     beginning = list(range(100))
     for slot, size in enumerate((100, 40)):
         memory.add(slot, 0, beginning[:size])
@@ -174,8 +162,8 @@ def test_all_idle_slots_can_be_cleared() -> None:
     cache = make_cache()
     busy = fill(cache, [9] * 4)
     fill_idle(cache, [1] * 3, [2] * 2)
-    assert cache.clear_idle() == 5
-    assert cache.clear_idle() == 0
+    assert cache.evict_idle() == 5
+    assert cache.evict_idle() == 0
     assert cache.used == len(busy.tokens) == 4
 
 
@@ -185,7 +173,7 @@ SYSTEM = list(range(100, 140))
 @pytest.mark.parametrize("unified", [True, False])
 def test_a_prefix_is_taken_over_from_a_busy_slot(unified: bool) -> None:
     memory = FakeMemory(200, unified)
-    cache = KVCache(memory, slots=2, cells=400, unified=unified)
+    cache = new_cache(memory, slots=2, cells=400, unified=unified)
     first = cache.acquire([*SYSTEM, 1, 2])
     assert first is not None
     memory.add(first.seq_id, 0, [*SYSTEM, 1, 2])
@@ -199,21 +187,21 @@ def test_a_prefix_is_taken_over_from_a_busy_slot(unified: bool) -> None:
 
 def test_a_shared_cell_is_free_when_the_last_of_its_slots_lets_it_go() -> None:
     memory = FakeMemory(200)
-    cache = KVCache(memory, slots=2, cells=200, unified=True)
+    cache = new_cache(memory, slots=2, cells=200, unified=True)
     first = fill(cache, SYSTEM)
     memory.add(first.seq_id, 0, SYSTEM)
     second = cache.acquire([*SYSTEM, 1])
     assert second is not None
     cache.adopt_prefix(second, [*SYSTEM, 1])
-    cache.clear(first)
+    cache.evict(first)
     assert cache.used == len(SYSTEM)
-    cache.clear(second)
+    cache.evict(second)
     assert cache.used == 0
 
 
 def test_a_short_prefix_is_not_worth_taking_over() -> None:
     memory = FakeMemory(200)
-    cache = KVCache(memory, slots=2, cells=200, unified=True)
+    cache = new_cache(memory, slots=2, cells=200, unified=True)
     fill(cache, SYSTEM[:LEAST_SHARED])
     second = cache.acquire([*SYSTEM[: LEAST_SHARED - 1], 1, 2])
     assert second is not None
@@ -225,9 +213,22 @@ def test_a_short_prefix_is_not_worth_taking_over() -> None:
 def test_the_beginning_that_a_template_gives_every_prompt_is_worth_taking_over() -> None:
     """About two dozen tokens of a default system prompt, which every new conversation begins with."""
     memory, beginning = FakeMemory(200), SYSTEM[:24]
-    cache = KVCache(memory, slots=2, cells=200, unified=True)
+    cache = new_cache(memory, slots=2, cells=200, unified=True)
     memory.add(fill(cache, beginning).seq_id, 0, beginning)
     second = cache.acquire([*beginning, 1, 2])
     assert second is not None
     cache.adopt_prefix(second, [*beginning, 1, 2])
     assert second.tokens == beginning
+
+
+@pytest.mark.parametrize(("private", "saved"), [(True, 100), (False, 0)])
+def test_a_state_is_saved_unless_a_slot_that_may_be_saved_holds_it_too(private: bool, saved: int) -> None:
+    memory, tokens = FakeMemory(400), list(range(1, 101))
+    store = StateStore(None, 1 << 20, lambda tokens, scope: [])
+    cache = new_cache(memory, 2, 400, costs=FixedCosts(0), store=store)
+    memory.add(fill(cache, tokens).seq_id, 0, tokens)
+    second = cache.acquire([*tokens, 5], private=private)
+    assert second is not None
+    cache.adopt_prefix(second, [*tokens, 5])
+    cache.evict(cache.slots[1 - second.seq_id])
+    assert store.covered(tokens, "") == saved

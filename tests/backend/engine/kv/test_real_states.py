@@ -10,19 +10,18 @@ from random import Random
 
 import pytest
 
-from llama_backend.engine.engine import LLMEngine
-from llama_backend.engine.kv.cache import KVCache
 from llama_backend.engine.kv.stamp import stamp_of
 from llama_backend.engine.kv.state_files import StateFolder
-from llama_backend.engine.kv.state_store import KVStore
+from llama_backend.engine.kv.state_store import StateStore
 from llama_backend.engine.llama.binding import LIBRARY
 from llama_backend.engine.llama.model import Model
 from llama_backend.engine.placement.kv_plan import KVPlan
 from llama_backend.wire.api import ChatMessage, SamplingParams
 from llama_backend.wire.ipc import ClearKVStates, EngineConfig, Ready, StoreChanged, Submit
-from tests.backend.engine.test_process import EngineProcess
-from tests.backend.engine.test_real_model import RealBench, runner_of
+from tests.support.engine.assembly import Options, assemble_on
 from tests.support.engine.builders import prompts_of
+from tests.support.engine.engine_process import EngineProcess
+from tests.support.engine.real_bench import RealBench, runner_of
 
 SERIES = "Numbers: " + ", ".join(map(str, range(1, 60))) + ","
 """It goes on in one way only, so that the last bit of a logit changes nothing."""
@@ -33,7 +32,7 @@ STAMP = "0" * 32
 class StoreBench(RealBench):
     """An engine with a store."""
 
-    store: KVStore = field(kw_only=True)
+    store: StateStore = field(kw_only=True)
 
 
 @contextmanager
@@ -43,13 +42,12 @@ def bench_of(model: Model, unified: bool, root: Path | None = None, cells: int =
     with runner_of(model, plan) as runner:
         prompts = prompts_of(model.vocab, model.template)
         folder = StateFolder(root, STAMP, 1 << 30) if root else None
-        store = KVStore(folder, 1 << 28, prompts.answers_in)
+        store = StateStore(folder, 1 << 28, prompts.answers_in)
         for file in store.open():
             prompts.recall(file.answers)
-        cache = KVCache(runner, plan.slots, plan.cells, plan.unified, store)
-        engine = LLMEngine(runner, cache, model.vocab, 512, prompts.remember)
+        engine, cache = assemble_on(runner, plan, model.vocab, prompts.remember, Options(store=store))
         yield StoreBench(engine, runner, prompts, cache, store=store)
-        while cache.keep_idle():
+        while cache.save_idle():
             store.wait_written(10)
         store.close(10)
 
@@ -116,7 +114,7 @@ def test_llama_cpp_refuses_what_is_no_state_of_these_tokens(model: Model, seed: 
     with bench_of(model, unified=seed % 2 == 0) as bench:
         bench.submit(1, "A few words.", max_tokens=2)
         bench.run()
-        (slot,) = [slot for slot in bench.cache._slots if slot.tokens]
+        (slot,) = [slot for slot in bench.cache.slots if slot.tokens]
         length, target = len(slot.tokens), 1 - slot.seq_id
         data = bench.runner.dump(slot.seq_id)
         assert data is not None
@@ -166,11 +164,11 @@ def test_a_sequence_that_shares_cells_has_a_state_of_its_own(model: Model) -> No
         for number in range(2):
             bench.submit(number, f"{SERIES} {number}", max_tokens=4)
         bench.run()
-        first, second = bench.cache._slots
+        first, second = bench.cache.slots
         assert first.cells[:100] == second.cells[:100]
         data = bench.runner.dump(second.seq_id)
         assert data is not None
-        bench.cache.clear(second)
+        bench.cache.evict(second)
         assert bench.runner.load(second.seq_id, data, 4 + bench.usages[1].prompt_tokens - 1)
         assert bench.runner.remove(second.seq_id, 0)
 

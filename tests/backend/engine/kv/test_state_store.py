@@ -9,28 +9,29 @@ from pathlib import Path
 import pytest
 
 from llama_backend.engine.kv.state_files import StateFolder, StoredAnswer
-from llama_backend.engine.kv.state_store import KVStore, Match
+from llama_backend.engine.kv.state_store import StateStore
+from llama_backend.engine.kv.stored_state import Match
 
 STAMP = "0" * 32
 A, B = list(range(100)), list(range(1000, 1100))
 
 
-def make(folder: Path | None = None, ram: int = 1000, disk: int = 1 << 20, whole: bool = False) -> KVStore:
+def make(folder: Path | None = None, ram: int = 1000, disk: int = 1 << 20, whole: bool = False) -> StateStore:
     files = StateFolder(folder, STAMP, disk) if folder else None
-    return KVStore(files, ram, lambda tokens, scope: [StoredAnswer(tokens[-3:], False)], whole)
+    return StateStore(files, ram, lambda tokens, scope: [StoredAnswer(tokens[-3:], False)], whole)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[KVStore]:
+def store(tmp_path: Path) -> Iterator[StateStore]:
     store = make(tmp_path)
     store.open()
     yield store
     store.close(5)
 
 
-def data_of(store: KVStore, tokens: list[int]) -> bytes | None:
+def data_of(store: StateStore, tokens: list[int]) -> bytes | None:
     match = store.find(tokens, "")
-    data = store.fetch(match.entry) if match else None
+    data = store.fetch(match.state) if match else None
     return bytes(data) if data is not None else None
 
 
@@ -94,7 +95,7 @@ def test_a_state_that_gives_way_while_a_slot_takes_it_over_does_no_harm() -> Non
     store.put(A, "", b"a", durable=False)
     match = store.find([*A, 1], "")
     assert match is not None
-    assert store.fetch(match.entry) == b"a"
+    assert store.fetch(match.state) == b"a"
     store.put(B, "", b"b", durable=False)
     store.used(match)
     assert (store.find(A, ""), length(store.find(B, ""))) == (None, 100)
@@ -109,7 +110,7 @@ def test_a_state_of_which_a_part_was_used_stays() -> None:
     assert data_of(store, A) == b"a"
 
 
-def test_states_outlive_the_process(store: KVStore, tmp_path: Path) -> None:
+def test_states_outlive_the_process(store: StateStore, tmp_path: Path) -> None:
     store.put(A, "", b"a", durable=True)
     store.put(B, "", b"b", durable=False)
     store.close(5)
@@ -122,7 +123,7 @@ def test_states_outlive_the_process(store: KVStore, tmp_path: Path) -> None:
     other.close(5)
 
 
-def test_the_conversation_that_was_at_work_last_is_read_ahead(store: KVStore, tmp_path: Path) -> None:
+def test_the_conversation_that_was_at_work_last_is_read_ahead(store: StateStore, tmp_path: Path) -> None:
     for tokens in (A, B):
         store.put(tokens, "", bytes(100), durable=True)
         assert store.wait_written(5)
@@ -133,21 +134,21 @@ def test_the_conversation_that_was_at_work_last_is_read_ahead(store: KVStore, tm
     assert other.status.ram_bytes == 100
 
 
-def test_a_state_larger_than_the_ram_goes_to_disk_all_the_same(store: KVStore) -> None:
+def test_a_state_larger_than_the_ram_goes_to_disk_all_the_same(store: StateStore) -> None:
     store.put(A, "", bytes(5000), durable=True)
     assert store.wait_written(5)
     assert store.status.ram_bytes == 0
     assert data_of(store, A) == bytes(5000)
 
 
-def test_a_spare_state_is_on_disk_only(store: KVStore) -> None:
-    store.put(A, "", bytes(10), durable=True, spare=True)
+def test_a_state_that_a_slot_keeps_is_on_disk_only(store: StateStore) -> None:
+    store.put(A, "", bytes(10), durable=True, in_slot=True)
     assert store.wait_written(5)
     assert store.status.ram_bytes == 0
     assert data_of(store, A) == bytes(10)
 
 
-def test_a_longer_state_takes_the_place_of_files_too(store: KVStore, tmp_path: Path) -> None:
+def test_a_longer_state_takes_the_place_of_files_too(store: StateStore, tmp_path: Path) -> None:
     for end in (40, 60, 100):
         store.put(A[:end], "", bytes([end]), durable=True)
         assert store.wait_written(5)
@@ -167,8 +168,8 @@ def test_the_disk_keeps_its_limit(tmp_path: Path) -> None:
     assert [length(store.find([number] * 10, "")) for number in range(5)] == [0, 0, 0, 10, 10]
 
 
-def test_a_damaged_file_is_forgotten_and_removed(store: KVStore, tmp_path: Path) -> None:
-    store.put(A, "", bytes(100), durable=True, spare=True)
+def test_a_damaged_file_is_forgotten_and_removed(store: StateStore, tmp_path: Path) -> None:
+    store.put(A, "", bytes(100), durable=True, in_slot=True)
     assert store.wait_written(5)
     (path,) = tmp_path.glob("*/*")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -177,8 +178,8 @@ def test_a_damaged_file_is_forgotten_and_removed(store: KVStore, tmp_path: Path)
     assert not path.exists()
 
 
-def test_a_file_that_somebody_removed_is_forgotten(store: KVStore, tmp_path: Path) -> None:
-    store.put(A, "", bytes(100), durable=True, spare=True)
+def test_a_file_that_somebody_removed_is_forgotten(store: StateStore, tmp_path: Path) -> None:
+    store.put(A, "", bytes(100), durable=True, in_slot=True)
     assert store.wait_written(5)
     next(tmp_path.glob("*/*")).unlink()
     assert data_of(store, A) is None
@@ -197,18 +198,16 @@ def test_a_disk_that_takes_nothing_is_left_alone_after_a_while(tmp_path: Path) -
     assert data_of(store, [2] * 10) == b"x"
 
 
-def test_prefetching_reads_into_the_ram_what_the_slots_do_not_hold(store: KVStore) -> None:
-    store.put(A, "", bytes(100), durable=True, spare=True)
+def test_prefetching_reads_a_state_into_the_ram_that_has_enough_of_a_prompt(store: StateStore) -> None:
+    store.put(A, "", bytes(100), durable=True, in_slot=True)
     assert store.wait_written(5)
-    store.held = lambda tokens, scope: 90
-    store.prefetch(A, "", least=20)
+    store.prefetch(A, "", least=101)
     assert store.status.ram_bytes == 0
-    store.held = lambda tokens, scope: 80
-    store.prefetch(A, "", least=20)
+    store.prefetch(A, "", least=100)
     assert store.status.ram_bytes == 100
 
 
-def test_clearing_leaves_nothing(store: KVStore, tmp_path: Path) -> None:
+def test_clearing_leaves_nothing(store: StateStore, tmp_path: Path) -> None:
     store.put(A, "", bytes(100), durable=True)
     assert store.wait_written(5)
     store.put(B, "", bytes(100), durable=True)
@@ -226,7 +225,7 @@ def test_a_state_that_is_cleared_while_it_is_written_leaves_no_file(tmp_path: Pa
         cleared.wait(5)
         return []
 
-    store = KVStore(StateFolder(tmp_path, STAMP, 1 << 20), 1000, answers_in)
+    store = StateStore(StateFolder(tmp_path, STAMP, 1 << 20), 1000, answers_in)
     store.open()
     store.put(A, "", bytes(100), durable=True)
     assert begun.wait(5)

@@ -1,4 +1,4 @@
-"""Who is read next, and what becomes of those who do not wait any more."""
+"""Which request is prepared next, and what becomes of those that are cancelled."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ import pytest
 
 from llama_backend.engine.llama.log_softmax import LEAST, log_softmax_of
 from llama_backend.engine.sampling.logprobs import LogprobTrail
-from llama_backend.wire.api import SamplingParams
 from llama_backend.wire.ipc import TokenLogprob
 from tests.support.engine.fakes import Bench, lone_answer
 
@@ -96,7 +95,7 @@ def test_tokens_without_text_come_in_the_end() -> None:
 def answer(stop: str | None = None) -> tuple[str, list[TokenLogprob]]:
     """Text and entries of an answer of the fake model."""
     bench = Bench()
-    bench.engine.submit(1, LONG, SamplingParams(max_tokens=12, stop=stop), is_chat=True, top_logprobs=2)
+    bench.submit(1, LONG, max_tokens=12, stop=stop, top_logprobs=2)
     text, found = "", list[TokenLogprob]()
     while bench.engine.busy:
         for piece in bench.engine.step().outputs:

@@ -6,20 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_backend.engine.speculation.acceptance import Acceptance, DraftTrust, OwnAcceptance
+from llama_backend.engine.speculation.acceptance import Acceptance, ModelAcceptance, SequenceAcceptance
 
 tries = st.lists(st.tuples(st.integers(0, 100), st.booleans()), max_size=400)
 
 
-def learned(others: Acceptance, run: int, hits: int, misses: int) -> OwnAcceptance:
-    own = OwnAcceptance(others)
+def learned(others: Acceptance, run: int, hits: int, misses: int) -> SequenceAcceptance:
+    own = SequenceAcceptance(others)
     for hit in [True] * hits + [False] * misses:
         own.learn(run, hit)
     return own
 
 
 def test_a_longer_run_is_trusted_more_from_the_beginning() -> None:
-    own = OwnAcceptance(Acceptance.by_run())
+    own = SequenceAcceptance(Acceptance.by_run())
     chances = [own.chance(run) for run in (1, 3, 4, 8, 16, 48)]
     assert chances == sorted(chances)
     assert chances[0] < 0.6 < 0.95 < chances[-1]
@@ -37,27 +37,27 @@ def test_what_is_seen_often_is_believed(hits: int, misses: int) -> None:
 def test_a_sequence_that_is_right_more_often_than_others_is_trusted_more() -> None:
     others = Acceptance.by_run()
     good, bad = learned(others, 5, 30, 0), learned(others, 5, 0, 30)
-    assert good.chance(20) > OwnAcceptance(others).chance(20) > bad.chance(20)
+    assert good.chance(20) > SequenceAcceptance(others).chance(20) > bad.chance(20)
 
 
 def test_a_new_sequence_starts_from_what_others_have_shown() -> None:
     others = Acceptance.by_run()
     learned(others, 5, 0, 100)
-    assert OwnAcceptance(others).chance(5) < 0.2
+    assert SequenceAcceptance(others).chance(5) < 0.2
 
 
 @given(tries)
 def test_a_chance_is_a_probability(tries: list[tuple[int, bool]]) -> None:
-    own = OwnAcceptance(Acceptance.by_run())
+    own = SequenceAcceptance(Acceptance.by_run())
     for run, hit in tries:
         own.learn(run, hit)
         assert 0 <= own.chance(run) <= 1
 
 
 def test_a_draft_model_that_disappoints_is_given_another_chance_later() -> None:
-    trust = DraftTrust()
-    first = trust.start()
+    model = ModelAcceptance()
+    first = model.start()
     for _ in range(50):
-        trust.learn(0.1)
-    assert trust.start() < 0.2 < 0.9 < first
-    assert [trust.start() for _ in range(100)][-1] > 0.8
+        model.learn(0.1)
+    assert model.start() < 0.2 < 0.9 < first
+    assert [model.start() for _ in range(100)][-1] > 0.8

@@ -6,63 +6,29 @@ from random import Random
 
 import pytest
 
-from llama_backend.engine.kv.cache import Slot
-from llama_backend.engine.kv.memory import NoRoom
-from llama_backend.engine.prompt.detokenizer import Detokenizer
+from llama_backend.engine.kv.slots import Slot
 from llama_backend.engine.sequence import Sequence
 from llama_backend.engine.speculation.draft_model import CATCH_UP, Chunk, DraftModel
-from tests.support.engine.fakes import Bench, FakeMemory, lone_answer, next_token, piece, speculate_with
+from tests.support.engine.fake_guesser import FakeGuesser
+from tests.support.engine.fakes import Bench, lone_answer, new_sequence
 from tests.support.engine.simulation import simulate
 
 LONG = next([n] * 5 for n in range(1, 900) if len(lone_answer([n] * 5, None, 400)[0].split()) > 200)
 
 
-class FakeGuesser:
-    """A small model that is a fake model too, wrong now and then."""
-
-    def __init__(self, wrong_one_in: int = 0, capacity: int = 10_000, n_batch: int = 512) -> None:
-        self.n_batch = n_batch
-        self.memory = FakeMemory(capacity)
-        self.computed: list[list[Chunk]] = []
-        self._wrong = wrong_one_in
-
-    def likeliest(self, chunks: list[Chunk]) -> list[tuple[int, float]]:
-        held = sum(len(cells) for cells in self.memory.cells.values())
-        if held + sum(len(chunk.tokens) for chunk in chunks) > self.memory.capacity:
-            raise NoRoom
-        assert sum(len(chunk.tokens) for chunk in chunks) <= self.n_batch
-        self.computed.append(chunks)
-        for chunk in chunks:
-            assert chunk.tokens
-            self.memory.add(chunk.seq_id, chunk.start, list(chunk.tokens))
-        return [self._next(self.memory.cells[chunk.seq_id]) for chunk in chunks]
-
-    def _next(self, cells: list[int]) -> tuple[int, float]:
-        is_wrong = self._wrong and sum(cells) % self._wrong == 0
-        return (999 if is_wrong else next_token(cells)), 0.5 if is_wrong else 0.97
-
-    def remove(self, seq_id: int, start: int) -> bool:
-        return self.memory.remove(seq_id, start)
-
-    def share(self, source: int, target: int, length: int) -> None:
-        self.memory.share(source, target, length)
-
-
 def bench_with(guesser: FakeGuesser, part: float = 0.01) -> Bench:
-    bench = Bench(slots=4, token_part=part)
-    speculate_with(bench.engine, DraftModel(guesser, 4))
-    return bench
+    return Bench(slots=4, token_part=part, draft_model=DraftModel(guesser, 4))
 
 
 class SlowReader(DraftModel):
     """Takes a tenth of a plain step for each token that it reads."""
 
     def reading(self, sequence: Sequence) -> float:
-        return 0.0001 * self._missing(sequence)
+        return 0.0001 * self.unread(sequence)
 
 
 def sequence(number: int, tokens: list[int], seq_id: int = 0) -> Sequence:
-    return Sequence(number, tokens, Detokenizer(piece), slot=Slot(seq_id))
+    return new_sequence(number, tokens, slot=Slot(seq_id))
 
 
 def test_a_draft_is_what_the_small_model_would_say() -> None:
@@ -179,8 +145,7 @@ def test_a_prompt_is_read_only_for_an_answer_that_wins_it_back() -> None:
     found = []
     for max_tokens in (12, 200):
         guesser = FakeGuesser()
-        bench = bench_with(guesser)
-        speculate_with(bench.engine, SlowReader(guesser, 4))
+        bench = Bench(slots=4, token_part=0.01, draft_model=SlowReader(guesser, 4))
         bench.submit(1, [5] * 400, max_tokens=max_tokens)
         bench.run()
         found.append(len(guesser.computed))

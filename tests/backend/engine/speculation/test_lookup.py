@@ -80,7 +80,7 @@ def test_far_behind_a_change_or_a_short_run_it_is_not() -> None:
 @given(few_tokens, few_tokens)
 def test_the_run_is_what_stands_before_the_place(prompt: list[int], rest: list[int]) -> None:
     lookup, tokens = grown(prompt, rest)
-    run, place = lookup.run, lookup._next
+    run, place = lookup.run, lookup.place
     assert (place is None) == (run == 0)
     if place is not None:
         assert run >= 1

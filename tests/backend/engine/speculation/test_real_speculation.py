@@ -10,21 +10,20 @@ from typing import Any, cast
 
 import pytest
 
-from llama_backend.engine.engine import LLMEngine
-from llama_backend.engine.kv.cache import KVCache
-from llama_backend.engine.llama.binding import lib
 from llama_backend.engine.llama.draft_runner import DraftRunner, check_draft_model
 from llama_backend.engine.llama.model import Model
 from llama_backend.engine.placement.kv_plan import KVPlan
+from llama_backend.engine.sequence import EngineRequest
 from llama_backend.engine.speculation.draft_model import DraftModel
 from llama_backend.engine.speculation.speculator import MOST_DRAFTED
 from llama_backend.errors import ModelUnreadable
 from llama_backend.wire.api import SamplingParams
-from tests.backend.engine.test_real_model import SERIES, RealBench, runner_of
+from tests.support.engine.assembly import Options, assemble_on
 from tests.support.engine.builders import prompts_of
-from tests.support.engine.fakes import FixedCost, speculate_with
+from tests.support.engine.fakes import FixedCosts
+from tests.support.engine.real_bench import SERIES, RealBench, runner_of
 
-MakeBench = Callable[[bool, bool], RealBench]
+MakeBench = Callable[..., RealBench]
 LINES = "host = example.org\nport = 8080\nuser = admin\n" * 2 + "host = example"
 
 
@@ -33,13 +32,14 @@ def make_bench(model: Model) -> Iterator[MakeBench]:
     """An engine with or without speculation, over one pool or not, where drafts seem to cost nothing."""
     with ExitStack() as stack:
 
-        def make(speculate: bool, unified: bool) -> RealBench:
+        def make(
+            speculates: bool, unified: bool, draft_model: DraftModel | None = None, step: float = 0.001
+        ) -> RealBench:
             plan = KVPlan(4, 512, 512 if unified else 2048, unified)
             runner = stack.enter_context(runner_of(model, plan, MOST_DRAFTED))
             prompts = prompts_of(model.vocab, model.template)
-            cache = KVCache(runner, plan.slots, plan.cells, plan.unified)
-            engine = LLMEngine(runner, cache, model.vocab, plan.context, prompts.remember, speculate=speculate)
-            engine._speculator._price.cost = FixedCost(0.01)
+            options = Options(speculates, draft_model, FixedCosts(0.01, step))
+            engine, cache = assemble_on(runner, plan, model.vocab, prompts.remember, options)
             return RealBench(engine, runner, prompts, cache)
 
         yield make
@@ -89,8 +89,8 @@ def test_log_probabilities_come_with_each_token(make_bench: MakeBench) -> None:
     found = []
     for speculate in (False, True):
         bench = make_bench(speculate, True)
-        tokens = bench.prompts.text(LINES)
-        bench.engine.submit(1, tokens, SamplingParams(temperature=0, max_tokens=30), is_chat=False, top_logprobs=2)
+        sampling = SamplingParams(temperature=0, max_tokens=30)
+        bench.engine.submit(EngineRequest(1, bench.prompts.text(LINES), sampling, top_logprobs=2))
         pieces = []
         while bench.engine.busy:
             pieces += bench.engine.step().outputs
@@ -102,12 +102,10 @@ def test_log_probabilities_come_with_each_token(make_bench: MakeBench) -> None:
 
 
 def test_a_model_guesses_for_itself(model: Model, make_bench: MakeBench) -> None:
-    plain, speculative = make_bench(False, True), make_bench(True, True)
     with ExitStack() as stack:
         runner = DraftRunner(model, KVPlan(4, 512, 512, True), lambda: 2, model.vocab.size)
-        stack.callback(lib.llama_free, runner._context)
-        speculate_with(speculative.engine, DraftModel(runner, 4))
-        speculative.engine._speculator._price.cost = FixedCost(0.01, step=0.3)
+        stack.callback(runner.close)
+        plain, speculative = make_bench(False, True), make_bench(True, True, DraftModel(runner, 4), step=0.3)
         before, after = (steps_of(bench, [SERIES[0]], max_tokens=24) for bench in (plain, speculative))
     assert speculative.texts == plain.texts
     assert after < 0.8 * before
@@ -115,7 +113,9 @@ def test_a_model_guesses_for_itself(model: Model, make_bench: MakeBench) -> None
 
 def test_a_model_with_another_vocabulary_cannot_guess(model: Model) -> None:
     check_draft_model(model, model, "same")
-    other = SimpleNamespace(can_cut=True, has_whole_states=True, vocab=replace(model.vocab, size=32_000))
+    other = SimpleNamespace(
+        supports_partial_removal=True, states_are_complete=True, vocab=replace(model.vocab, size=32_000)
+    )
     with pytest.raises(ModelUnreadable, match=r"small.gguf: .* 32000 tokens, and that of the model 49152"):
         check_draft_model(model, cast(Model, other), "small.gguf")
     other.vocab = replace(model.vocab, piece=lambda token: b"x" if token == 70 else model.vocab.piece(token))
@@ -124,7 +124,7 @@ def test_a_model_with_another_vocabulary_cannot_guess(model: Model) -> None:
     other.vocab = replace(model.vocab, control=model.vocab.control | {"<|im_start|>": 5})
     with pytest.raises(ModelUnreadable, match=r"the control token <\|im_start\|> has another number in it"):
         check_draft_model(model, cast(Model, other), "small.gguf")
-    other.can_cut = False
+    other.supports_partial_removal = False
     for large, small, whose in ((model, other, "its"), (other, model, "the model's")):
         with pytest.raises(ModelUnreadable, match=f"cells of {whose} KV cache cannot be taken back"):
             check_draft_model(cast(Model, large), cast(Model, small), "small.gguf")

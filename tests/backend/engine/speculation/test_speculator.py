@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_backend.engine.sampling.chain import SamplerChain
-from llama_backend.wire.api import SamplingParams
 from llama_backend.wire.ipc import SequenceOutput
 from tests.support.engine.fakes import (
     EOG,
@@ -104,7 +103,7 @@ def test_a_stop_string_within_a_draft_ends_the_answer_there() -> None:
     bench.run()
     assert bench.answers[1].reason == "stop"
     assert bench.answers[1].text.split() == [str(token) for token in TEXT[5:30]]
-    (slot,) = [slot for slot in bench.cache._slots if slot.tokens]
+    (slot,) = [slot for slot in bench.cache.slots if slot.tokens]
     assert slot.tokens == [*TEXT, *TEXT[:31]], "nothing is left of what came after it"
     assert bench.memory.cells[slot.seq_id] == slot.tokens
 
@@ -133,12 +132,12 @@ def test_drafts_take_free_cells_only() -> None:
     bench = Bench(slots=2, cells=200, context=150, model=repeating, token_part=FREE)
     bench.submit(1, [900 + n % 90 for n in range(70)], max_tokens=1)
     bench.run()
-    kept = len(bench.cache._slots[0].tokens)
+    kept = len(bench.cache.slots[0].tokens)
     bench.submit(2, [*TEXT, *TEXT[:5]], max_tokens=60)
     bench.run()
     assert sum(drafted(bench)) > 0
     assert bench.runner.no_room == 0
-    assert len(bench.cache._slots[0].tokens) == kept, "cells of another conversation were not given away"
+    assert len(bench.cache.slots[0].tokens) == kept, "cells of another conversation were not given away"
 
 
 def test_who_gets_no_draft_is_not_held_up_by_those_of_others() -> None:
@@ -206,9 +205,7 @@ class StatefulRunner(FakeRunner):
 
 
 def stateful(part: float | None) -> Bench:
-    bench = Bench(model=repeating, token_part=part)
-    bench.runner = StatefulRunner(bench.memory, model=repeating)
-    bench.engine._runner = bench.runner
+    bench = Bench(model=repeating, token_part=part, runner_type=StatefulRunner)
     bench.submit(1, TEXT * 3, max_tokens=300)
     bench.run()
     return bench
@@ -225,7 +222,7 @@ def test_samplers_move_on_by_the_tokens_that_are_taken_and_no_others() -> None:
 
 def test_each_token_has_the_log_probabilities_of_its_own_row() -> None:
     bench = Bench(model=repeating, token_part=FREE)
-    bench.engine.submit(1, [*TEXT, *TEXT[:5]], SamplingParams(max_tokens=30), is_chat=True, top_logprobs=1)
+    bench.submit(1, [*TEXT, *TEXT[:5]], max_tokens=30, top_logprobs=1)
     pieces: list[SequenceOutput] = []
     while bench.engine.busy:
         pieces += bench.engine.step().outputs

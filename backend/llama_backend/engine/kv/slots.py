@@ -1,0 +1,73 @@
+"""The llama.cpp sequences that an engine can use at the same time, and the tokens in their KV cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One llama.cpp sequence id and the tokens in its KV cells. It outlives a request, for the next turn."""
+
+    seq_id: int
+    tokens: list[int] = field(default_factory=list)
+    cells: list[int] = field(default_factory=list)
+    """The number of the cell of each token; slots that share a cell have the same number."""
+    busy: bool = False
+    last_used: int = 0
+    scope: str = ""
+    """Who may use its tokens: requests of the same scope."""
+    private: bool = False
+    """Its tokens are of a request whose state may be kept nowhere else."""
+
+    def shares(self, tokens: Tokens[int], scope: str, limit: int | None = None) -> int:
+        """How many tokens at the beginning of `tokens` a request of `scope` finds here, at most `limit`."""
+        return common_prefix(self.tokens, tokens, limit) if self.scope == scope else 0
+
+
+class Slots:
+    """All slots of an engine, by their sequence ids. The engine's thread changes them; others may only ask `held`."""
+
+    def __init__(self, count: int) -> None:
+        self._slots = [Slot(seq_id) for seq_id in range(count)]
+
+    def __iter__(self) -> Iterator[Slot]:
+        return iter(self._slots)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __getitem__(self, seq_id: int) -> Slot:
+        return self._slots[seq_id]
+
+    @property
+    def idle(self) -> list[Slot]:
+        """Those that no request uses, the least recently used first."""
+        return sorted((slot for slot in self._slots if not slot.busy), key=lambda slot: slot.last_used)
+
+    @property
+    def busy(self) -> list[Slot]:
+        """Those that a request uses."""
+        return [slot for slot in self._slots if slot.busy]
+
+    def others(self, slot: Slot) -> list[Slot]:
+        """All but one."""
+        return [other for other in self._slots if other is not slot]
+
+    def held(self, tokens: Tokens[int], scope: str) -> int:
+        """How many tokens at the beginning of `tokens` any slot holds.
+
+        Any thread may ask; while the engine changes the slots, the answer is a guess.
+        """
+        return max((slot.shares(tokens, scope) for slot in self._slots), default=0)
+
+
+def common_prefix(a: Tokens[int], b: Tokens[int], limit: int | None = None) -> int:
+    """How many tokens `a` and `b` have in common at their start, at most `limit`."""
+    length = min(len(a), len(b)) if limit is None else min(len(a), len(b), limit)
+    for index in range(length):
+        if a[index] != b[index]:
+            return index
+    return max(length, 0)

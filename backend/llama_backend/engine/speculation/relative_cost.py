@@ -1,0 +1,44 @@
+"""What steps with drafts take as a multiple of a plain one, and whether the sequences in them may be delayed so."""
+
+from __future__ import annotations
+
+from llama_backend.engine.budget import ALONE_SECONDS, BESIDE_SECONDS
+from llama_backend.engine.cost_model import CostModel
+from llama_backend.engine.sequence import Sequence
+
+LEAST_GAIN = 1.05
+"""How many times as many tokens a second a step with drafts must promise."""
+
+
+class RelativeCost:
+    """Compares steps with drafts to those without."""
+
+    def __init__(self, costs: CostModel) -> None:
+        self._costs = costs
+
+    def is_known(self, decoding: int) -> bool:
+        """Whether the cost of a plain step is known, with which others can be compared."""
+        return self._costs.knows(decoding)
+
+    def plain_seconds(self, decoding: int) -> float:
+        """Seconds of a step without drafts."""
+        return self._costs.step_seconds(decoding)
+
+    def steps(self, decoding: int, drafted: int, more: float = 0.0) -> float:
+        """What a step and `more` seconds take as a multiple of a plain step; infinity where that is too long."""
+        seconds = self._costs.step_seconds(decoding + drafted) + more
+        if seconds > (BESIDE_SECONDS if decoding > 1 else ALONE_SECONDS):
+            return float("inf")
+        return seconds / self.plain_seconds(decoding)
+
+    def taken(self, decoding: int, drafted: int) -> float:
+        """What a step that was run took as a multiple of a plain step."""
+        return self._costs.step_seconds(decoding + drafted) / self.plain_seconds(decoding)
+
+
+def may_delay_all(sequences: list[Sequence], expected: list[float], steps: float) -> bool:
+    """Whether a step may take as long as `steps` plain ones for each sequence, if it brings what is expected."""
+    return all(
+        sequence.draft_history is None or sequence.draft_history.may_delay(steps, tokens, sequence.n_completion)
+        for sequence, tokens in zip(sequences, expected, strict=True)
+    )
