@@ -17,7 +17,7 @@ from itertools import chain, product
 
 from llama_backend.engine.engine import LLMEngine
 from llama_backend.engine.kv.cache import KVCache
-from llama_backend.engine.llama.binding import LlamaLog
+from llama_backend.engine.llama.log import LlamaLog
 from llama_backend.engine.llama.model import Model
 from llama_backend.engine.llama.runner import ModelRunner
 from llama_backend.engine.placement.kv_plan import KVPlan

@@ -15,7 +15,7 @@ from llama_backend.engine.kv.cache import KVCache
 from llama_backend.engine.kv.stamp import stamp_of
 from llama_backend.engine.kv.state_files import StateFolder
 from llama_backend.engine.kv.state_store import KVStore
-from llama_backend.engine.llama.binding import LIBRARY, LlamaLog
+from llama_backend.engine.llama.log import LlamaLog
 from llama_backend.engine.llama.model import Model
 from llama_backend.engine.messages.intake import Channel, Inbox, Limits, Reader
 from llama_backend.engine.messages.outbox import Outbox
@@ -141,7 +141,7 @@ def _open_store(config: EngineConfig, model: Model, plan: KVPlan, prompts: Promp
     """
     folder, ram = None, config.kv_ram if model.has_whole_states else 0
     if config.kv_folder and config.kv_disk and model.has_whole_states:
-        stamp = stamp_of(Path(config.path), LIBRARY, plan)
+        stamp = stamp_of(Path(config.path), model.library, plan)
         folder = StateFolder(Path(config.kv_folder), stamp, config.kv_disk, model.vocab.size)
     store = KVStore(folder, ram, prompts.answers_in, whole=not model.can_cut)
     for file in store.open():

@@ -7,7 +7,7 @@ import socket
 import sys
 
 from llama_backend.crash_notes import CrashNotes
-from llama_backend.engine.llama.binding import LlamaLog
+from llama_backend.engine.llama.log import LlamaLog
 from llama_backend.engine.loading import load
 from llama_backend.engine.loop import EngineLoop
 from llama_backend.engine.messages.intake import Channel, Inbox

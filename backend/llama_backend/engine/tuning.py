@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_backend.engine.llama.binding import LlamaLog
 from llama_backend.engine.llama.devices import gpu_devices, usable
+from llama_backend.engine.llama.log import LlamaLog
 from llama_backend.engine.llama.model import Model
 from llama_backend.engine.placement.hardware import IdleProcessors, available_memory, default_threads
 from llama_backend.engine.placement.kv_plan import KVPlan, plan_kv

@@ -10,17 +10,12 @@ import ctypes
 import importlib.util
 import os
 import sys
-from collections import deque
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 _PACKAGE = "llama_cpp"
-_LINES_KEPT = 50
-_CONTINUED = 5
-"""GGML_LOG_LEVEL_CONT: the text goes on where the one before it ended."""
-WARNING = 3
 
 
 def _load() -> Any:
@@ -60,31 +55,3 @@ def quick(name: str) -> Callable[..., Any]:
     original = getattr(lib._lib, name)
     function.argtypes, function.restype = original.argtypes, original.restype
     return function
-
-
-class LlamaLog:
-    """Takes llama.cpp's log lines, so that none reaches a terminal, and keeps the last serious ones."""
-
-    def __init__(self, sink: Callable[[str], None]) -> None:
-        self.lines: deque[str] = deque(maxlen=_LINES_KEPT)
-        """The last lines of level warning and above."""
-        self._sink = sink
-        self._level = 0
-        self._partial = ""
-        self._callback = lib.llama_log_callback(self._take)
-        lib.llama_log_set(self._callback, None)
-
-    @property
-    def reason(self) -> str:
-        """The line that tells best why llama.cpp failed, or nothing."""
-        told = [line for line in self.lines if "error" in line.lower()]
-        return (told or list(self.lines) or [""])[0]
-
-    def _take(self, level: int, text: bytes, _data: object) -> None:
-        self._level = level if level != _CONTINUED else self._level
-        self._partial += text.decode("utf-8", "replace")
-        *lines, self._partial = self._partial.split("\n")
-        for line in lines:
-            if self._level >= WARNING and line.strip():
-                self.lines.append(line.strip())
-                self._sink(line)

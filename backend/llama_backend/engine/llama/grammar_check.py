@@ -19,8 +19,9 @@ from typing import Any
 import msgspec
 
 from llama_backend.crash_notes import nameless_file
-from llama_backend.engine.llama.binding import LlamaLog, lib
+from llama_backend.engine.llama.binding import lib
 from llama_backend.engine.llama.grammar import Candidates, Grammar
+from llama_backend.engine.llama.log import LlamaLog
 from llama_backend.engine.sampling.json_schema import grammar_of
 from llama_backend.errors import InvalidRequest
 from llama_backend.host.parent import die_with_parent

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_backend.engine.embedder import Pooling
-from llama_backend.engine.llama.binding import LlamaLog, lib, quick
+from llama_backend.engine.llama.binding import LIBRARY, lib, quick
+from llama_backend.engine.llama.log import LlamaLog
 from llama_backend.engine.placement.kv_plan import KV_BYTES
 from llama_backend.engine.prompt.vocab import Vocab
 from llama_backend.errors import ModelUnreadable
@@ -27,6 +28,9 @@ _POOLINGS: dict[str, Pooling] = {"2": "first", "3": "last"}
 
 class Model:
     """The weights of a GGUF file; raises ModelUnreadable with a damaged header's reason or llama.cpp's."""
+
+    library: Path = LIBRARY
+    """The file of llama.cpp's shared library, whose build decides how a KV state is laid out."""
 
     def __init__(
         self, path: str, offload: Offload | None, log: LlamaLog, progress: Callable[[float], None] | None = None

@@ -211,6 +211,10 @@ class ModelRunner:
             return int(self._row(row).argmax())
         return int(self._sample(sampler.handle, self._context, row))
 
+    def close(self) -> None:
+        """Frees the context; nothing else may be called afterwards."""
+        lib.llama_free(self._context)
+
     def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
         """See `log_softmax_of`."""
         return log_softmax_of(self._row(row), token, top)
