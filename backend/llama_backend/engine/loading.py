@@ -20,11 +20,12 @@ from llama_backend.engine.llama.model import Model
 from llama_backend.engine.messages.intake import Channel, Inbox, Limits, Reader
 from llama_backend.engine.messages.outbox import Outbox
 from llama_backend.engine.placement.kv_plan import KVPlan, embedding_room
+from llama_backend.engine.placement.placement import Placement, place_on_processor
 from llama_backend.engine.prompt.builder import PromptBuilder
 from llama_backend.engine.prompt.renderer import Renderer
 from llama_backend.engine.speculation.draft_model import DraftModel
 from llama_backend.engine.speculation.speculator import MOST_DRAFTED
-from llama_backend.engine.tuning import Tuning, plan_context, plan_gpus
+from llama_backend.engine.tuning import Tuning, plan_gpus
 from llama_backend.errors import InvalidRequest, ModelUnreadable
 from llama_backend.wire.ipc import EngineConfig, Loading, Ready
 
@@ -56,35 +57,57 @@ def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, no
     importer = threading.Thread(target=lambda: __import__("llama_backend.engine.llama.runner"))
     importer.start()
     templates = Renderer()
-    offload = plan_gpus(config)
-    if offload is not None:
-        print(offload.text, file=sys.stderr, flush=True)
-    model = Model(config.path, offload, log, _Progress(channel))
+    weights = _load_weights(config, channel, log)
     importer.join()
     from llama_backend.engine.embedder import Embedder
     from llama_backend.engine.llama.embedding_context import EmbeddingContext
     from llama_backend.engine.llama.runner import ModelRunner
 
-    small = _load_draft_model(config, model, offload, log)
-    plan = plan_context(config, model, offload, small)
-    tuning = Tuning(config, plan, model, offload, small)
+    model, plan = weights.model, weights.placement.kv
+    tuning = Tuning(config, weights.placement, model, weights.draft)
     vocab = model.vocab
     prompts = PromptBuilder(vocab, _opened(templates, model, config.path), plan.context)
     store = _open_store(config, model, plan, prompts)
-    room = embedding_room(plan.context, model.kv_bytes_per_token("f16"))
+    room = embedding_room(plan.context, model.kv_size.bytes_per_token("f16"))
     Reader(channel, inbox, prompts, store, Limits(plan.context, room, model.embedding_width), notes).start()
     speculate = config.speculation and model.can_cut and model.has_whole_states
     runner = ModelRunner(model, plan, tuning.threads, tuning.tuner, MOST_DRAFTED if speculate else 0)
     tuning.note_context(log)
     runner.warm_up(vocab.bos or 0)
-    draft = _draft_model(small, plan, tuning, vocab.size) if small is not None else None
+    draft = _draft_model(weights.draft, plan, tuning, vocab.size) if weights.draft is not None else None
     cache = KVCache(runner, plan.slots, plan.cells, plan.unified, store)
     channel.send(_ready(model, plan, tuning))
-    outbox = Outbox(channel.send, overlaps=offload is not None and offload.is_whole)
+    outbox = Outbox(channel.send, overlaps=tuning.is_all_on_gpus)
     runner.meanwhile = outbox.flush
     engine = LLMEngine(runner, cache, vocab, plan.context, prompts.remember, notes, speculate, draft)
     embedder = Embedder(lambda: EmbeddingContext(model, room, tuning.threads), model.pooling, notes)
     return Loaded(engine, embedder, prompts, store, tuning, outbox)
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """What is loaded of files, and where it was placed."""
+
+    model: Model
+    draft: Model | None
+    placement: Placement
+
+
+def _load_weights(config: EngineConfig, channel: Channel, log: LlamaLog) -> _Weights:
+    """Loads the model and its draft model: onto GPUs by a plan made before, or else into main memory.
+
+    In main memory the KV cells are planned afterwards, since a loaded model tells its sizes without reading its file.
+    """
+    placement = plan_gpus(config)
+    offload = placement.offload if placement is not None else None
+    if offload is not None:
+        print(offload.text, file=sys.stderr, flush=True)
+    model = Model(config.path, offload, log, _Progress(channel))
+    draft = _load_draft_model(config, model, offload, log)
+    if placement is None:
+        sizes = [each.kv_size for each in (model, draft) if each is not None]
+        placement = place_on_processor(config, model.context_trained, sizes)
+    return _Weights(model, draft, placement)
 
 
 def _opened(templates: Renderer, model: Model, path: str) -> Renderer:

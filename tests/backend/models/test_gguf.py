@@ -27,8 +27,12 @@ METADATA: dict[str, Any] = {
     "nested": Array(9, [["x"], Array(4, [1, 2])]),
     "tokenizer.ggml.add_bos_token": True,
     "llama.context_length": 2048,
+    "llama.attention.head_count_kv": Array(5, [8, 8, 4]),
 }
-SCALARS = {key: value for key, value in METADATA.items() if not isinstance(value, list | Array)}
+KNOWN = {key: value for key, value in METADATA.items() if not isinstance(value, list | Array)} | {
+    "llama.attention.head_count_kv": (8, 8, 4)
+}
+"""What is kept of it."""
 
 
 def write(folder: Path, data: bytes) -> Path:
@@ -38,8 +42,18 @@ def write(folder: Path, data: bytes) -> Path:
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_scalars_are_read_and_arrays_left_out(tmp_path: Path, version: int) -> None:
-    assert read_metadata(write(tmp_path, gguf(METADATA, version) + b"tensors")) == SCALARS
+def test_scalars_are_read_and_numbers_by_layer(tmp_path: Path, version: int) -> None:
+    assert read_metadata(write(tmp_path, gguf(METADATA, version) + b"tensors")) == KNOWN
+
+
+def test_arrays_about_tokens_are_left_out(tmp_path: Path) -> None:
+    kinds = {"tokenizer.ggml.token_type": Array(5, [1] * 2000), "llama.block_count": 2}
+    assert read_metadata(write(tmp_path, gguf(kinds))) == {"llama.block_count": 2}
+
+
+def test_only_so_many_arrays_are_kept(tmp_path: Path) -> None:
+    metadata = read_metadata(write(tmp_path, gguf({f"a{number}": Array(0, [1] * 1000) for number in range(1000)})))
+    assert len(metadata) == 65
 
 
 @pytest.mark.parametrize(

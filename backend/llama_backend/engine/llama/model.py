@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from llama_backend.engine.embedder import Pooling
 from llama_backend.engine.llama.binding import LIBRARY, lib, quick
 from llama_backend.engine.llama.log import LlamaLog
-from llama_backend.engine.placement.kv_plan import KV_BYTES
+from llama_backend.engine.placement.kv_size import KVSize
 from llama_backend.engine.prompt.vocab import Vocab
 from llama_backend.errors import ModelUnreadable
 from llama_backend.models.gguf import read_metadata
-from llama_backend.wire.ipc import KVType
+from llama_backend.models.hyperparameters import Hyperparameters
 
 if TYPE_CHECKING:
     from llama_backend.engine.placement.offload import Offload
@@ -36,6 +36,7 @@ class Model:
         self, path: str, offload: Offload | None, log: LlamaLog, progress: Callable[[float], None] | None = None
     ) -> None:
         """`offload` says which layers go to GPUs; None is none."""
+        self._path = Path(path)
         lib.llama_backend_init()
         params = lib.llama_model_default_params()
         _place(params, offload)
@@ -43,7 +44,7 @@ class Model:
             params.progress_callback = lib.llama_progress_callback(_always_on(progress))
         self.handle = lib.llama_model_load_from_file(path.encode(), params)
         if not self.handle:
-            read_metadata(Path(path))
+            read_metadata(self._path)
             raise ModelUnreadable(f"{path}: {_short(log.reason) or 'llama.cpp cannot load it'}")
         self._vocab = lib.llama_model_get_vocab(self.handle)
         if not lib.llama_model_has_decoder(self.handle):
@@ -74,12 +75,22 @@ class Model:
         """Repeating layers, without the output."""
         return int(lib.llama_model_n_layer(self.handle))
 
-    def kv_bytes_per_token(self, kv_type: KVType) -> int:
-        """Bytes of one token's keys and values: 2 × layers × KV heads × head size × bytes of a value."""
-        n_head = max(lib.llama_model_n_head(self.handle), 1)
-        head_size = lib.llama_model_n_embd(self.handle) // n_head
-        values = 2 * self.layers * lib.llama_model_n_head_kv(self.handle) * head_size
-        return int(values * KV_BYTES[kv_type])
+    @cached_property
+    def kv_size(self) -> KVSize:
+        """What a KV cell takes.
+
+        llama.cpp does not give out values that differ by layer; where there may be one, the file's header is read.
+        """
+        architecture = self._meta("general.architecture")
+        read: Mapping[str, object] = {}
+        if self._meta(f"{architecture}.attention.head_count_kv") is None:
+            read = read_metadata(self._path)
+
+        def value(key: str) -> object:
+            text = self._meta(f"{architecture}.{key}")
+            return int(text) if text and text.isdigit() else read.get(f"{architecture}.{key}")
+
+        return KVSize.of(Hyperparameters(value))
 
     @property
     def embedding_width(self) -> int:

@@ -16,9 +16,6 @@ _CPU_BATCH, _CPU_UBATCH = 512, 128
 """On two processors prompts were as quick with 64 as with 512 tokens at once, which takes four times the memory."""
 _GPU_BATCH, _GPU_UBATCH = 2048, 512
 """llama.cpp's own."""
-KV_BYTES: dict[KVType, float] = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
-"""Of one value; the quantised types have blocks of 32 with a scale (ggml-common.h)."""
-KV_BLOCK = 32
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ class ModelShape:
     """Bytes of weights, a number for each repeating layer."""
     output: int
     """Bytes of the weights after them."""
-    kv_per_token: float
-    """Bytes of one token's keys and values in one layer."""
+    kv_per_token: tuple[float, ...]
+    """Bytes of one token's keys and values, for each repeating layer."""
     n_embd: int
     n_ff: int
     n_vocab: int
@@ -151,12 +151,12 @@ def _shares(
 
 
 def _share(shape: ModelShape, size: ContextSize, device: Device, layers: list[int], all_layers: list[int]) -> Share:
-    repeating = sum(index < len(shape.layers) for index in layers)
+    kv_per_token = sum(shape.kv_per_token[index] for index in layers if index < len(shape.layers))
     return Share(
         device,
         len(layers),
         weights=sum(all_layers[index] for index in layers),
-        kv=int(repeating * size.cells * shape.kv_per_token),
+        kv=int(size.cells * kv_per_token),
         compute=compute_bytes(shape, size) if layers else 0,
     )
 
