@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from llama_backend.engine.embedder import Part, Vectors
+from llama_backend.engine.llama.batch_arrays import BatchArrays
 from llama_backend.engine.llama.binding import lib
 from llama_backend.engine.llama.model import Model
-from llama_backend.engine.llama.runner import BatchArrays
 from llama_backend.errors import InternalError
 
 _TEXTS = 16

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable
-from collections.abc import Sequence as Tokens
+from collections.abc import Callable
 from mmap import mmap
 from time import perf_counter, process_time
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama_backend.engine.kv.memory import Bytes, NoRoom
+from llama_backend.engine.llama.batch_arrays import BatchArrays, pointer_to
 from llama_backend.engine.llama.binding import lib, quick
 from llama_backend.engine.llama.grammar import Candidates
 from llama_backend.engine.llama.log_softmax import log_softmax_of
@@ -26,8 +26,6 @@ from llama_backend.errors import ModelUnreadable
 
 _NO_ROOM = 1
 _TYPES = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0, "q4_0": lib.GGML_TYPE_Q4_0}
-
-
 _FLASH = {True: lib.LLAMA_FLASH_ATTN_TYPE_AUTO, False: lib.LLAMA_FLASH_ATTN_TYPE_DISABLED}
 
 
@@ -37,55 +35,6 @@ class DecodeError(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(f"llama_decode returned {code}")
         self.code = code
-
-
-class BatchArrays:
-    """The arrays of a `llama_batch`, made once and filled through numpy."""
-
-    def __init__(self, size: int) -> None:
-        self.token = np.zeros(size, np.int32)
-        self.pos = np.zeros(size, np.int32)
-        self.seq_id = np.zeros(size, np.int32)
-        self.logits = np.zeros(size, np.int8)
-        self._n_seq_id = np.ones(size, np.int32)
-        self._seq_ids = self.seq_id.ctypes.data + 4 * np.arange(size, dtype=np.uintp)
-        self.struct = self._make_struct()
-
-    def _make_struct(self) -> Any:
-        batch = lib.llama_batch()
-        batch.embd = None
-        for name, array in (("token", self.token), ("pos", self.pos), ("logits", self.logits)):
-            setattr(batch, name, _pointer(array, type(getattr(batch, name))))
-        batch.n_seq_id = _pointer(self._n_seq_id, type(batch.n_seq_id))
-        batch.seq_id = _pointer(self._seq_ids, type(batch.seq_id))
-        return batch
-
-    def fill(self, batch: Batch) -> list[int]:
-        """Writes a batch; returns the row of each item's last token, behind which are those of its draft."""
-        ends = self.put(
-            (item.sequence.slot.seq_id if item.sequence.slot else 0, item.start, item.tokens) for item in batch.items
-        )
-        rows = [end - len(item.draft) for end, item in zip(ends, batch.items, strict=True)]
-        for row, end, item in zip(rows, ends, batch.items, strict=True):
-            self.logits[row : end + 1] = item.wants_logits
-        return rows
-
-    def put(self, parts: Iterable[tuple[int, int, Tokens[int]]]) -> list[int]:
-        """Writes tokens of sequences, as ids, first positions and tokens; returns the row of each one's last token.
-
-        Of those the logits are asked for.
-        """
-        end, rows = 0, []
-        for seq_id, position, tokens in parts:
-            start, end = end, end + len(tokens)
-            self.token[start:end] = tokens
-            self.pos[start:end] = range(position, position + len(tokens))
-            self.seq_id[start:end] = seq_id
-            rows.append(end - 1)
-        self.logits[:end] = 0
-        self.logits[rows] = 1
-        self.struct.n_tokens = end
-        return rows
 
 
 class ModelRunner:
@@ -224,8 +173,4 @@ class ModelRunner:
 
 
 def _bytes_of(array: npt.NDArray[np.uint8]) -> Any:
-    return _pointer(array, ctypes.POINTER(ctypes.c_uint8))
-
-
-def _pointer(array: npt.NDArray[Any], kind: Any) -> Any:
-    return ctypes.cast(ctypes.c_void_p(array.ctypes.data), kind)
+    return pointer_to(array, ctypes.POINTER(ctypes.c_uint8))

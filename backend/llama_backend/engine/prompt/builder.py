@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from llama_backend.engine.kv.state_files import StoredAnswer
-from llama_backend.engine.prompt.rendering import Fragment
+from llama_backend.engine.prompt.render_messages import Fragment
 from llama_backend.engine.prompt.vocab import Vocab
 from llama_backend.errors import InvalidRequest, PromptTooLong
 from llama_backend.wire.api import ChatMessage

@@ -18,7 +18,15 @@ from typing import BinaryIO
 
 import msgspec
 
-from llama_backend.engine.prompt.rendering import MEMORY, MOST_TEXT, SECONDS, Conversation, Fragment, Rendered, Source
+from llama_backend.engine.prompt.render_messages import (
+    MEMORY,
+    MOST_TEXT,
+    SECONDS,
+    Conversation,
+    Fragment,
+    Rendered,
+    Source,
+)
 from llama_backend.engine.prompt.template import LLAMA2, ChatTemplate
 from llama_backend.errors import InvalidRequest
 from llama_backend.host.parent import die_with_parent

@@ -11,7 +11,7 @@ import threading
 
 import msgspec
 
-from llama_backend.engine.prompt.rendering import MEMORY, SECONDS, Fragment, Rendered, Source
+from llama_backend.engine.prompt.render_messages import MEMORY, SECONDS, Fragment, Rendered, Source
 from llama_backend.errors import InvalidRequest
 from llama_backend.wire.api import ChatMessage
 from llama_backend.wire.ipc import HEADER

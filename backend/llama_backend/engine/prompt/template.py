@@ -16,7 +16,7 @@ from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from llama_backend.engine.prompt.rendering import Fragment
+from llama_backend.engine.prompt.render_messages import Fragment
 from llama_backend.errors import InvalidRequest
 from llama_backend.wire.api import ChatMessage
 
