@@ -1,4 +1,11 @@
-"""Makes an engine: model, KV cells, the store of KV states, and the thread that reads commands."""
+"""Loads a model and puts an engine together, in this order.
+
+1. The chat template's process is started, and numpy imported, while the weights are loaded.
+2. The placement: on GPUs before the weights are loaded, in main memory afterwards.
+3. The prompt builder and the store of KV states, so that the thread that reads commands can start.
+4. llama.cpp's context, which is warmed up with one token; then the draft model's.
+5. The engine over them. The server is told that it is ready.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +45,7 @@ _PROGRESS_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Loaded:
-    """An engine that is ready, with all that its loop serves."""
+    """An engine that is ready, and what else its loop needs."""
 
     engine: LLMEngine
     embedder: Embedder
@@ -49,14 +56,14 @@ class Loaded:
 
 
 def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, notes: CrashNotes) -> Loaded:
-    """Loads the model, starts the thread that reads commands into `inbox`, and says so when it is ready.
+    """Returns an engine for `config`. From then on a thread puts what comes over `channel` into `inbox`.
 
-    Raises ModelUnreadable, and DeviceUnavailable for GPUs that were asked for and are not there.
+    Raises ModelUnreadable, and DeviceUnavailable where a GPU was asked for and there is none.
     """
-    # The engine's numpy takes as long to import as a small model to load: both at once.
+    # Importing numpy takes as long as loading a small model, so both are done at once.
     importer = threading.Thread(target=lambda: __import__("llama_backend.engine.llama.runner"))
     importer.start()
-    templates = Renderer()
+    renderer = Renderer()
     weights = _load_weights(config, channel, log)
     importer.join()
     from llama_backend.engine.embedder import Embedder
@@ -66,11 +73,11 @@ def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, no
     model, plan = weights.model, weights.placement.kv
     tuning = Tuning(config, weights.placement, model, weights.draft)
     vocab = model.vocab
-    prompts = PromptBuilder(vocab, _opened(templates, model, config.path), plan.context)
+    prompts = PromptBuilder(vocab, _with_template(renderer, model, config.path), plan.context)
     store = _open_store(config, model, plan, prompts)
     room = embedding_room(plan.context, model.kv_size.bytes_per_token("f16"))
     Reader(channel, inbox, prompts, store, Limits(plan.context, room, model.embedding_width), notes).start()
-    speculate = config.speculation and model.can_cut and model.has_whole_states
+    speculate = config.speculation and model.supports_partial_removal and model.states_are_complete
     runner = ModelRunner(model, plan, tuning.threads, tuning.tuner, MOST_DRAFTED if speculate else 0)
     tuning.note_context(log)
     runner.warm_up(vocab.bos or 0)
@@ -110,18 +117,18 @@ def _load_weights(config: EngineConfig, channel: Channel, log: LlamaLog) -> _Wei
     return _Weights(model, draft, placement)
 
 
-def _opened(templates: Renderer, model: Model, path: str) -> Renderer:
-    """The process with the model's chat template compiled. Raises ModelUnreadable where the template is broken."""
+def _with_template(renderer: Renderer, model: Model, path: str) -> Renderer:
+    """Has the process compile the model's chat template. Raises ModelUnreadable where the template is broken."""
     vocab = model.vocab
     try:
-        templates.open(model.template, vocab.text(vocab.bos), vocab.text(vocab.eos))
+        renderer.open(model.template, vocab.text(vocab.bos), vocab.text(vocab.eos))
     except InvalidRequest as error:
         raise ModelUnreadable(f"{path}: {error}") from error
-    return templates
+    return renderer
 
 
 def _load_draft_model(config: EngineConfig, model: Model, offload: Offload | None, log: LlamaLog) -> Model | None:
-    """The model that guesses for another. Raises ModelUnreadable where it cannot."""
+    """The weights of the draft model, or None. Raises ModelUnreadable where it cannot draft for this model."""
     if config.draft_model is None or not config.speculation:
         return None
     from llama_backend.engine.llama.draft_runner import check_draft_model
@@ -158,22 +165,22 @@ def _ready(model: Model, plan: KVPlan, tuning: Tuning) -> Ready:
 
 
 def _open_store(config: EngineConfig, model: Model, plan: KVPlan, prompts: PromptBuilder) -> KVStore:
-    """The store of KV states, with those of earlier processes and the ids of their answers.
+    """Opens the store of KV states, and has `prompts` remember the answers in the states of earlier processes.
 
-    It keeps nothing where the model's states cannot be cut to a prefix and do not say so.
+    With a sliding window a state has the last tokens only, so that nothing is stored.
     """
-    folder, ram = None, config.kv_ram if model.has_whole_states else 0
-    if config.kv_folder and config.kv_disk and model.has_whole_states:
+    folder, ram = None, config.kv_ram if model.states_are_complete else 0
+    if config.kv_folder and config.kv_disk and model.states_are_complete:
         stamp = stamp_of(Path(config.path), model.library, plan)
         folder = StateFolder(Path(config.kv_folder), stamp, config.kv_disk, model.vocab.size)
-    store = KVStore(folder, ram, prompts.answers_in, whole=not model.can_cut)
+    store = KVStore(folder, ram, prompts.answers_in, whole=not model.supports_partial_removal)
     for file in store.open():
         prompts.recall(file.answers, file.scope)
     return store
 
 
 class _Progress:
-    """Reports the loading of the weights, at most twenty times a second."""
+    """Tells the server how much of the weights is loaded, at most twenty times a second."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel

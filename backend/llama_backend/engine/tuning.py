@@ -1,4 +1,4 @@
-"""How an engine computes: what is chosen before the model is loaded, and while it works."""
+"""How an engine computes, for its status: what was chosen for it, and what it changes while it works."""
 
 from __future__ import annotations
 
@@ -40,18 +40,19 @@ class Tuning:
         self._threads_fixed, self._layers_fixed = config.threads is not None, config.gpu_layers is not None
         self._flash_attention = kv.flash_attention
         self.threads = config.threads or default_threads()
-        """To begin with."""
+        """Threads at the start, which are also the most."""
         tuned = not self.is_all_on_gpus and not config.threads
         self.tuner = ThreadTuner(self.threads, IdleProcessors()) if tuned else None
-        """None where the number is set by hand, and where GPUs do it all."""
+        """None where the number is set by hand, and where GPUs compute all layers."""
 
     @property
     def threads_now(self) -> int:
-        """At the moment."""
+        """Threads of the next step."""
         return self.tuner.threads if self.tuner else self.threads
 
     @property
     def changes(self) -> int:
+        """How often the number of threads has changed."""
         return self.tuner.changes if self.tuner else 0
 
     @property
@@ -64,7 +65,7 @@ class Tuning:
         return self._offload.layers if self._offload else 0
 
     def note_context(self, log: LlamaLog) -> None:
-        """Learns from llama.cpp's warnings about a new context that a device lacks flash attention."""
+        """Takes note of llama.cpp's warning that a device has no flash attention, which comes with a new context."""
         if any("flash" in line.lower() and "disabled" in line for line in log.lines):
             self._flash_attention = False
 

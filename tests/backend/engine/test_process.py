@@ -229,7 +229,7 @@ def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(engine: EngineP
 
 @pytest.mark.usefixtures("ready")
 @pytest.mark.parametrize(
-    ("prompt", "reason"), [("", "it has no tokens"), ([], "it has no tokens"), ([49152], "49152 is no token id")]
+    ("prompt", "reason"), [("", "it has no tokens"), ([], "it has no tokens"), ([49152], "49152 is not a token id")]
 )
 def test_prompts_that_are_none_are_refused(engine: EngineProcess, prompt: str | list[int], reason: str) -> None:
     engine.send(Submit(id=10, sampling=GREEDY, prompt=prompt))

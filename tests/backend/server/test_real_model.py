@@ -159,7 +159,7 @@ async def test_answers_over_a_broken_road_are_the_same(real: ServerProcess) -> N
     ("grammar", "reason"),
     [
         ('root ::= "a" [\\x00] "b"', "no token of this model can go on"),
-        ("root ::= <[5]> <[99999999]>", "<[99999999]> is no token of this model"),
+        ("root ::= <[5]> <[99999999]>", "<[99999999]> is not a token of this model"),
     ],
 )
 def test_a_grammar_that_leads_nowhere_is_the_fault_of_the_request(

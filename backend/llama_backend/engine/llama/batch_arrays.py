@@ -15,7 +15,7 @@ from llama_backend.engine.scheduler import Batch
 
 
 class BatchArrays:
-    """The arrays of a `llama_batch`, made once and filled through numpy."""
+    """The arrays of a `llama_batch` of up to `size` tokens, made once and filled for each batch."""
 
     def __init__(self, size: int) -> None:
         self.token = np.zeros(size, np.int32)
@@ -36,7 +36,7 @@ class BatchArrays:
         return batch
 
     def fill(self, batch: Batch) -> list[int]:
-        """Writes a batch; returns the row of each item's last token, behind which are those of its draft."""
+        """Writes a batch; returns the row of each item's last token. The rows behind it are those of its draft."""
         ends = self.put(
             (item.sequence.slot.seq_id if item.sequence.slot else 0, item.start, item.tokens) for item in batch.items
         )
@@ -46,9 +46,9 @@ class BatchArrays:
         return rows
 
     def put(self, parts: Iterable[tuple[int, int, Tokens[int]]]) -> list[int]:
-        """Writes tokens of sequences, as ids, first positions and tokens; returns the row of each one's last token.
+        """Writes parts of sequences: seq_id, first position, tokens. Returns the row of each part's last token.
 
-        Of those the logits are asked for.
+        llama.cpp computes the logits of those rows.
         """
         end, rows = 0, []
         for seq_id, position, tokens in parts:

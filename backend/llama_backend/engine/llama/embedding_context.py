@@ -11,11 +11,13 @@ from llama_backend.engine.llama.model import Model
 from llama_backend.errors import InternalError
 
 _TEXTS = 16
+"""Texts that are computed at the same time."""
 _CHUNK = 128
+"""Tokens of a batch, few enough for the answers not to wait long for it."""
 
 
 class EmbeddingContext:
-    """See `embedder.Context`. Pooling is done outside, so that a text can be computed in parts."""
+    """See `embedder.Context`. The embedder does the pooling, so that a text can be computed in parts."""
 
     def __init__(self, model: Model, room: int, threads: int) -> None:
         params = lib.llama_context_default_params()

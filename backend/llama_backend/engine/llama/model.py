@@ -28,7 +28,7 @@ _POOLINGS: dict[str, Pooling] = {"2": "first", "3": "last"}
 
 
 class Model:
-    """The weights of a GGUF file; raises ModelUnreadable with a damaged header's reason or llama.cpp's."""
+    """The weights of a GGUF file. Raises ModelUnreadable with what is wrong with the header, or llama.cpp's reason."""
 
     library: Path = LIBRARY
     """The file of llama.cpp's shared library, whose build decides how a KV state is laid out."""
@@ -36,13 +36,13 @@ class Model:
     def __init__(
         self, path: str, offload: Offload | None, log: LlamaLog, progress: Callable[[float], None] | None = None
     ) -> None:
-        """`offload` says which layers go to GPUs; None is none."""
+        """`offload` says which layers go to GPUs; None leaves all to the processor."""
         self._path = Path(path)
         lib.llama_backend_init()
         params = lib.llama_model_default_params()
         _place(params, offload)
         if progress is not None:
-            params.progress_callback = lib.llama_progress_callback(_always_on(progress))
+            params.progress_callback = lib.llama_progress_callback(_callback(progress))
         self.handle = lib.llama_model_load_from_file(path.encode(), params)
         if not self.handle:
             read_metadata(self._path)
@@ -95,33 +95,34 @@ class Model:
 
     @property
     def embedding_width(self) -> int:
-        """Numbers of an embedding."""
+        """How many numbers an embedding has."""
         return int(lib.llama_model_n_embd_out(self.handle))
 
     @property
     def pooling(self) -> Pooling:
-        """How a text's embedding comes from those of its tokens: as the file says, or else their mean."""
+        """How a text's embedding is made of those of its tokens: as the file says, or else their mean."""
         value = self._meta(f"{self._meta('general.architecture')}.pooling_type")
         return _POOLINGS.get(value or "", "mean")
 
     @property
-    def can_cut(self) -> bool:
-        """Whether cells of some tokens can be used without the others: not in a state that sums up all (Mamba)."""
+    def supports_partial_removal(self) -> bool:
+        """Whether tokens can be removed from the KV cells; recurrent models (Mamba) keep one state for all of them."""
         return not (lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle))
 
     @property
-    def has_whole_states(self) -> bool:
-        """Whether a saved state has the cells of all tokens: with a sliding window it has the last ones only."""
+    def states_are_complete(self) -> bool:
+        """Whether a saved state holds all tokens; with a sliding window it holds only the last ones."""
         return int(lib.llama_model_n_swa(self.handle)) == 0
 
     @property
     def template(self) -> str | None:
-        """The chat template that the file carries."""
+        """The chat template in the file, or None."""
         text = lib.llama_model_chat_template(self.handle, None)
         return text.decode("utf-8", "replace") if text else None
 
     @cached_property
     def vocab(self) -> Vocab:
+        """The vocabulary, read when it is first asked for."""
         return VocabReader(self._vocab).read(self._space_prefix)
 
     @property
@@ -138,25 +139,27 @@ class Model:
 
 
 def _place(params: Any, offload: Offload | None) -> None:
-    """Writes into llama.cpp's parameters which layers go where."""
+    """Sets llama.cpp's parameters for which layers go to which GPU."""
     params.n_gpu_layers = offload.layers if offload else _CPU_ONLY
     if offload is None:
         return
     if offload.main_gpu is not None:
         params.split_mode, params.main_gpu = lib.LLAMA_SPLIT_MODE_NONE, offload.main_gpu
     if offload.split is not None:
-        # llama.cpp reads as many as it has room for devices; ctypes keeps the array for as long as the parameters.
+        # llama.cpp reads as many numbers as it can have devices; ctypes keeps the array for as long as the parameters.
         params.tensor_split = (ctypes.c_float * lib.llama_max_devices())(*offload.split)
 
 
-def _always_on(progress: Callable[[float], None]) -> Callable[[float, object], bool]:
-    def callback(value: float, _data: object) -> bool:
+def _callback(progress: Callable[[float], None]) -> Callable[[float, object], bool]:
+    """The callback that llama.cpp asks while it loads; True goes on loading."""
+
+    def report(value: float, _data: object) -> bool:
         progress(value)
         return True
 
-    return callback
+    return report
 
 
 def _short(reason: str) -> str:
-    """llama.cpp's line without the function names in front."""
+    """A line of llama.cpp's log without the names of functions in front."""
     return reason.removeprefix("llama_model_load: ").removeprefix("error loading model: ")

@@ -1,4 +1,4 @@
-"""A context of llama.cpp: decodes batches, samples, and keeps the KV cells. For one thread."""
+"""A context of llama.cpp: decodes batches, samples, and holds the KV cells. Only one thread may use it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from llama_backend.engine.scheduler import Batch
 from llama_backend.errors import ModelUnreadable
 
 _NO_ROOM = 1
+"""What `llama_decode` returns where no KV cells are free (llama.h)."""
 _TYPES = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0, "q4_0": lib.GGML_TYPE_Q4_0}
 _FLASH = {True: lib.LLAMA_FLASH_ATTN_TYPE_AUTO, False: lib.LLAMA_FLASH_ATTN_TYPE_DISABLED}
 
@@ -38,12 +39,15 @@ class DecodeError(Exception):
 
 
 class ModelRunner:
-    """A context over a Model; it is the KVMemory of the cache."""
+    """The Runner of the engine and the KVMemory of its cache: a context over a Model."""
 
     def __init__(
         self, model: Model, plan: KVPlan, threads: int, tuner: ThreadTuner | None = None, most_drafted: int = 0
     ) -> None:
-        """`tuner` chooses other numbers of threads from the times of the steps."""
+        """`tuner` changes the number of threads by the times of steps. `most_drafted` tokens of a batch may be drafts.
+
+        Raises ModelUnreadable where llama.cpp cannot make the context.
+        """
         params = lib.llama_context_default_params()
         params.n_ctx = plan.cells
         params.n_seq_max = plan.slots
@@ -55,7 +59,7 @@ class ModelRunner:
         params.n_threads = params.n_threads_batch = threads
         self._threads, self._tuner = threads, tuner
         self.meanwhile: Callable[[], None] | None = None
-        """Called while a batch is computed: on a GPU, where llama.cpp does not wait for the results."""
+        """Called while a GPU computes a batch, for whose results llama.cpp does not wait."""
         self._context = lib.llama_init_from_model(model.handle, params)
         if not self._context:
             what = f"a context of {plan.cells} tokens with KV cells of type {plan.kv_type}"
@@ -67,9 +71,9 @@ class ModelRunner:
         self._candidates = Candidates(self._n_vocab)
         self._vocab = lib.llama_model_get_vocab(model.handle)
         self.n_batch = int(lib.llama_n_batch(self._context))
-        self.can_share = model.can_cut
+        self.can_share = model.supports_partial_removal
         self._queued: set[int] = set()
-        """Sequences that copies read or write which the next decode will run."""
+        """Sequences that a copy reads or writes which the next decode will run."""
         self._arrays = BatchArrays(self.n_batch)
         self._sample = quick("llama_sampler_sample")
         self._logits = quick("llama_get_logits_ith")
@@ -105,10 +109,11 @@ class ModelRunner:
             lib.llama_set_n_threads(self._context, threads, threads)
 
     def remove(self, seq_id: int, start: int) -> bool:
+        """See KVMemory."""
         return bool(self._seq_rm(self._memory, seq_id, start, -1))
 
     def share(self, source: int, target: int, length: int) -> None:
-        """See KVMemory. In split mode llama.cpp copies whole streams only, so the rest is removed after."""
+        """See KVMemory. Where each sequence has a stream, llama.cpp copies all of it; the rest is removed afterwards."""
         if self._unified:
             lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
         else:
@@ -117,10 +122,11 @@ class ModelRunner:
             self._queued |= {source, target}
 
     def has_queued_copy(self, seq_id: int) -> bool:
+        """See KVMemory."""
         return seq_id in self._queued
 
     def dump(self, seq_id: int) -> Bytes | None:
-        """See KVMemory. The state is outside of the heap, which would be left with holes of its size."""
+        """See KVMemory. The state gets pages of its own: in the heap freed states would leave holes of their size."""
         assert seq_id not in self._queued, "a queued copy has yet to run"
         size = lib.llama_state_seq_get_size(self._context, seq_id)
         data = np.frombuffer(mmap(-1, max(size, 1)), np.uint8)[:size]
@@ -129,6 +135,7 @@ class ModelRunner:
         return data.data
 
     def load(self, seq_id: int, data: Bytes, length: int) -> bool:
+        """See KVMemory."""
         assert seq_id not in self._queued, "a queued copy has yet to run"
         array = np.frombuffer(data, np.uint8)
         taken = lib.llama_state_seq_set_data(self._context, _bytes_of(array), len(array), seq_id)
@@ -138,12 +145,12 @@ class ModelRunner:
         return False
 
     def warm_up(self, token: int) -> None:
-        """Decodes one token, so that the weights are in memory and the graph is built."""
+        """Decodes one token, so that the weights are in memory and the graph is built. Raises ModelUnreadable."""
         self._arrays.token[0], self._arrays.pos[0] = token, 0
         self._arrays.seq_id[0], self._arrays.logits[0] = 0, 1
         self._arrays.struct.n_tokens = 1
         if lib.llama_decode(self._context, self._arrays.struct) != 0:
-            raise ModelUnreadable("the model does not decode")
+            raise ModelUnreadable("llama.cpp loads the model but cannot compute with it")
         self.remove(0, 0)
 
     def new_sampler(self, chain: SamplerChain, prompt: list[int], grammar: str | None = None) -> LlamaSampler:

@@ -22,6 +22,7 @@ class VocabReader:
         self._is_eog = quick("llama_vocab_is_eog")
 
     def read(self, space_prefix: bool) -> Vocab:
+        """The vocabulary; `space_prefix` is not known here, since the file's header says it."""
         size = lib.llama_vocab_n_tokens(self._handle)
         attrs = [self._attr(self._handle, token) for token in range(size)]
         control = [token for token, attr in enumerate(attrs) if attr & lib.LLAMA_TOKEN_ATTR_CONTROL]
@@ -40,10 +41,11 @@ class VocabReader:
         )
 
     def text(self, token: int) -> str:
+        """The text of a token as the vocabulary has it."""
         return (lib.llama_vocab_get_text(self._handle, token) or b"").decode("utf-8", "replace")
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token as part of an answer; none for control tokens."""
+        """The bytes of a token in an answer; empty for control tokens."""
         buffer = ctypes.create_string_buffer(_PIECE_SIZE)
         size = self._to_piece(self._handle, token, buffer, _PIECE_SIZE, 0, False)
         if size < 0:
@@ -52,7 +54,7 @@ class VocabReader:
         return buffer.raw[:size]
 
     def encode(self, text: str) -> list[int]:
-        """Plain text to ids: no BOS, control tokens stay text."""
+        """The tokens of plain text: without BOS, and control tokens in it stay text."""
         data = text.encode("utf-8", "replace")
         tokens, count = self._tokenize(data, len(data) + 8)
         if count < 0:
@@ -60,7 +62,7 @@ class VocabReader:
         return tokens
 
     def _tokenize(self, data: bytes, room: int) -> tuple[list[int], int]:
-        """The tokens, and how many they are; minus the room that they need where it is too small."""
+        """The tokens and their number; where `room` is too small, no tokens and minus the number that they need."""
         tokens = (lib.llama_token * room)()
         count = lib.llama_tokenize(self._handle, data, len(data), tokens, room, False, False)
         return tokens[: max(count, 0)], int(count)

@@ -13,13 +13,13 @@ _OWN = Path("/proc/self/cgroup")
 
 
 def cpu_limit() -> float | None:
-    """Processors' worth of time that this process may use; None is no limit."""
+    """How many processors' time this process may use; None is no limit."""
     quotas = [_quota_v2(folder) for folder in _folders("")] + [_quota_v1(folder) for folder in _folders("cpu")]
     return min((quota for quota in quotas if quota), default=None)
 
 
 def memory_left() -> int | None:
-    """Bytes that the tightest group can still take, with what the system would give back; None is no limit."""
+    """Bytes that the tightest group can still take, with the cache that the kernel would drop; None is no limit."""
     left = [_left(folder, "memory.max", "memory.current", "inactive_file") for folder in _folders("")]
     left += [
         _left(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
@@ -29,9 +29,9 @@ def memory_left() -> int | None:
 
 
 def _folders(controller: str) -> Iterator[Path]:
-    """This process's group and those above it; `controller` is empty for version 2.
+    """The folders of this process's group and of those above it; `controller` is empty for version 2.
 
-    In a container the path may be the host's, of which the container sees the last group only, as its root.
+    In a container the path may be the host's, while the container sees only its own group, as the root.
     """
     for line in _read(_OWN).splitlines():
         _, _, rest = line.partition(":")
@@ -55,7 +55,7 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def _ratio(quota: str, period: str) -> float | None:
-    """The quota in periods; None for `max`, -1 and what is no number."""
+    """The quota in periods; None for `max`, -1 and anything that is not a number."""
     is_limit = quota.isdigit() and period.isdigit() and int(period) > 0
     return int(quota) / int(period) if is_limit else None
 

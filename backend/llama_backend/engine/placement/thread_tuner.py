@@ -38,7 +38,8 @@ _FREE = 0.7
 """Idle processors from which on one more thread is tried. From 0.3 to 0.95 makes no difference: a processor is busy or
 idle, but for the threads' own waiting."""
 _LOOK_SECONDS = 1.0
-"""How often idle processors are looked for. Every 4 s takes 8.9 %, every 0.25 s 3.1 %, for four times as many reads of /proc/stat."""
+"""How often idle processors are looked for. Every 4 s takes 8.9 %; every 0.25 s takes 3.1 %, and reads /proc/stat four
+times as often."""
 _BETTER = {DOWN: 0.93, UP: 0.99}
 """What a step may cost, in parts of what it did, for another number of threads to stay. With 0.8, which one thread
 more or less cannot reach on many processors, it takes 7.5 %."""
@@ -46,7 +47,7 @@ _HOPELESS = 2.0
 """One step that costs as many times what steps did ends a trial. With 10 it takes 4.1 %."""
 _PATIENCE_STEPS = 12
 """Steps of another number of tokens after which a trial ends. Where that number changes from step to step, as with
-speculation, it takes 9.9 %; with 3 it takes 22 % and with 50 7.3 %, but then up to 50 steps in a row run with a bad number."""
+speculation, it takes 9.9 %. With 3 it takes 22 %, and with 50 7.3 %, but then up to 50 steps run with a bad number."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 60.0
 """Seconds until the next trial in a direction that brought nothing; they double each time. With 0.5 s at first there
 are a third more trials, and it takes 4.5 %; with 8 s 10 %."""

@@ -86,7 +86,7 @@ def test_smaller_keys_and_values_make_room_for_layers() -> None:
 
 def test_the_line_for_the_log_tells_what_the_context_costs() -> None:
     text = plan_offload(LLAMA_7B, SIZE, [gpu(8)], None).text
-    assert "33 of 33, what fits" in text
+    assert "33 of 33, as many as fit" in text
     assert "CUDA0 (a GPU): 33 layers, weights 3687 MiB, KV 2048 MiB" in text
     assert "of 8192 MiB free" in text
 
@@ -136,8 +136,8 @@ def test_whether_gpus_are_used(
         (0, -1, None, None, "a GPU was asked for"),
         (0, None, [1.0], None, "a GPU was asked for"),
         (0, None, None, 0, "a GPU was asked for"),
-        (1, None, None, 1, "GPU 1 was asked for, and there are 1"),
-        (1, None, [1.0, 1.0], None, "over 2 GPUs, and there are 1"),
+        (1, None, None, 1, "GPU 1 was asked for, but there are 1"),
+        (1, None, [1.0, 1.0], None, "over 2 GPUs, but there are 1"),
     ],
 )
 def test_a_gpu_that_is_not_there(
