@@ -113,7 +113,7 @@ class ModelRunner:
         return bool(self._seq_rm(self._memory, seq_id, start, -1))
 
     def share(self, source: int, target: int, length: int) -> None:
-        """See KVMemory. Where each sequence has a stream, llama.cpp copies all of it; the rest is removed afterwards."""
+        """See KVMemory. Where sequences have streams, llama.cpp copies all of one; the rest is removed afterwards."""
         if self._unified:
             lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
         else:
