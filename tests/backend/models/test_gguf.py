@@ -108,8 +108,8 @@ def test_damaged_headers_are_unreadable(tmp_path: Path, data: bytes) -> None:
     [
         (b"", "too short for a GGUF file \\(0 bytes\\)"),
         (b"GGUF", "too short for a GGUF file \\(4 bytes\\)"),
-        (b"PK\x03\x04 a zip file", "no GGUF file \\(it starts with b'PK"),
-        (b"<!doctype html><html>", "no GGUF file \\(it starts with b'<!do'"),
+        (b"PK\x03\x04 a zip file", "not a GGUF file \\(it starts with b'PK"),
+        (b"<!doctype html><html>", "not a GGUF file \\(it starts with b'<!do'"),
     ],
 )
 def test_other_files_are_told_by_their_beginning(tmp_path: Path, data: bytes, reason: str) -> None:
@@ -181,7 +181,7 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, read: Callabl
     os.mkfifo(tmp_path / "pipe.gguf")
     (tmp_path / "zero.gguf").symlink_to("/dev/zero")
     for name in ("pipe.gguf", "zero.gguf"):
-        with pytest.raises(ModelUnreadable, match=f"{name}: cannot be read: it is no regular file"):
+        with pytest.raises(ModelUnreadable, match=f"{name}: cannot be read: it is not a regular file"):
             read(tmp_path / name)
 
 

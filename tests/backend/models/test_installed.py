@@ -134,9 +134,9 @@ def test_paths_that_lead_to_no_model(folder: Path, name: str, kind: type[Excepti
 
 def test_a_file_that_is_no_gguf(folder: Path) -> None:
     (folder / "bad.gguf").write_text("not a model")
-    with pytest.raises(ModelUnreadable, match=r"bad\.gguf: is no GGUF file"):
+    with pytest.raises(ModelUnreadable, match=r"bad\.gguf: is not a GGUF file"):
         resolve("bad", folder)
-    with pytest.raises(ModelUnreadable, match=r"bad\.gguf: is no GGUF file"):
+    with pytest.raises(ModelUnreadable, match=r"bad\.gguf: is not a GGUF file"):
         resolve(str(folder / "bad.gguf"), folder)
 
 

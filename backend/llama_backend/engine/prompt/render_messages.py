@@ -1,4 +1,4 @@
-"""What the engine and the process that renders chat templates say to each other: msgpack frames, as in `ipc`."""
+"""What the engine and the process of a chat template send to each other: msgpack frames, as in `wire/ipc.py`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from msgspec import Struct
 from llama_backend.wire.api import ChatMessage
 
 SECONDS = 1.0
-"""Processor time of a template to be compiled, and then for each conversation."""
+"""Processor time for compiling a template, and for each conversation."""
 MEMORY = 512 << 20
-"""Bytes of data of its process."""
+"""Bytes of memory that a template's process may take."""
 MOST_TEXT = 16 << 20
-"""Characters of a prompt."""
+"""Characters of a rendered prompt."""
 
 
 class Fragment(Struct, frozen=True, array_like=True):
@@ -19,13 +19,13 @@ class Fragment(Struct, frozen=True, array_like=True):
 
     text: str
     typed: bool = False
-    """Content of a message: control tokens in it are plain text."""
+    """Whether it is the content of a message, in which control tokens are plain text."""
     answer: bool = False
-    """Content of an assistant's message."""
+    """Whether it is the content of an assistant's message."""
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """The template to compile, which comes first; None is Llama 2's own."""
+    """The template to compile, which is sent first; None is Llama 2's own."""
 
     text: str | None
     bos: str = ""
@@ -33,10 +33,11 @@ class Source(Struct, frozen=True, kw_only=True):
 
 
 class Rendered(Struct, frozen=True, kw_only=True):
-    """The fragments of a prompt, none for a template that was compiled; or why there is nothing."""
+    """The fragments of a prompt (none where a template was compiled), or the error."""
 
     fragments: list[Fragment] = []
     error: str | None = None
 
 
 Conversation = list[ChatMessage]
+"""What is sent after the template, to be rendered."""
