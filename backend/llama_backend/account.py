@@ -19,7 +19,8 @@ class Account(Struct, frozen=True):
     """Answers that one model may compute for it at the same time; others of its requests wait."""
     requests_per_minute: Annotated[float, Meta(gt=0, le=1e6)] | None = None
     identity: str | None = None
-    """Identifies the account where its name may be given to another one later. It is secret, and not set by hand."""
+    """Identifies the account where its name does not for good: a key without a name is named by its line in the file.
+    It is secret, and not set by hand."""
 
 
 def scope_of(account: Account, is_shared: bool, salt: str | None) -> str:

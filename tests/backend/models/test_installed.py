@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_DEMO_PACKAGE", "no-such-package-is-installed")
+    monkeypatch.setattr(module, "DEMO_PACKAGE", "no-such-package-is-installed")
 
 
 def add(folder: Path, name: str, metadata: dict[str, Any] | None = None) -> Path:

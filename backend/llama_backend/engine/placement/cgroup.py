@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-_ROOT = Path("/sys/fs/cgroup")
-_OWN = Path("/proc/self/cgroup")
+ROOT = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
+"""The groups that this process is in, a line for each hierarchy."""
 
 
 def cpu_limit() -> float | None:
@@ -33,11 +34,11 @@ def _folders(controller: str) -> Iterator[Path]:
 
     In a container the path may be the host's, while the container sees only its own group, as the root.
     """
-    for line in _read(_OWN).splitlines():
+    for line in _read(OWN).splitlines():
         _, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
         if controller in names.split(","):
-            root = _ROOT / names if names else _ROOT
+            root = ROOT / names if names else ROOT
             group = root / path.lstrip("/")
             while group != root and root in group.parents:
                 yield group

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from llama_backend.engine.placement.cgroup import cpu_limit, memory_left
 
-_CPUS = Path("/sys/devices/system/cpu")
-_MEMORY = Path("/proc/meminfo")
-_TIMES = Path("/proc/stat")
+CPUS = Path("/sys/devices/system/cpu")
+MEMORY = Path("/proc/meminfo")
+TIMES = Path("/proc/stat")
 _MANY = 4
 """Above this many processors only one hardware thread of each core is used."""
 _IDLE_COLUMNS = slice(3, 5)
@@ -60,7 +60,7 @@ def _allowed() -> set[int]:
 
 def _core(cpu: int) -> str:
     try:
-        return (_CPUS / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip()
+        return (CPUS / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip()
     except OSError:
         return str(cpu)
 
@@ -69,7 +69,7 @@ def _times() -> dict[int, tuple[int, int]]:
     """For each processor the ticks that it was idle, and all its ticks."""
     names = {f"cpu{cpu}": cpu for cpu in _allowed()}
     try:
-        rows = [line.split() for line in _TIMES.read_text().splitlines() if line.startswith("cpu")]
+        rows = [line.split() for line in TIMES.read_text().splitlines() if line.startswith("cpu")]
         counts = {names[name]: list(map(int, ticks)) for name, *ticks in rows if name in names}
     except (OSError, ValueError):
         return {}
@@ -78,7 +78,7 @@ def _times() -> dict[int, tuple[int, int]]:
 
 def _free_memory() -> int:
     try:
-        lines = _MEMORY.read_text().splitlines()
+        lines = MEMORY.read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration, ValueError):
         return _UNKNOWN_MEMORY

@@ -17,7 +17,7 @@ from llama_backend.wire.api import ChatMessage
 from llama_backend.wire.ipc import HEADER
 
 MODULE = "llama_backend.engine.prompt.render_process"
-_WALL_SECONDS = 15.0
+WALL_SECONDS = 15.0
 """How long an answer may take. The limit of processor time (SECONDS) should be reached first."""
 _KEPT = frozenset({"PATH", "PYTHONPATH", "HOME", "TZ", "LANG", "LC_ALL", "LD_LIBRARY_PATH"})
 """The environment variables that a template's process gets; others may hold keys."""
@@ -72,7 +72,7 @@ class _Process:
 
     def __init__(self) -> None:
         self._sock, theirs = socket.socketpair()
-        self._sock.settimeout(_WALL_SECONDS)
+        self._sock.settimeout(WALL_SECONDS)
         self._file = self._sock.makefile("rb")
         with theirs:
             self._child = subprocess.Popen(

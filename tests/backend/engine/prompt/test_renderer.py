@@ -90,7 +90,7 @@ def test_a_bomb_refuses_who_sets_it_off_and_nobody_after(opened: Open, bomb: str
 def test_a_process_that_is_killed_or_stopped_is_followed_by_another(
     opened: Open, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    monkeypatch.setattr(module, "_WALL_SECONDS", 1.0)
+    monkeypatch.setattr(module, "WALL_SECONDS", 1.0)
     renderer = opened(CHATML)
     pid = renderer.pid
     os.kill(pid, number)
