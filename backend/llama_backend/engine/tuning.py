@@ -62,6 +62,7 @@ class Tuning:
 
     @property
     def gpu_layers(self) -> int:
+        """Layers on GPUs, the output being one."""
         return self._offload.layers if self._offload else 0
 
     def note_context(self, log: LlamaLog) -> None:
@@ -71,6 +72,7 @@ class Tuning:
 
     @property
     def status(self) -> TuningStatus:
+        """All of it, as `/v1/status` shows it."""
         return TuningStatus(
             threads=self.threads_now,
             threads_most=self.threads,

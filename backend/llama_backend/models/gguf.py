@@ -121,6 +121,7 @@ class _Header:
         self._text = self._strings = self._numbers = 0
 
     def metadata(self) -> dict[str, Value]:
+        """The values by their keys, without long arrays."""
         version, self._tensors, keys = self._unpack("<I"), self._unpack("<Q"), self._unpack("<Q")
         if version not in (2, 3):
             raise ValueError(f"version {version}")

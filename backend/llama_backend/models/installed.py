@@ -65,10 +65,12 @@ class InstalledModel:
 
     @cached_property
     def metadata(self) -> dict[str, Value]:
+        """See `read_metadata`."""
         return read_metadata(self.path)
 
     @property
     def architecture(self) -> str | None:
+        """As llama.cpp names it, such as `llama`."""
         value = self.metadata.get("general.architecture")
         return str(value) if value is not None else None
 
@@ -80,6 +82,7 @@ class InstalledModel:
 
     @property
     def quantization(self) -> str | None:
+        """The type of most weights, such as `Q4_K_M`."""
         value = self.metadata.get("general.file_type")
         return _FILE_TYPES.get(value, f"type {value}") if isinstance(value, int) else None
 

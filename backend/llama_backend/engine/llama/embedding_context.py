@@ -50,9 +50,11 @@ class EmbeddingContext:
         return np.split(rows, ends[:-1])
 
     def clear(self, seq_id: int) -> None:
+        """See `embedder.Context`."""
         lib.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
 
     def close(self) -> None:
+        """See `embedder.Context`."""
         lib.llama_free(self._context)
 
     def _fill(self, parts: list[Part]) -> None:

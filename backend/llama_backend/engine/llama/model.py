@@ -58,6 +58,7 @@ class Model:
 
     @property
     def parameters(self) -> int:
+        """How many weights it has."""
         return int(lib.llama_model_n_params(self.handle))
 
     @property
@@ -67,6 +68,7 @@ class Model:
 
     @property
     def description(self) -> str:
+        """Architecture, size and quantisation in a few words, as llama.cpp puts them."""
         buffer = ctypes.create_string_buffer(_TEXT_SIZE)
         lib.llama_model_desc(self.handle, buffer, _TEXT_SIZE)
         return buffer.value.decode("utf-8", "replace")

@@ -48,19 +48,10 @@ class ModelRunner:
 
         Raises ModelUnreadable where llama.cpp cannot make the context.
         """
-        params = lib.llama_context_default_params()
-        params.n_ctx = plan.cells
-        params.n_seq_max = plan.slots
-        params.n_outputs_max = plan.slots + most_drafted
-        params.n_batch, params.n_ubatch = plan.batch, plan.ubatch
-        params.kv_unified = plan.unified
-        params.type_k = params.type_v = _TYPES[plan.kv_type]
-        params.flash_attn_type = _FLASH[plan.flash_attention]
-        params.n_threads = params.n_threads_batch = threads
         self._threads, self._tuner = threads, tuner
         self.meanwhile: Callable[[], None] | None = None
         """Called while a GPU computes a batch, for whose results llama.cpp does not wait."""
-        self._context = lib.llama_init_from_model(model.handle, params)
+        self._context = lib.llama_init_from_model(model.handle, _parameters(plan, threads, most_drafted))
         if not self._context:
             what = f"a context of {plan.cells} tokens with KV cells of type {plan.kv_type}"
             raise ModelUnreadable(f"llama.cpp cannot make {what}; try a smaller --ctx-size, or --kv-type f16")
@@ -154,9 +145,11 @@ class ModelRunner:
         self.remove(0, 0)
 
     def new_sampler(self, chain: SamplerChain, prompt: list[int], grammar: str | None = None) -> LlamaSampler:
+        """See Runner. Raises InvalidRequest for a grammar that cannot be parsed."""
         return LlamaSampler(chain, self._vocab, prompt, grammar, self._end)
 
     def free_sampler(self, sampler: LlamaSampler) -> None:
+        """See Runner."""
         sampler.free()
 
     def sample(self, sampler: LlamaSampler, row: int) -> int:
@@ -177,6 +170,20 @@ class ModelRunner:
 
     def _row(self, row: int) -> npt.NDArray[np.float32]:
         return np.ctypeslib.as_array(self._logits(self._context, row), (self._n_vocab,))
+
+
+def _parameters(plan: KVPlan, threads: int, most_drafted: int) -> Any:
+    """llama.cpp's parameters for a context."""
+    params = lib.llama_context_default_params()
+    params.n_ctx = plan.cells
+    params.n_seq_max = plan.slots
+    params.n_outputs_max = plan.slots + most_drafted
+    params.n_batch, params.n_ubatch = plan.batch, plan.ubatch
+    params.kv_unified = plan.unified
+    params.type_k = params.type_v = _TYPES[plan.kv_type]
+    params.flash_attn_type = _FLASH[plan.flash_attention]
+    params.n_threads = params.n_threads_batch = threads
+    return params
 
 
 def _bytes_of(array: npt.NDArray[np.uint8]) -> Any:

@@ -54,6 +54,7 @@ class Share:
 
     @property
     def fits(self) -> bool:
+        """Whether it fits into the memory that is free, with a margin."""
         margin = min(_MOST_MARGIN, self.device.total // _MARGIN)
         return self.weights + self.kv + self.compute + margin <= self.device.free
 

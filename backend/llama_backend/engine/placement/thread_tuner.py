@@ -90,6 +90,7 @@ class Window:
     seconds: float = 0.0
 
     def add(self, tokens: int, seconds: float, lost: float) -> None:
+        """Takes in a step; the oldest one goes where there are enough."""
         if len(self.costs) == self.most:
             self.costs.popleft()
             self.lost.popleft()
@@ -99,6 +100,7 @@ class Window:
 
     @property
     def is_full(self) -> bool:
+        """Whether there are enough steps to judge by."""
         return len(self.costs) == self.most or (len(self.costs) > 1 and self.seconds > _LONG_SECONDS)
 
     @property
@@ -108,6 +110,7 @@ class Window:
 
     @property
     def mean_lost(self) -> float:
+        """The mean of `lost`."""
         return sum(self.lost) / len(self.lost)
 
 
@@ -138,6 +141,7 @@ class Direction:
     """Trials in a row that brought nothing."""
 
     def postpone(self, now: float) -> None:
+        """The pause begins."""
         self.next = now + self.pause
 
     def reject(self, now: float) -> None:

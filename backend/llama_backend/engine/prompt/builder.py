@@ -51,6 +51,7 @@ class AnswerMemory:
             self._drop(next(iter(self._answers)))
 
     def get(self, scope: str, text: str) -> StoredAnswer | None:
+        """The answer with that text, if it is remembered."""
         return self._answers.get((scope, text))
 
     def within(self, tokens: list[int], scope: str) -> list[StoredAnswer]:
@@ -60,6 +61,7 @@ class AnswerMemory:
         return [answer for answer in own if _contains(data, answer.tokens)]
 
     def clear(self) -> None:
+        """Drops all answers."""
         self._answers.clear()
         self._size = 0
 
@@ -165,6 +167,7 @@ class _Joiner:
         self._run = ""
 
     def join(self, fragments: list[Fragment]) -> list[int]:
+        """The token ids of all fragments together."""
         queue = deque(fragments)
         while queue:
             fragment = queue.popleft()

@@ -86,6 +86,7 @@ class _Process:
 
     @property
     def pid(self) -> int:
+        """Its number."""
         return self._child.pid
 
     def open(self, source: Source) -> None:

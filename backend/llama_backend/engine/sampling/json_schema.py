@@ -104,6 +104,7 @@ class _Converter:
         self._references: dict[str, str] = {}
 
     def visit(self, schema: Any, where: str) -> str:
+        """The expression for a part of the schema, which is at `where`."""
         if schema is True or schema == {}:
             return "value"
         if not isinstance(schema, dict):

@@ -18,6 +18,7 @@ class LogprobTrail:
         self._given = 0
 
     def add(self, entry: TokenLogprob) -> None:
+        """Takes in the entry of the next token."""
         self._held.append((self._end, entry))
         self._end += len(entry.token)
 

@@ -211,8 +211,8 @@ def test_the_limits_of_integers(writer: Writer, low: int | None, high: int | Non
         ({"properties": []}, "'properties'"),
         ({"properties": {"a": {"properties": {"b": {"pattern": ""}}}}}, "root.a.b: 'pattern'"),
         ({"prefixItems": [{}], "minItems": 5}, "'prefixItems'"),
-        (False, "no schema"),
-        ("string", "no schema"),
+        (False, "not a schema"),
+        ("string", "not a schema"),
         ({"properties": {f"p{n}": {"type": "null"} for n in range(MOST_RULES)}}, "more than"),
     ],
 )
