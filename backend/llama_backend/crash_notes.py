@@ -1,6 +1,7 @@
-"""Notes of the engine for the server, who was being computed, in memory that outlives the engine.
+"""The engine's notes on which requests it works on, in memory that outlives it, for the server to read after a crash.
 
-llama.cpp ends the process where it does not know what to do, so that process cannot tell whose fault it was.
+llama.cpp ends the process when it meets what it cannot handle, so that the process itself cannot say whose request it
+was.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ from typing import IO
 _NUMBER = "Q"
 _SIZE = array(_NUMBER).itemsize
 READERS = 2
-"""Threads that read requests, each with a place for its notes."""
+"""Threads of the engine that read requests. Each has a place for its notes."""
 _BATCH = 1 + 2 * READERS
-"""The place of the batch, behind the grammar and the readers."""
+"""Where the numbers of the batch begin, behind those of the grammar and of the readers."""
 _MOST = PAGESIZE // _SIZE - _BATCH - 1
+"""Requests of a batch that fit on the page."""
 _TRACE = 64 * 1024
-"""Bytes for what Python writes of the threads when a signal ends the process."""
+"""Bytes for the stacks that Python writes when a signal ends the process."""
 _CULPRIT = re.compile(rb"^Current thread 0x([0-9a-f]+)", re.MULTILINE)
-_GRAMMAR_SECONDS = 3.0
-"""Processor time that a grammar may take for one token."""
+GRAMMAR_SECONDS = 3.0
+"""Processor time that a grammar may take for one token; then a signal ends the process."""
 
 
 def nameless_file() -> IO[bytes]:
-    """A file for as long as somebody has it open; in memory, where the system can do that."""
+    """A file without a name, which exists as long as it is open; in memory where the system has such files."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("llama-chat"), "r+b")
     from tempfile import TemporaryFile
@@ -42,11 +44,11 @@ def nameless_file() -> IO[bytes]:
 
 
 class CrashNotes:
-    """The engine's side. Without a file the notes are for nobody.
+    """The engine's side, which writes. Without a file nobody reads the notes.
 
-    The page's first number is of the request whose grammar is at work, or 0. Then come, for each reader, its thread's
-    number and that of the request that it reads, or 0. Then come how many requests are in the batch, and their
-    numbers. Behind the page Python writes which thread it was that a signal ended.
+    The first number on the page is that of the request whose grammar is at work, or 0. For each reader follow the
+    number of its thread and that of the request that it reads, or 0. The last ones are the number of requests in the
+    batch, and their numbers. Behind the page Python writes in which thread a signal ended the process.
     """
 
     def __init__(self, file: int | None = None) -> None:
@@ -54,7 +56,7 @@ class CrashNotes:
         self._page = mmap(-1 if file is None else file, PAGESIZE)
 
     def watch(self) -> None:
-        """Has Python note, from now on, in which thread it was that a fatal signal ended the process."""
+        """Lets Python write, from now on, in which thread a fatal signal ended the process."""
         if self._file is not None:
             os.lseek(self._file, PAGESIZE, os.SEEK_SET)
             faulthandler.enable(self._file, all_threads=True)
@@ -67,9 +69,9 @@ class CrashNotes:
 
     @contextmanager
     def grammar(self, number: int) -> Iterator[None]:
-        """Blames a request for what happens in this block; one that takes too long ends the process."""
+        """Notes that a request's grammar is at work in this block. The process ends where that takes too long."""
         self._write(0, [number])
-        signal.setitimer(signal.ITIMER_VIRTUAL, _GRAMMAR_SECONDS)
+        signal.setitimer(signal.ITIMER_VIRTUAL, GRAMMAR_SECONDS)
         try:
             yield
         finally:
@@ -78,7 +80,7 @@ class CrashNotes:
 
     @contextmanager
     def reading(self, place: int, number: int) -> Iterator[None]:
-        """Notes that this thread, the reader of that place, is at work on a request."""
+        """Notes that this thread, the reader of that place, works on a request in this block."""
         at = 1 + 2 * place
         self._write(at, [get_ident(), number])
         try:
@@ -93,22 +95,22 @@ class CrashNotes:
 
 @dataclass(frozen=True)
 class Suspects:
-    """Who was at work when an engine died; where it is known in which thread that happened, only those of it."""
+    """The requests that an engine worked on when it died; only those of the thread that died, where that is known."""
 
     grammar: int = 0
     """The request whose grammar was at work, or 0."""
     batch: frozenset[int] = frozenset()
     reading: frozenset[int] = frozenset()
-    """Those whose text was being made into tokens."""
+    """The requests whose text was being tokenised."""
 
     @property
     def all(self) -> frozenset[int]:
-        """The one whose grammar was at work, or else all of them."""
+        """The request whose grammar was at work, or else all of them."""
         return frozenset({self.grammar}) if self.grammar else self.batch | self.reading
 
 
 class CrashPage:
-    """The server's side. As a context it is the number of the file that is handed to the engine."""
+    """The server's side, which reads. As a context manager it gives the descriptor that the engine inherits."""
 
     def __init__(self) -> None:
         self._file = nameless_file()
@@ -124,7 +126,7 @@ class CrashPage:
         self._file.close()
 
     def suspects(self) -> Suspects:
-        """Who was at work last."""
+        """The requests that the engine worked on last."""
         numbers = array(_NUMBER, self._page[:PAGESIZE])
         readers = {numbers[at]: numbers[at + 1] for at in range(1, _BATCH, 2) if numbers[at]}
         first = _BATCH + 1

@@ -1,9 +1,9 @@
-"""Who is next: work that waits, in an order that is fair between accounts.
+"""A queue that is fair between accounts.
 
-Each account has a counter of the tokens that were computed for it, divided by its weight, and the one that is behind
-is next; within an account it is first come, first served. An account that comes back from a pause starts from where
-those who are there have come, so that nobody saves up a claim. (Sheng et al., "Fairness in Serving Large Language
-Models", 2024: the virtual token counter.)
+Each account has a counter of the tokens that were computed for it, divided by its weight. The account with the lowest
+counter is next; within an account the request that came first is. An account that comes back after a pause starts with
+the lowest counter of those that are active, so that nobody saves up a claim. This is the virtual token counter of
+Sheng et al., "Fairness in Serving Large Language Models", 2024.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 from llama_backend.account import Account
 
 ANSWER_COST = 2.0
-"""A token of an answer counts as much as two of a prompt, which are computed many at once."""
+"""A token of an answer counts as two of a prompt, since those of a prompt are computed many at once."""
 
 
 class Queued(Protocol):
@@ -32,39 +32,42 @@ Item = TypeVar("Item", bound=Queued)
 
 @dataclass(slots=True)
 class _Line(Generic[Item]):
-    """What one account waits for."""
+    """What waits for one account."""
 
     account: Account
     waiting: deque[tuple[int, Item]] = field(default_factory=deque)
-    """With the number of their arrival."""
+    """Items with their numbers, in the order of arrival."""
     running: int = 0
-    """Those that were taken and have not ended, also where they were put back."""
+    """Items that were taken and are not done, including those that were put back."""
     spent: float = 0.0
+    """Tokens that were computed for it, divided by its weight."""
 
     @property
     def active(self) -> bool:
+        """Whether anything of it waits or runs."""
         return bool(self.waiting or self.running)
 
     @property
     def ready(self) -> bool:
+        """Whether something of it waits and may be taken."""
         limit = self.account.max_running
         return bool(self.waiting) and (limit is None or self.running < limit)
 
     @property
     def claim(self) -> tuple[float, int, int]:
-        """The smallest is next: who got least, then who has least at work, then who came first."""
+        """The smallest is next: the lowest counter, then the fewest running, then the first that came."""
         return self.spent, self.running, self.waiting[0][0]
 
 
 class FairQueue(Generic[Item]):
-    """What waits, and how much each account had. Items that were put back come before all others."""
+    """Items that wait, and how much each account got. Items that were put back come before all others."""
 
     def __init__(self) -> None:
         self._lines: dict[str, _Line[Item]] = {}
         self._returning: deque[Item] = deque()
         self._arrivals = count()
         self._level = 0.0
-        """How far the active account that is furthest behind has come."""
+        """The lowest counter of the active accounts; it never falls."""
 
     def __len__(self) -> int:
         return len(self._returning) + sum(len(line.waiting) for line in self._lines.values())
@@ -75,7 +78,7 @@ class FairQueue(Generic[Item]):
             yield from (item for _, item in line.waiting)
 
     def add(self, item: Item) -> None:
-        """Queues what is new."""
+        """Queues a new item."""
         line = self._line(item)
         line.account = item.account
         if not line.active:
@@ -84,18 +87,18 @@ class FairQueue(Generic[Item]):
         line.waiting.append((next(self._arrivals), item))
 
     def put_back(self, item: Item) -> None:
-        """Queues what was taken and has to make room: it is next."""
+        """Queues an item again that was taken and had to make room for others: it is next."""
         self._returning.appendleft(item)
 
     def next(self) -> Item | None:
-        """The item whose turn it is; None where all that wait have to wait for others of their account."""
+        """The item whose turn it is; None where nothing waits, or only items of accounts that are at their limit."""
         if self._returning:
             return self._returning[0]
         line = min((line for line in self._lines.values() if line.ready), key=lambda line: line.claim, default=None)
         return line.waiting[0][1] if line else None
 
     def take(self, item: Item) -> None:
-        """Takes the one whose turn it is out of the queue; `done` says when it has ended."""
+        """Takes the next item out of the queue. `done` must be called when it has ended."""
         if self._returning and self._returning[0] is item:
             self._returning.popleft()
             return
@@ -104,17 +107,17 @@ class FairQueue(Generic[Item]):
         line.running += 1
 
     def charge(self, item: Item, tokens: float) -> None:
-        """Notes that as many tokens were computed, or are about to be, for an item's account."""
+        """Adds tokens that were computed, or are about to be, to the counter of an item's account."""
         self._line(item).spent += tokens / item.account.weight
 
     def done(self, item: Item) -> None:
-        """Notes that an item which was taken has ended."""
+        """Notes that an item that was taken has ended."""
         self._rise()
         self._line(item).running -= 1
         self._forget()
 
     def remove(self, item: Item) -> None:
-        """Takes an item out that gave up waiting."""
+        """Takes an item out of the queue that is no longer wanted."""
         if item in self._returning:
             self._returning.remove(item)
             self.done(item)
@@ -136,7 +139,7 @@ class FairQueue(Generic[Item]):
         self._level = max(self._level, min(spent, default=0.0))
 
     def _forget(self) -> None:
-        """Drops accounts that would begin at the common level anyway."""
+        """Drops the inactive accounts whose counters would start at the lowest active one anyway."""
         if len(self._lines) > 1:
             kept = {name: line for name, line in self._lines.items() if line.active or line.spent > self._level}
             self._lines = kept

@@ -15,7 +15,7 @@ from tests.support.server.harness import python_path
 HANG = """
 import sys
 from llama_backend import crash_notes
-crash_notes._GRAMMAR_SECONDS = 0.2
+crash_notes.GRAMMAR_SECONDS = 0.2
 found = crash_notes.CrashNotes(int(sys.argv[1]))
 found.batch([3, 4])
 with found.grammar(4):

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, product
 
-from llama_backend.engine.llama.binding import LlamaLog
+from llama_backend.engine.llama.log import LlamaLog
 from llama_backend.engine.llama.model import Model
 from llama_backend.engine.llama.runner import ModelRunner
 from llama_backend.engine.placement.kv_plan import KVPlan

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from llama_backend.engine.llama.binding import LlamaLog, lib
+from llama_backend.engine.llama.binding import lib
 from llama_backend.engine.llama.devices import gpu_devices
+from llama_backend.engine.llama.log import LlamaLog
 from llama_backend.engine.llama.model import Model
 from llama_backend.engine.llama.runner import ModelRunner
 from llama_backend.engine.placement.kv_plan import KVPlan

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
+from llama_backend.engine.placement.model_file import ModelFile
 from llama_backend.errors import BackendError
 from llama_backend.models.gguf import check_magic, read_metadata, tensor_bytes
 from llama_convert.errors import ConvertError
@@ -15,7 +16,7 @@ from llama_convert.quant.imatrix import read_imatrix
 from tests.hostile.bounded import opened
 from tests.hostile.mutation import mutated
 from tests.hostile.trial import Trial
-from tests.support.gguf_files import text
+from tests.support.gguf_files import Array, gguf_with_tensors, text
 
 MEMORY = 64 << 20
 SECONDS = 10.0
@@ -28,6 +29,10 @@ _NAMES = st.sampled_from(
         "general.name",
         "split.count",
         "llama.context_length",
+        "llama.block_count",
+        "llama.embedding_length",
+        "llama.attention.head_count",
+        "llama.attention.head_count_kv",
         "a.in_sum2",
         "",
     ]
@@ -84,7 +89,7 @@ def read_in_backend(case: bytes, folder: Path) -> object:
     path = folder / "model-00001-of-00002.gguf"
     path.write_bytes(case)
     check_magic(path)
-    return read_metadata(path), tensor_bytes(path)
+    return read_metadata(path), tensor_bytes(path), ModelFile(path).shape("f16")
 
 
 def read_in_converter(case: bytes, folder: Path) -> object:
@@ -108,6 +113,15 @@ KNOWN = (
     b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("general.alignment") + struct.pack("<II", 4, 0),
     b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("general.alignment") + struct.pack("<I", 8) + text("x"),
     b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("split.count") + struct.pack("<IQ", 10, 2**63),
+    gguf_with_tensors({"general.architecture": "llama", "llama.block_count": 2**31}, {"blk.0.a": 32}),
+    gguf_with_tensors(
+        {
+            "general.architecture": "llama",
+            "llama.block_count": 2,
+            "llama.attention.head_count": Array(11, [-(2**63), 0]),
+        },
+        {"blk.0.a": 32},
+    ),
     b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("split.count") + struct.pack("<I", 8) + text("x"),
 )
 GGUF_IN_BACKEND = Trial(

@@ -1,4 +1,4 @@
-"""Small GGUF files for tests: metadata only.
+"""Small GGUF files for tests: metadata, and tensors without sense.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -34,6 +34,16 @@ def gguf(metadata: dict[str, Any], version: int = 3, tensors: int = 0, keys: int
     count = len(metadata) if keys is None else keys
     pairs = b"".join(text(key) + value(item) for key, item in metadata.items())
     return struct.pack("<4sIQQ", b"GGUF", version, tensors, count) + pairs
+
+
+def gguf_with_tensors(metadata: dict[str, Any], tensors: dict[str, int], alignment: int = 32) -> bytes:
+    """A file with one-dimensional tensors of so many bytes, all zero; sizes are multiples of the alignment."""
+    table, at = b"", 0
+    for name, size in tensors.items():
+        table += text(name) + struct.pack("<IQIQ", 1, size // 4, 0, at)
+        at += size
+    header = gguf(metadata, tensors=len(tensors)) + table
+    return header + bytes(-len(header) % alignment) + bytes(at)
 
 
 def text(string: str) -> bytes:

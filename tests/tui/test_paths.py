@@ -80,7 +80,7 @@ def test_a_link_is_refused(tmp_path: Path, target: str) -> None:
 
 def test_a_file_in_its_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
-    with pytest.raises(UntrustedSocket, match=r"run is not a folder of this user but a link or file; set LLAMA_CHAT_"):
+    with pytest.raises(UntrustedSocket, match=r"run is a link or a file, not a folder of this user; set LLAMA_CHAT_"):
         make_runtime(tmp_path / "run")
 
 

@@ -1,6 +1,7 @@
-"""`python -m llama_backend.engine CONFIG SOCKET [GUARD]`: started by the server, with a JSON EngineConfig.
+"""`python -m llama_backend.engine CONFIG SOCKET [NOTES]`: an engine process, as the server starts it.
 
-SOCKET and GUARD are numbers of files that are open: a socket, and where CrashNotes makes its notes.
+CONFIG is an EngineConfig as JSON, whose fields are documented in `wire/ipc.py`. SOCKET and NOTES are file descriptors
+that this process inherits: the socket to the server, and the memory that CrashNotes writes to.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from llama_backend.wire.ipc import EngineConfig
 def main() -> int:
     die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Whoever ends a whole process group means the server, which lets running answers finish first.
+        # A signal to the whole process group is meant for the server, which lets running answers finish first.
         signal.signal(number, signal.SIG_IGN)
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     # numpy only adds and compares here; starting the threads of its BLAS takes as long as the rest of its import.

@@ -1,4 +1,11 @@
-"""Makes an engine: model, KV cells, the store of KV states, and the thread that reads commands."""
+"""Loads a model and puts an engine together, in this order.
+
+1. The chat template's process is started, and numpy imported, while the weights are loaded.
+2. The placement: on GPUs before the weights are loaded, in main memory afterwards.
+3. The prompt builder and the store of KV states, so that the thread that reads commands can start.
+4. llama.cpp's context, which is warmed up with one token; then the draft model's.
+5. The engine over them. The server is told that it is ready.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +24,19 @@ from llama_backend.engine.kv.slots import Slots
 from llama_backend.engine.kv.stamp import stamp_of
 from llama_backend.engine.kv.state_files import StateFolder
 from llama_backend.engine.kv.state_store import StateStore
-from llama_backend.engine.llama.binding import LIBRARY, LlamaLog
+from llama_backend.engine.llama.log import LlamaLog
 from llama_backend.engine.llama.model import Model
 from llama_backend.engine.messages.channel import Channel
 from llama_backend.engine.messages.inbox import Inbox
 from llama_backend.engine.messages.intake import Intake, IntakeThread, Limits
 from llama_backend.engine.messages.outbox import Outbox
 from llama_backend.engine.placement.kv_plan import KVPlan, embedding_room
+from llama_backend.engine.placement.placement import Placement, place_on_processor
 from llama_backend.engine.prompt.builder import PromptBuilder
 from llama_backend.engine.prompt.renderer import Renderer
 from llama_backend.engine.speculation.draft_model import DraftModel
 from llama_backend.engine.speculation.speculator import MOST_DRAFTED, Speculator
-from llama_backend.engine.tuning import Tuning, plan_context, plan_gpus
+from llama_backend.engine.tuning import Tuning, plan_gpus
 from llama_backend.errors import InvalidRequest, ModelUnreadable
 from llama_backend.wire.ipc import EngineConfig, Loading, Ready
 
@@ -41,7 +49,7 @@ _PROGRESS_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Loaded:
-    """An engine that is ready, with all that its loop serves."""
+    """An engine that is ready, and what else its loop needs."""
 
     engine: LLMEngine
     embedder: Embedder
@@ -52,60 +60,82 @@ class Loaded:
 
 
 def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, notes: CrashNotes) -> Loaded:
-    """Loads the model, starts the thread that reads commands into `inbox`, and says so when it is ready.
+    """Returns an engine for `config`. From then on a thread puts what comes over `channel` into `inbox`.
 
-    Raises ModelUnreadable, and DeviceUnavailable for GPUs that were asked for and are not there.
+    Raises ModelUnreadable, and DeviceUnavailable where a GPU was asked for and there is none.
     """
-    # The engine's numpy takes as long to import as a small model to load: both at once.
+    # Importing numpy takes as long as loading a small model, so both are done at once.
     importer = threading.Thread(target=lambda: __import__("llama_backend.engine.llama.runner"))
     importer.start()
-    templates = Renderer()
-    offload = plan_gpus(config)
-    if offload is not None:
-        print(offload.text, file=sys.stderr, flush=True)
-    model = Model(config.path, offload, log, _Progress(channel))
+    renderer = Renderer()
+    weights = _load_weights(config, channel, log)
     importer.join()
     from llama_backend.engine.embedder import Embedder
     from llama_backend.engine.llama.embedding_context import EmbeddingContext
     from llama_backend.engine.llama.runner import ModelRunner
 
-    small = _load_draft_model(config, model, offload, log)
-    plan = plan_context(config, model, offload, small)
-    tuning = Tuning(config, plan, model, offload, small)
+    model, plan = weights.model, weights.placement.kv
+    tuning = Tuning(config, weights.placement, model, weights.draft)
     vocab = model.vocab
-    prompts = PromptBuilder(vocab, _opened(templates, model, config.path), plan.context)
+    prompts = PromptBuilder(vocab, _with_template(renderer, model, config.path), plan.context)
     store = _open_store(config, model, plan, prompts)
-    room = embedding_room(plan.context, model.kv_bytes_per_token("f16"))
+    room = embedding_room(plan.context, model.kv_size.bytes_per_token("f16"))
     slots, limits = Slots(plan.slots), Limits(plan.context, room, model.embedding_width)
     IntakeThread(channel, inbox, Intake(inbox, prompts, store, slots, limits), notes).start()
     speculate = config.speculation and model.supports_partial_removal and model.states_are_complete
     runner = ModelRunner(model, plan, tuning.threads, tuning.tuner, MOST_DRAFTED if speculate else 0)
     tuning.note_context(log)
     runner.warm_up(vocab.bos or 0)
-    draft = _draft_model(small, plan, tuning, vocab.size) if small is not None else None
+    draft = _draft_model(weights.draft, plan, tuning, vocab.size) if weights.draft is not None else None
     costs = CostModel()
     cache = KVCache(runner, slots, plan.cells, plan.unified, costs, store)
     speculator = Speculator(cache, costs, plan.context, runner.n_batch, vocab.is_eog, draft, speculate)
     channel.send(_ready(model, plan, tuning))
-    outbox = Outbox(channel.send, overlaps=offload is not None and offload.is_whole)
+    outbox = Outbox(channel.send, overlaps=tuning.is_all_on_gpus)
     runner.meanwhile = outbox.flush
     engine = LLMEngine(runner, vocab, plan.context, cache, costs, speculator, prompts.remember, notes)
     embedder = Embedder(lambda: EmbeddingContext(model, room, tuning.threads), model.pooling, notes)
     return Loaded(engine, embedder, prompts, store, tuning, outbox)
 
 
-def _opened(templates: Renderer, model: Model, path: str) -> Renderer:
-    """The process with the model's chat template compiled. Raises ModelUnreadable where the template is broken."""
+@dataclass(frozen=True)
+class _Weights:
+    """What is loaded of files, and where it was placed."""
+
+    model: Model
+    draft: Model | None
+    placement: Placement
+
+
+def _load_weights(config: EngineConfig, channel: Channel, log: LlamaLog) -> _Weights:
+    """Loads the model and its draft model: onto GPUs by a plan made before, or else into main memory.
+
+    In main memory the KV cells are planned afterwards, since a loaded model tells its sizes without reading its file.
+    """
+    placement = plan_gpus(config)
+    offload = placement.offload if placement is not None else None
+    if offload is not None:
+        print(offload.text, file=sys.stderr, flush=True)
+    model = Model(config.path, offload, log, _Progress(channel))
+    draft = _load_draft_model(config, model, offload, log)
+    if placement is None:
+        sizes = [each.kv_size for each in (model, draft) if each is not None]
+        placement = place_on_processor(config, model.context_trained, sizes)
+    return _Weights(model, draft, placement)
+
+
+def _with_template(renderer: Renderer, model: Model, path: str) -> Renderer:
+    """Has the process compile the model's chat template. Raises ModelUnreadable where the template is broken."""
     vocab = model.vocab
     try:
-        templates.open(model.template, vocab.text(vocab.bos), vocab.text(vocab.eos))
+        renderer.open(model.template, vocab.text(vocab.bos), vocab.text(vocab.eos))
     except InvalidRequest as error:
         raise ModelUnreadable(f"{path}: {error}") from error
-    return templates
+    return renderer
 
 
 def _load_draft_model(config: EngineConfig, model: Model, offload: Offload | None, log: LlamaLog) -> Model | None:
-    """The model that guesses for another. Raises ModelUnreadable where it cannot."""
+    """The weights of the draft model, or None. Raises ModelUnreadable where it cannot draft for this model."""
     if config.draft_model is None or not config.speculation:
         return None
     from llama_backend.engine.llama.draft_runner import check_draft_model
@@ -142,13 +172,13 @@ def _ready(model: Model, plan: KVPlan, tuning: Tuning) -> Ready:
 
 
 def _open_store(config: EngineConfig, model: Model, plan: KVPlan, prompts: PromptBuilder) -> StateStore:
-    """The store of KV states, with those of earlier processes and the ids of their answers.
+    """Opens the store of KV states, and has `prompts` remember the answers in the states of earlier processes.
 
-    It keeps nothing where the model's states cannot be cut to a prefix and do not say so.
+    With a sliding window a state has the last tokens only, so that nothing is stored.
     """
     folder, ram = None, config.kv_ram if model.states_are_complete else 0
     if config.kv_folder and config.kv_disk and model.states_are_complete:
-        stamp = stamp_of(Path(config.path), LIBRARY, plan)
+        stamp = stamp_of(Path(config.path), model.library, plan)
         folder = StateFolder(Path(config.kv_folder), stamp, config.kv_disk, model.vocab.size)
     store = StateStore(folder, ram, prompts.answers_in, only_whole=not model.supports_partial_removal)
     for file in store.open():
@@ -157,7 +187,7 @@ def _open_store(config: EngineConfig, model: Model, plan: KVPlan, prompts: Promp
 
 
 class _Progress:
-    """Reports the loading of the weights, at most twenty times a second."""
+    """Tells the server how much of the weights is loaded, at most twenty times a second."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel

@@ -1,4 +1,4 @@
-"""The engine's process: loads the model, then steps, while a second thread reads commands."""
+"""The engine's process: it loads the model, and then steps while a second thread reads commands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import sys
 
 from llama_backend.crash_notes import CrashNotes
-from llama_backend.engine.llama.binding import LlamaLog
+from llama_backend.engine.llama.log import LlamaLog
 from llama_backend.engine.loading import load
 from llama_backend.engine.loop import EngineLoop
 from llama_backend.engine.messages.channel import Channel
@@ -16,11 +16,12 @@ from llama_backend.errors import BackendError
 from llama_backend.wire.ipc import EngineConfig, Failed
 
 _SWITCH_SECONDS = 2e-4
-"""Steps share Python's lock with the threads that prepare requests; the default of 5 ms would stall steps."""
+"""The thread that makes prompts and the one that steps share Python's lock. With the default of 5 ms a step could wait
+that long for it."""
 
 
 def run(config: EngineConfig, sock: socket.socket, notes: CrashNotes) -> int:
-    """Serves one model until the other side says stop or goes away; returns the exit code."""
+    """Serves one model until the server says stop or goes away; returns the exit code."""
     channel = Channel(sock)
     log = LlamaLog(lambda line: print(line, file=sys.stderr, flush=True))
     sys.setswitchinterval(_SWITCH_SECONDS)

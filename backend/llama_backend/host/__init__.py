@@ -1,1 +1,1 @@
-"""This machine: folders that only this user may use, processes and who they belong to."""
+"""This machine: folders that only this user may use, and processes and whom they belong to."""

@@ -1,4 +1,4 @@
-"""The folder with KV states on disk, as far as one need not know what is in a file."""
+"""The folder of KV states on disk: its files, whatever is in them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ ENDING = ".kvstate"
 PART = ".part"
 """The ending of a file that is being written."""
 _STAMP = re.compile(r"[0-9a-f]{32}")
-"""The name of a folder with states of one model and layout; nothing else below the root is ours."""
+"""The name of a folder with the states of one model and layout. Nothing else below the root belongs to this program."""
 
 
 def states_in(root: Path) -> tuple[int, int]:
-    """How many states there are below `root`, and their bytes."""
+    """How many states are below `root`, and their bytes."""
     found = [path for folder in folders(root) for path in files(folder)]
     return len(found), sum(map(size_of, found))
 
 
 def clear_states(root: Path) -> int:
-    """Removes every state below `root`; returns how many bytes those were."""
+    """Removes all states below `root`; returns the bytes that were freed."""
     freed = 0
     for folder in list(folders(root)):
         for path in [*files(folder), *files(folder, PART)]:
@@ -33,23 +33,26 @@ def clear_states(root: Path) -> int:
 
 
 def make_private(folder: Path) -> None:
-    """Makes a folder and those above it that are missing, for this user alone under any umask; raises OSError."""
+    """Makes a folder, and those above it that are missing, for this user alone whatever the umask. Raises OSError."""
     for path in (*reversed(folder.parents), folder):
         if not path.is_dir():
             path.mkdir(mode=0o700, exist_ok=True)
 
 
 def folders(root: Path) -> Iterator[Path]:
+    """The folders of states below `root`."""
     with suppress(OSError):
         yield from [path for path in root.iterdir() if _STAMP.fullmatch(path.name) and not path.is_symlink()]
 
 
 def files(folder: Path, ending: str = ENDING) -> Iterator[Path]:
+    """The states in a folder, or its other files with an ending."""
     with suppress(OSError):
         yield from [path for path in folder.iterdir() if path.suffix == ending]
 
 
 def size_of(path: Path) -> int:
+    """Bytes of a file; 0 where it is gone."""
     try:
         return path.stat().st_size
     except OSError:
@@ -57,6 +60,7 @@ def size_of(path: Path) -> int:
 
 
 def last_used(path: Path) -> float:
+    """When a state was last written or loaded, in seconds of the system's clock; 0 where it is gone."""
     try:
         return path.stat().st_mtime
     except OSError:

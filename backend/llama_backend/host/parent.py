@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, however that one ends."""
+"""Ends a process together with the one that started it, however that one ends."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Has this process killed when the thread that started it is gone, even while it is stopped; on Linux only.
+    """Has the kernel kill this process when the thread that started it ends, even if this process is stopped.
 
-    Elsewhere it finds its end of the socket closed, which it has to run for.
+    That is possible on Linux only. On other systems this process notices that its socket was closed, once it runs.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

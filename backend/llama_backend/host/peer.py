@@ -1,7 +1,7 @@
-"""Who is at the other end of a Unix socket, as the kernel tells it, and that process's end.
+"""Which process is at the other end of a Unix socket, as the kernel says, and how to end that process.
 
-Nothing here believes what is written to a socket: a process is named by the kernel, and held by a file descriptor, so
-that no other one that got its number meanwhile is ever meant.
+What is written to a socket is not believed. The kernel says which process it is, and a file descriptor holds on to that
+process, so that another one which has got the same number meanwhile is never ended.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from llama_backend.errors import UntrustedSocket
 
 _LOOK_SECONDS = 0.02
 _SOL_LOCAL, _LOCAL_PEERCRED, _LOCAL_PEERPID = 0, 1, 2
-"""Of macOS, from sys/un.h."""
+"""macOS's, from sys/un.h."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """The process that listens on a socket; `pid` is 0 where this process cannot see it."""
+    """The process that listens on a socket; `pid` is 0 where this process cannot see that one (in a container)."""
 
     pid: int
     uid: int
 
 
 def listener(path: Path) -> Peer | None:
-    """Who listens there, or None; raises UntrustedSocket where that is neither this user nor root.
+    """The process that listens there, or None. Raises UntrustedSocket for one of neither this user nor root.
 
-    One who is too busy to take connections listens as well, but the kernel does not say who it is. That nobody else
-    can bind a socket there is up to `runtime_folder`.
+    Of a process that is too busy to accept connections the kernel does not say whose it is. It is taken for this
+    user's, since `runtime_folder` makes sure that nobody else can bind a socket there.
     """
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
@@ -51,10 +51,10 @@ def listener(path: Path) -> Peer | None:
 
 
 def end_process(peer: Peer, path: Path, seconds: float) -> bool:
-    """Asks the process that listens at `path` to end; returns whether it did in time.
+    """Asks the process that listens at `path` to end; returns whether it did within as many seconds.
 
-    Raises UntrustedSocket for a process that is none of ours to end: what a container or this command itself runs in,
-    one that this process cannot see, or one of root.
+    Raises UntrustedSocket for a process that must not be ended from here: process 1 of a container, this process
+    itself, one that it cannot see, or one of root.
     """
     if peer.pid <= 1 or peer.pid == os.getpid():
         raise UntrustedSocket(f"{path}: the backend is process {peer.pid} of this system, which is not ended from here")
@@ -81,7 +81,7 @@ def _trusted(connected: socket.socket, path: Path) -> Peer:
 
 
 def owner_name(uid: int) -> str:
-    """A user for a message: name and number, as far as the system knows them."""
+    """A user in an error message: the name, if the system knows it, and the number."""
     import pwd
 
     try:
@@ -91,7 +91,7 @@ def owner_name(uid: int) -> str:
 
 
 def _peer_of(connected: socket.socket) -> Peer:
-    """By SO_PEERCRED on Linux, LOCAL_PEERCRED and LOCAL_PEERPID on macOS."""
+    """The process at the other end, by SO_PEERCRED on Linux, LOCAL_PEERCRED and LOCAL_PEERPID on macOS."""
     if sys.platform == "darwin":
         _, uid = struct.unpack_from("II", connected.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 76))
         pid = connected.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID)
@@ -102,7 +102,7 @@ def _peer_of(connected: socket.socket) -> Peer:
 
 @contextmanager
 def _held(pid: int) -> Iterator[int | None]:
-    """A descriptor of a process; None where the system has none of these, and its number has to do."""
+    """A file descriptor of a process; None where the system has no such descriptors."""
     if sys.platform != "linux":
         yield None
         return
@@ -127,7 +127,7 @@ def _signal(pid: int, held: int | None) -> None:
 
 
 def _wait(pid: int, held: int | None, seconds: float) -> bool:
-    """Whether the process ends within as long."""
+    """Whether the process ends within as many seconds."""
     if held is not None:
         poll = select.poll()
         poll.register(held, select.POLLIN)

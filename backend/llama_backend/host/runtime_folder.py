@@ -1,4 +1,4 @@
-"""The folder of the backend's socket: whoever can write there can stand in for the backend and read every prompt."""
+"""The folder of the backend's socket. Whoever can write there could pretend to be the backend and read every prompt."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from llama_backend.host.peer import owner_name
 
 SOCKET_NAME = "backend.sock"
 """The Unix socket of this user's backend in the folder."""
-_ELSEWHERE = "set LLAMA_CHAT_RUNTIME_DIR to one that is yours"
+_ELSEWHERE = "set LLAMA_CHAT_RUNTIME_DIR to a folder that is yours"
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def make_folder(folder: Path) -> None:
-    """Makes the folder for this user alone, as far as it is missing; raises OSError and UntrustedSocket."""
+    """Makes the folder for this user alone if it is missing. Raises OSError and UntrustedSocket."""
     for missing in [folder, *folder.parents][::-1]:
         if not missing.exists():
             missing.mkdir(mode=0o700, exist_ok=True)
@@ -25,7 +25,7 @@ def make_folder(folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> bool:
-    """Whether the folder is there; raises UntrustedSocket where anybody but this user can enter or replace it."""
+    """Whether the folder exists. Raises UntrustedSocket where anybody but this user can enter or replace it."""
     try:
         found = folder.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -33,7 +33,7 @@ def check_folder(folder: Path) -> bool:
     except OSError as error:
         raise UntrustedSocket(f"{folder}: {error.strerror}; {_ELSEWHERE}") from error
     if not stat.S_ISDIR(found.st_mode):
-        raise UntrustedSocket(f"{folder} is not a folder of this user but a link or file; {_ELSEWHERE}")
+        raise UntrustedSocket(f"{folder} is a link or a file, not a folder of this user; {_ELSEWHERE}")
     if found.st_uid != os.geteuid():
         whose = owner_name(found.st_uid)
         raise UntrustedSocket(f"{folder} is not a folder of this user: it belongs to {whose}; {_ELSEWHERE}")
@@ -45,15 +45,15 @@ def check_folder(folder: Path) -> bool:
 
 
 def _above(folder: Path) -> Iterator[Path]:
-    """Everything on the way to the folder, as it is written and as its links lead there."""
+    """All folders and links on the way to the folder, both as its path is written and as it is resolved."""
     yield from folder.parents
     yield from folder.resolve().parents
 
 
 def _check_parent(path: Path) -> None:
-    """A link that somebody else made could lead elsewhere tomorrow; in a folder to which others write, so could ours.
+    """Refuses a link of another user, who could change it, and a folder to which others write, who could replace ours.
 
-    What root made so is meant so: the temporary folder of a pod is open to all and has no sticky bit.
+    What root has set up is accepted: the temporary folder of a pod may be open to all and have no sticky bit.
     """
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):

@@ -1,1 +1,1 @@
-"""Models on this machine: which are installed, and what their GGUF headers say."""
+"""The models on this machine: which are installed, and what the headers of their GGUF files say."""

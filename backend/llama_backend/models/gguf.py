@@ -1,6 +1,6 @@
-"""Reads the header of a GGUF file: the metadata without arrays, and the sizes of tensors.
+"""Reads the header of a GGUF file: the metadata without long arrays, and the sizes of tensors.
 
-The file may come from anyone, so what is read of it is bounded: a few MB of memory and a few seconds at most.
+The file may come from anyone, so reading it is bounded: to a few MB of memory and a few seconds.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little-endian).
 """
 
@@ -19,17 +19,24 @@ from llama_backend.errors import ModelUnreadable
 
 MAGIC = b"GGUF"
 Scalar = int | float | bool | str
+Value = Scalar | tuple[int, ...]
+"""A value of the metadata; a tuple holds a whole number for each layer."""
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
+_INTEGERS = frozenset({0, 1, 2, 3, 4, 5, 10, 11})
 _MAX_HEADER = 64 << 20
-"""Bytes; the header of a model with 262,144 tokens and their merges has a quarter of that."""
+"""Bytes; a model with 262,144 tokens and their merges has a header of a quarter of that."""
 _MAX_TEXT = 4 << 20
-"""Bytes of all texts together, but for those in arrays; a chat template has 64 KiB at most."""
+"""Bytes of all texts together, without those in arrays. Chat templates have up to 64 KiB."""
 _MAX_KEYS = 10_000
 _MAX_STRINGS = 1 << 21
-"""Texts and arrays inside arrays, each of which is a step of the reader."""
+"""Texts and arrays inside of arrays, each of which takes the reader a step."""
 _MAX_TENSORS = 1 << 16
+_MAX_LAYERS = 1024
+"""Whole numbers of an array that is kept; longer ones are about tokens. The largest models have 126 layers."""
+_MAX_NUMBERS = 1 << 16
+"""Whole numbers that are kept of all arrays together."""
 _MAX_PARTS = 1000
 _ALIGNMENT = "general.alignment"
 
@@ -37,24 +44,24 @@ Read = TypeVar("Read")
 
 
 def check_magic(path: Path) -> None:
-    """Raises ModelUnreadable where `path` cannot be read or is no GGUF file."""
+    """Raises ModelUnreadable where `path` cannot be read or is not a GGUF file."""
     with _opened(path) as file:
         start = file.read(8)
     if len(start) < 8:
         raise ModelUnreadable(f"{path}: is too short for a GGUF file ({len(start)} bytes)")
     if start[:4] != MAGIC:
-        raise ModelUnreadable(f"{path}: is no GGUF file (it starts with {start[:4]!r})")
+        raise ModelUnreadable(f"{path}: is not a GGUF file (it starts with {start[:4]!r})")
 
 
-def read_metadata(path: Path) -> dict[str, Scalar]:
-    """The scalar metadata of a GGUF file; raises ModelUnreadable for anything that is not one."""
-    return _read(path, lambda header: header.scalars())
+def read_metadata(path: Path) -> dict[str, Value]:
+    """The metadata of a GGUF file without long arrays. Raises ModelUnreadable for any other file."""
+    return _read(path, lambda header: header.metadata())
 
 
 def tensor_bytes(path: Path) -> dict[str, int]:
-    """The bytes that each tensor takes in the file, up to the next one; raises ModelUnreadable.
+    """The bytes that each tensor takes in the file, up to the next one. Raises ModelUnreadable.
 
-    `path` may be the first of several files (`-00001-of-00003.gguf`), as llama.cpp takes it.
+    `path` may be the first of several files (`-00001-of-00003.gguf`), as for llama.cpp; then all of them are read.
     """
     sizes: dict[str, int] = {}
     count = read_metadata(path).get("split.count", 1)
@@ -75,11 +82,11 @@ def _parts(path: Path, count: int) -> list[Path]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The file, which is a regular one: a pipe would be waited for. Whatever the system refuses is told."""
+    """The open file. Raises ModelUnreadable with the system's reason, and for a pipe, where reading might wait."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise ModelUnreadable(f"{path}: cannot be read: it is no regular file")
+            raise ModelUnreadable(f"{path}: cannot be read: it is not a regular file")
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             yield file
     except OSError as error:
@@ -87,7 +94,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 class _TooMuch(ValueError):
-    """The header holds more than a model's ever does."""
+    """The header holds more than any model's does."""
 
 
 def _read(path: Path, what: Callable[[_Header], Read]) -> Read:
@@ -111,23 +118,24 @@ class _Header:
         self._size = size
         self._at = 4
         self._tensors = 0
-        self._text = self._strings = 0
+        self._text = self._strings = self._numbers = 0
 
-    def scalars(self) -> dict[str, Scalar]:
+    def metadata(self) -> dict[str, Value]:
+        """The values by their keys, without long arrays."""
         version, self._tensors, keys = self._unpack("<I"), self._unpack("<Q"), self._unpack("<Q")
         if version not in (2, 3):
             raise ValueError(f"version {version}")
         if keys > _MAX_KEYS:
             raise _TooMuch(f"{keys} keys")
         pairs = ((self._string(), self._value(self._unpack("<I"))) for _ in range(keys))
-        scalars = {key: value for key, value in pairs if value is not None}
+        known = {key: value for key, value in pairs if value is not None}
         if self._at > len(self._data):
             raise ValueError("the last value is cut off")
-        return scalars
+        return known
 
     def tensors(self) -> dict[str, int]:
         """Bytes by name: from each tensor's start to the next one's, or to the file's end."""
-        alignment = self.scalars().get(_ALIGNMENT, 32)
+        alignment = self.metadata().get(_ALIGNMENT, 32)
         if not isinstance(alignment, int) or alignment < 1:
             raise ValueError(f"tensors aligned to {alignment}")
         if self._tensors > _MAX_TENSORS:
@@ -142,22 +150,33 @@ class _Header:
         return {name: end - starts[name] for name, end in zip(ordered, ends, strict=True)}
 
     def _tensor(self) -> tuple[str, int]:
-        """Name, and where it starts in the data."""
+        """Its name, and where it starts in the data."""
         name, dimensions = self._string(), self._unpack("<I")
         self._at += 8 * dimensions + 4
         return name, self._unpack("<Q")
 
-    def _value(self, kind: int) -> Scalar | None:
+    def _value(self, kind: int) -> Value | None:
+        """The next value; None for an array that is not kept."""
         if kind == _STRING:
             return self._string()
         if kind == _ARRAY:
-            self._skip_array()
-            return None
+            return self._array()
         value: Scalar = self._unpack(_SCALARS[kind])
         return value
 
-    def _skip_array(self) -> None:
+    def _array(self) -> tuple[int, ...] | None:
+        """The whole numbers of a short array; any other is skipped."""
         kind, count = self._unpack("<I"), self._unpack("<Q")
+        if kind in _INTEGERS and count <= _MAX_LAYERS and self._numbers + count <= _MAX_NUMBERS:
+            self._numbers += count
+            return tuple(self._unpack(_SCALARS[kind]) for _ in range(count))
+        self._skip_items(kind, count)
+        return None
+
+    def _skip_array(self) -> None:
+        self._skip_items(self._unpack("<I"), self._unpack("<Q"))
+
+    def _skip_items(self, kind: int, count: int) -> None:
         if kind in (_STRING, _ARRAY):
             self._strings += count
             if self._strings > _MAX_STRINGS:

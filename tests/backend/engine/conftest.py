@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from llama_backend.engine.llama.binding import LlamaLog, lib
-from llama_backend.engine.llama.model import Model, VocabReader
+from llama_backend.engine.llama.binding import lib
+from llama_backend.engine.llama.log import LlamaLog
+from llama_backend.engine.llama.model import Model
+from llama_backend.engine.llama.vocab_reader import VocabReader
 from llama_backend.engine.prompt.vocab import Vocab
 
 

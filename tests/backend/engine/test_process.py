@@ -154,7 +154,7 @@ def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(engine: EngineP
 
 @pytest.mark.usefixtures("ready")
 @pytest.mark.parametrize(
-    ("prompt", "reason"), [("", "it has no tokens"), ([], "it has no tokens"), ([49152], "49152 is no token id")]
+    ("prompt", "reason"), [("", "it has no tokens"), ([], "it has no tokens"), ([49152], "49152 is not a token id")]
 )
 def test_prompts_that_are_none_are_refused(engine: EngineProcess, prompt: str | list[int], reason: str) -> None:
     engine.send(Submit(id=10, sampling=GREEDY, prompt=prompt))
@@ -256,7 +256,7 @@ def only(data: bytes) -> Callable[[Path], bytes]:
 
 
 BAD_FILES = {
-    "no gguf": (only(b"not a model at all"), "is no GGUF file"),
+    "no gguf": (only(b"not a model at all"), "is not a GGUF file"),
     "empty": (only(b""), "is too short for a GGUF file"),
     "cut off in a tensor": (beginning(40_000_000), "not within the file bounds, model is corrupted or incomplete"),
     "cut off in the header": (beginning(1000), "the GGUF header is damaged or cut off"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -135,6 +136,6 @@ def test_whom_the_system_does_not_let_us_end_is_named(place: RuntimeFiles, monke
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("llama_backend.host.peer._signal", refuse)
+    monkeypatch.setattr(signal, "pidfd_send_signal", refuse)
     with held(place.socket) as process, pytest.raises(UntrustedSocket, match=f"process {process.pid} of user root"):
         stop(place, process.pid)

@@ -27,8 +27,12 @@ METADATA: dict[str, Any] = {
     "nested": Array(9, [["x"], Array(4, [1, 2])]),
     "tokenizer.ggml.add_bos_token": True,
     "llama.context_length": 2048,
+    "llama.attention.head_count_kv": Array(5, [8, 8, 4]),
 }
-SCALARS = {key: value for key, value in METADATA.items() if not isinstance(value, list | Array)}
+KNOWN = {key: value for key, value in METADATA.items() if not isinstance(value, list | Array)} | {
+    "llama.attention.head_count_kv": (8, 8, 4)
+}
+"""What is kept of it."""
 
 
 def write(folder: Path, data: bytes) -> Path:
@@ -38,8 +42,18 @@ def write(folder: Path, data: bytes) -> Path:
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_scalars_are_read_and_arrays_left_out(tmp_path: Path, version: int) -> None:
-    assert read_metadata(write(tmp_path, gguf(METADATA, version) + b"tensors")) == SCALARS
+def test_scalars_are_read_and_numbers_by_layer(tmp_path: Path, version: int) -> None:
+    assert read_metadata(write(tmp_path, gguf(METADATA, version) + b"tensors")) == KNOWN
+
+
+def test_arrays_about_tokens_are_left_out(tmp_path: Path) -> None:
+    kinds = {"tokenizer.ggml.token_type": Array(5, [1] * 2000), "llama.block_count": 2}
+    assert read_metadata(write(tmp_path, gguf(kinds))) == {"llama.block_count": 2}
+
+
+def test_only_so_many_arrays_are_kept(tmp_path: Path) -> None:
+    metadata = read_metadata(write(tmp_path, gguf({f"a{number}": Array(0, [1] * 1000) for number in range(1000)})))
+    assert len(metadata) == 65
 
 
 @pytest.mark.parametrize(
@@ -94,8 +108,8 @@ def test_damaged_headers_are_unreadable(tmp_path: Path, data: bytes) -> None:
     [
         (b"", "too short for a GGUF file \\(0 bytes\\)"),
         (b"GGUF", "too short for a GGUF file \\(4 bytes\\)"),
-        (b"PK\x03\x04 a zip file", "no GGUF file \\(it starts with b'PK"),
-        (b"<!doctype html><html>", "no GGUF file \\(it starts with b'<!do'"),
+        (b"PK\x03\x04 a zip file", "not a GGUF file \\(it starts with b'PK"),
+        (b"<!doctype html><html>", "not a GGUF file \\(it starts with b'<!do'"),
     ],
 )
 def test_other_files_are_told_by_their_beginning(tmp_path: Path, data: bytes, reason: str) -> None:
@@ -167,7 +181,7 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, read: Callabl
     os.mkfifo(tmp_path / "pipe.gguf")
     (tmp_path / "zero.gguf").symlink_to("/dev/zero")
     for name in ("pipe.gguf", "zero.gguf"):
-        with pytest.raises(ModelUnreadable, match=f"{name}: cannot be read: it is no regular file"):
+        with pytest.raises(ModelUnreadable, match=f"{name}: cannot be read: it is not a regular file"):
             read(tmp_path / name)
 
 

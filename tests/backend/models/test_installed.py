@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_DEMO_PACKAGE", "no-such-package-is-installed")
+    monkeypatch.setattr(module, "DEMO_PACKAGE", "no-such-package-is-installed")
 
 
 def add(folder: Path, name: str, metadata: dict[str, Any] | None = None) -> Path:
@@ -134,9 +134,9 @@ def test_paths_that_lead_to_no_model(folder: Path, name: str, kind: type[Excepti
 
 def test_a_file_that_is_no_gguf(folder: Path) -> None:
     (folder / "bad.gguf").write_text("not a model")
-    with pytest.raises(ModelUnreadable, match=r"bad\.gguf: is no GGUF file"):
+    with pytest.raises(ModelUnreadable, match=r"bad\.gguf: is not a GGUF file"):
         resolve("bad", folder)
-    with pytest.raises(ModelUnreadable, match=r"bad\.gguf: is no GGUF file"):
+    with pytest.raises(ModelUnreadable, match=r"bad\.gguf: is not a GGUF file"):
         resolve(str(folder / "bad.gguf"), folder)
 
 

@@ -140,7 +140,7 @@ def test_an_engine_that_dies_while_it_loads_is_no_endless_loop(serve: Serve) -> 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"no model at all", "is no GGUF file"),
+        (b"no model at all", "is not a GGUF file"),
         (gguf({"general.architecture": "mystery"}), "unknown model architecture: 'mystery'"),
         (gguf({}, keys=9), "damaged or cut off"),
         (b"", "too short"),

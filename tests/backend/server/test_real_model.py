@@ -160,7 +160,7 @@ async def test_answers_through_a_flaky_proxy_are_the_same(real: ServerProcess) -
     ("grammar", "reason"),
     [
         ('root ::= "a" [\\x00] "b"', "none of the model's tokens can come next"),
-        ("root ::= <[5]> <[99999999]>", "<[99999999]> is no token of this model"),
+        ("root ::= <[5]> <[99999999]>", "<[99999999]> is not a token of this model"),
     ],
 )
 def test_a_grammar_that_leads_nowhere_is_the_fault_of_the_request(

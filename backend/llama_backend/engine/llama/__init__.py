@@ -1,1 +1,1 @@
-"""All that touches llama.cpp."""
+"""All that touches llama.cpp: weights, contexts, samplers, grammars, devices, and its log."""

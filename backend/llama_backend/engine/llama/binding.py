@@ -1,4 +1,4 @@
-"""llama.cpp through llama-cpp-python's low-level API: the only module that imports llama_cpp.
+"""llama.cpp through llama-cpp-python's low-level API: the only module that loads llama_cpp.
 
 The package's own `__init__` is not run: it would load numpy, Jinja and all chat formats (0.2 s), and install a
 log callback that writes to the terminal.
@@ -10,17 +10,12 @@ import ctypes
 import importlib.util
 import os
 import sys
-from collections import deque
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 _PACKAGE = "llama_cpp"
-_LINES_KEPT = 50
-_CONTINUED = 5
-"""GGML_LOG_LEVEL_CONT: the text goes on where the one before it ended."""
-WARNING = 3
 
 
 def _load() -> Any:
@@ -39,11 +34,11 @@ LIBRARY = Path(lib._lib._name)
 
 
 def load_backends(library: ctypes.CDLL, folder: Path) -> None:
-    """Takes in ggml's backends from `folder`, where the library was built without any (GGML_BACKEND_DL).
+    """Loads ggml's backends from `folder` where `library` was built without any (GGML_BACKEND_DL).
 
-    There is one library for each generation of processors and for each kind of GPU, and ggml loads the best ones that
-    work here. Its functions are looked up through libllama, since a wheel holds copies of libggml that know nothing of
-    each other.
+    There is one file for each generation of processors and for each kind of GPU, and ggml loads the best ones that
+    work here. Its functions are looked up through libllama, since a wheel may contain several copies of libggml, each
+    with its own list of backends.
     """
     if library.ggml_backend_reg_count() == 0:
         library.ggml_backend_load_all_from_path(os.fsencode(folder))
@@ -55,36 +50,8 @@ _held = ctypes.PyDLL(lib._lib._name)
 
 
 def quick(name: str) -> Callable[..., Any]:
-    """A function that keeps Python's lock: for calls of microseconds, where giving it up costs more."""
+    """A function of llama.h that keeps Python's lock: for calls so short that releasing the lock would take longer."""
     function = _held[name]
     original = getattr(lib._lib, name)
     function.argtypes, function.restype = original.argtypes, original.restype
     return function
-
-
-class LlamaLog:
-    """Takes llama.cpp's log lines, so that none reaches a terminal, and keeps the last serious ones."""
-
-    def __init__(self, sink: Callable[[str], None]) -> None:
-        self.lines: deque[str] = deque(maxlen=_LINES_KEPT)
-        """The last lines of level warning and above."""
-        self._sink = sink
-        self._level = 0
-        self._partial = ""
-        self._callback = lib.llama_log_callback(self._take)
-        lib.llama_log_set(self._callback, None)
-
-    @property
-    def reason(self) -> str:
-        """The line that tells best why llama.cpp failed, or nothing."""
-        told = [line for line in self.lines if "error" in line.lower()]
-        return (told or list(self.lines) or [""])[0]
-
-    def _take(self, level: int, text: bytes, _data: object) -> None:
-        self._level = level if level != _CONTINUED else self._level
-        self._partial += text.decode("utf-8", "replace")
-        *lines, self._partial = self._partial.split("\n")
-        for line in lines:
-            if self._level >= WARNING and line.strip():
-                self.lines.append(line.strip())
-                self._sink(line)

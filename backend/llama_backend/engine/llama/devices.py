@@ -21,7 +21,7 @@ class DeviceType(IntEnum):
 
 
 def gpu_devices() -> list[Device]:
-    """The GPUs in llama.cpp's order; integrated ones only where there is no other. Empty for a build without any."""
+    """The GPUs in llama.cpp's order; integrated ones only where there is no other. Empty for a build without GPUs."""
     if not lib.llama_supports_gpu_offload():
         return []
     registry = Registry()
@@ -29,15 +29,14 @@ def gpu_devices() -> list[Device]:
 
 
 class Registry:
-    """ggml's devices, by functions that are looked up through libllama: a wheel holds copies of libggml, each with a
-    registry of its own."""
+    """ggml's list of devices. Its functions are looked up through libllama, as in `load_backends`."""
 
     def __init__(self) -> None:
         lib.llama_backend_init()
         self._library = ctypes.CDLL(str(LIBRARY))
 
     def devices(self, kind: DeviceType) -> list[Device]:
-        """Asking a GPU for its memory begins to use it, which takes some time and memory."""
+        """The devices of a kind. Asking a GPU for its memory initialises it, which takes some time and memory."""
         count, get = self._function("count", ctypes.c_size_t), self._function("get", ctypes.c_void_p, ctypes.c_size_t)
         kind_of = self._function("type", ctypes.c_int, ctypes.c_void_p)
         handles = [get(index) for index in range(count())]
@@ -58,15 +57,15 @@ class Registry:
 
 
 def usable(devices: Sequence[Device], layers: int | None, split: Sequence[float] | None, main: int | None) -> bool:
-    """Whether GPUs are to be used; raises DeviceUnavailable where one was asked for that is not there."""
+    """Whether GPUs are to be used. Raises DeviceUnavailable where one was asked for that does not exist."""
     asked = bool(layers) or bool(split) or main is not None
     if asked and not devices:
-        text = "a GPU was asked for, and this build of llama.cpp has none or finds none; --gpu-layers 0 does without"
+        text = "a GPU was asked for, but this build of llama.cpp supports none or finds none; --gpu-layers 0 uses none"
         raise DeviceUnavailable(text)
     if main is not None and main >= len(devices):
-        raise DeviceUnavailable(f"GPU {main} was asked for, and there are {len(devices)}, counted from 0")
+        raise DeviceUnavailable(f"GPU {main} was asked for, but there are {len(devices)}, counted from 0")
     if split is not None and len(split) > len(devices):
-        raise DeviceUnavailable(f"the model was to be split over {len(split)} GPUs, and there are {len(devices)}")
+        raise DeviceUnavailable(f"the model was to be split over {len(split)} GPUs, but there are {len(devices)}")
     return bool(devices) and layers != 0
 
 

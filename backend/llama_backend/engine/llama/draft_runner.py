@@ -17,11 +17,11 @@ _UNUSED = 128
 
 
 class DraftRunner(ModelRunner):
-    """It is the Guesser of a DraftModel; only the likeliest tokens are asked of it."""
+    """The Guesser of a DraftModel, which asks for the likeliest tokens only."""
 
     def __init__(self, model: Model, plan: KVPlan, threads: Callable[[], int], n_vocab: int) -> None:
-        """`threads` is how many the large model uses at the moment, and `n_vocab` the size of its vocabulary: both
-        may have other unused tokens at the end.
+        """`threads` returns how many the large model uses at the moment. `n_vocab` is the size of its vocabulary:
+        tokens beyond the smaller of both vocabularies are unused ones, and are never drafted.
         """
         super().__init__(model, plan, threads())
         self._threads_now = threads
@@ -41,22 +41,22 @@ class DraftRunner(ModelRunner):
 
 
 def check_draft_model(model: Model, draft: Model, path: str) -> None:
-    """Raises ModelUnreadable where a model cannot guess for another: token ids must mean the same in both."""
+    """Raises ModelUnreadable where `draft` cannot draft for `model`: token ids must mean the same in both."""
     for each, whose in ((model, "the model's"), (draft, "its")):
         if not each.supports_partial_removal or not each.states_are_complete:
-            raise _unfit(path, f"cells of {whose} KV cache cannot be taken back")
+            raise _unfit(path, f"tokens cannot be removed from {whose} KV cache")
     ours, theirs = model.vocab, draft.vocab
     if abs(ours.size - theirs.size) > _UNUSED:
-        raise _unfit(path, f"its vocabulary has {theirs.size} tokens, and that of the model {ours.size}")
+        raise _unfit(path, f"its vocabulary has {theirs.size} tokens, but the model's has {ours.size}")
     shared = range(min(ours.size, theirs.size))
     for token in shared:
         if ours.piece(token) != theirs.piece(token) or ours.is_eog(token) != theirs.is_eog(token):
-            pair = f"{theirs.piece(token)!r}, and in that of the model {ours.piece(token)!r}"
+            pair = f"{theirs.piece(token)!r}, but in the model's it is {ours.piece(token)!r}"
             raise _unfit(path, f"token {token} of its vocabulary is {pair}")
     differing = {(text, token) for text, token in ours.control.items() ^ theirs.control.items() if token in shared}
     if differing:
-        raise _unfit(path, f"the control token {min(differing)[0]} has another number in it, or is none")
+        raise _unfit(path, f"the control token {min(differing)[0]} has another id in it, or is missing")
 
 
 def _unfit(path: str, reason: str) -> ModelUnreadable:
-    return ModelUnreadable(f"{path}: this cannot be the draft model: {reason}")
+    return ModelUnreadable(f"{path}: this model cannot be the draft model: {reason}")

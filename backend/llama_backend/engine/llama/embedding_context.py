@@ -5,17 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from llama_backend.engine.embedder import Part, Vectors
+from llama_backend.engine.llama.batch_arrays import BatchArrays
 from llama_backend.engine.llama.binding import lib
 from llama_backend.engine.llama.model import Model
-from llama_backend.engine.llama.runner import BatchArrays
 from llama_backend.errors import InternalError
 
 _TEXTS = 16
+"""Texts that are computed at the same time."""
 _CHUNK = 128
+"""Tokens of a batch, few enough for the answers not to wait long for it."""
 
 
 class EmbeddingContext:
-    """See `embedder.Context`. Pooling is done outside, so that a text can be computed in parts."""
+    """See `embedder.Context`. The embedder does the pooling, so that a text can be computed in parts."""
 
     def __init__(self, model: Model, room: int, threads: int) -> None:
         params = lib.llama_context_default_params()
@@ -48,9 +50,11 @@ class EmbeddingContext:
         return np.split(rows, ends[:-1])
 
     def clear(self, seq_id: int) -> None:
+        """See `embedder.Context`."""
         lib.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
 
     def close(self) -> None:
+        """See `embedder.Context`."""
         lib.llama_free(self._context)
 
     def _fill(self, parts: list[Part]) -> None:

@@ -1,7 +1,8 @@
 """`python -m llama_backend.engine.llama.grammar_check MODEL`: whether llama.cpp can work with a grammar.
 
-It reads a Question as JSON from standard input and writes a Verdict to standard output. It is run in a process of its
-own for each grammar, since llama.cpp may crash, hang or take all memory on one; that this process dies is an answer.
+It reads a Question as JSON from standard input and writes a Verdict to standard output. It runs in a process of its
+own for each grammar, since a grammar may make llama.cpp crash, hang or take all memory. If this process dies, the
+grammar cannot be used.
 """
 
 from __future__ import annotations
@@ -14,26 +15,28 @@ from math import ceil
 from pathlib import Path
 from random import Random
 from time import process_time
-from typing import Any
 
 import msgspec
 
 from llama_backend.crash_notes import nameless_file
-from llama_backend.engine.llama.binding import LlamaLog, lib
+from llama_backend.engine.llama.binding import lib
 from llama_backend.engine.llama.grammar import Candidates, Grammar
+from llama_backend.engine.llama.log import LlamaLog
 from llama_backend.engine.sampling.json_schema import grammar_of
 from llama_backend.errors import InvalidRequest
 from llama_backend.host.parent import die_with_parent
 from llama_backend.wire.grammar_verdict import MOST_CHARACTERS, Question, Verdict
 
 _LOAD_SECONDS = 30
-"""Processor time until the vocabulary is there."""
+"""Processor time until the vocabulary is loaded."""
 _CPU_SECONDS = 3
 """Processor time from then on."""
 _NICE = 10
-"""A check gives way to engines, and to others that are getting ready."""
+"""Engines come first, both those that compute and those that are loading."""
 _MEMORY = 1 << 30
+"""Bytes that this process may take."""
 _STEPS = 16
+"""Tokens that are written at random as a rehearsal."""
 _REASON = re.compile("^parse: error parsing grammar: (.*)", re.MULTILINE)
 """What llama.cpp's parser writes to standard error, past the log."""
 _MOST_REASON = 200
@@ -42,8 +45,8 @@ _TOKEN_ID = re.compile(r'"(?:\\.|[^"\\])*"|(?<!<)\[(?:\\.|[^\]\\])*\]|#[^\n]*|<\
 _MOST_DIGITS = 9
 
 
-def check(question: Question, vocab: Any) -> Verdict:
-    """The grammar that is asked for, in llama.cpp's notation, or why it cannot be used."""
+def check(question: Question, vocab: int | None) -> Verdict:
+    """The grammar in llama.cpp's notation, or why it cannot be used. Without a vocabulary it is only parsed."""
     try:
         text = grammar_of(question.json_schema) if question.grammar is None else question.grammar
         if len(text) > MOST_CHARACTERS:
@@ -57,28 +60,28 @@ def check(question: Question, vocab: Any) -> Verdict:
     return Verdict(grammar=text)
 
 
-def _vocab(model: str) -> Any:
-    """llama.cpp's vocabulary of a model's file, or None where it cannot be read."""
+def _vocab(model: str) -> int | None:
+    """The address of llama.cpp's vocabulary of a model's file, or None where the file cannot be read."""
     params = lib.llama_model_default_params()
     params.vocab_only = True
     handle = lib.llama_model_load_from_file(model.encode(), params) if Path(model).is_file() else None
     return lib.llama_model_get_vocab(handle) if handle else None
 
 
-def _check_ids(text: str, vocab: Any) -> None:
-    """Raises InvalidRequest for a token id that the model does not have: llama.cpp takes any number for one."""
+def _check_ids(text: str, vocab: int | None) -> None:
+    """Raises InvalidRequest for a token id that the model does not have, which llama.cpp would accept."""
     if vocab is None:
         return
     size = lib.llama_vocab_n_tokens(vocab)
     for match in _TOKEN_ID.finditer(text):
         digits = match["id"]
         if digits and (len(digits) > _MOST_DIGITS or int(digits) >= size):
-            text = f"{match[0][:_MOST_REASON]} is no token of this model (0 to {size - 1})"
+            text = f"{match[0][:_MOST_REASON]} is not a token of this model (0 to {size - 1})"
             raise InvalidRequest(f"grammar: {text}", param="grammar")
 
 
-def _rehearse(text: str, vocab: Any) -> None:
-    """Writes a few tokens at random, which shows most of the grammars that grow without end."""
+def _rehearse(text: str, vocab: int | None) -> None:
+    """Writes a few tokens at random; most grammars that grow without end show that within them."""
     grammar = Grammar(vocab, text)
     if vocab is None:
         return
@@ -91,7 +94,7 @@ def _rehearse(text: str, vocab: Any) -> None:
         if not len(allowed):
             if step:
                 return
-            raise InvalidRequest("grammar: no token of this model can begin what it describes", param="grammar")
+            raise InvalidRequest("grammar: no token of this model can be the first one", param="grammar")
         token = int(random.choice(allowed))
         if lib.llama_vocab_is_eog(vocab, token):
             return
@@ -99,14 +102,14 @@ def _rehearse(text: str, vocab: Any) -> None:
 
 
 def _limit() -> None:
-    """From now on there is little time, and others come first."""
+    """Limits the processor time that is left, and lets other processes go first."""
     seconds = ceil(process_time()) + _CPU_SECONDS
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     os.nice(_NICE)
 
 
-def _heard(question: Question, log: LlamaLog) -> Verdict:
-    """The verdict, with the reason that llama.cpp gives past its log."""
+def _verdict(question: Question, log: LlamaLog) -> Verdict:
+    """The verdict, with the reason that llama.cpp's parser writes to standard error, or else to its log."""
     kept = os.dup(sys.stderr.fileno())
     with nameless_file() as said:
         os.dup2(said.fileno(), sys.stderr.fileno())
@@ -132,7 +135,7 @@ def main() -> int:
     log = LlamaLog(lambda line: None)
     question = msgspec.json.decode(sys.stdin.buffer.read(), type=Question)
     try:
-        verdict = _heard(question, log)
+        verdict = _verdict(question, log)
     except MemoryError:
         verdict = Verdict(error=f"the grammar takes more than {_MEMORY >> 20} MiB of memory")
     sys.stdout.buffer.write(msgspec.json.encode(verdict))

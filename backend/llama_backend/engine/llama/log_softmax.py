@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 LEAST = -9999.0
-"""What stands for a probability of zero, which JSON has no logarithm of; OpenAI's own value."""
+"""Stands for the logarithm of zero, which JSON cannot write; OpenAI uses the same value."""
 
 _BLOCK = 256
 
@@ -25,8 +25,8 @@ def log_softmax_of(logits: npt.NDArray[np.float32], token: int, top: int) -> tup
 def _likeliest(logits: npt.NDArray[np.float32], top: int) -> npt.NDArray[np.int64]:
     """The ids of the `top` largest, in order.
 
-    They are in the `top` blocks that have the largest maxima, so that only those are sorted: with 49,152 tokens
-    0.06 ms instead of 0.4 ms, for each token of each answer.
+    They are in the `top` blocks with the largest maxima, so only those blocks are sorted. With 49,152 tokens that
+    takes 0.06 ms instead of 0.4 ms for each token of each answer.
     """
     blocks = len(logits) // _BLOCK
     ids = np.arange(len(logits))

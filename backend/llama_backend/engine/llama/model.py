@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from functools import cache, cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_backend.engine.embedder import Pooling
-from llama_backend.engine.llama.binding import LlamaLog, lib, quick
-from llama_backend.engine.placement.kv_plan import KV_BYTES
+from llama_backend.engine.llama.binding import LIBRARY, lib
+from llama_backend.engine.llama.log import LlamaLog
+from llama_backend.engine.llama.vocab_reader import VocabReader
+from llama_backend.engine.placement.kv_size import KVSize
 from llama_backend.engine.prompt.vocab import Vocab
 from llama_backend.errors import ModelUnreadable
 from llama_backend.models.gguf import read_metadata
-from llama_backend.wire.ipc import KVType
+from llama_backend.models.hyperparameters import Hyperparameters
 
 if TYPE_CHECKING:
     from llama_backend.engine.placement.offload import Offload
@@ -26,20 +28,24 @@ _POOLINGS: dict[str, Pooling] = {"2": "first", "3": "last"}
 
 
 class Model:
-    """The weights of a GGUF file; raises ModelUnreadable with a damaged header's reason or llama.cpp's."""
+    """The weights of a GGUF file. Raises ModelUnreadable with what is wrong with the header, or llama.cpp's reason."""
+
+    library: Path = LIBRARY
+    """The file of llama.cpp's shared library, whose build decides how a KV state is laid out."""
 
     def __init__(
         self, path: str, offload: Offload | None, log: LlamaLog, progress: Callable[[float], None] | None = None
     ) -> None:
-        """`offload` says which layers go to GPUs; None is none."""
+        """`offload` says which layers go to GPUs; None leaves all to the processor."""
+        self._path = Path(path)
         lib.llama_backend_init()
         params = lib.llama_model_default_params()
         _place(params, offload)
         if progress is not None:
-            params.progress_callback = lib.llama_progress_callback(_always_on(progress))
+            params.progress_callback = lib.llama_progress_callback(_callback(progress))
         self.handle = lib.llama_model_load_from_file(path.encode(), params)
         if not self.handle:
-            read_metadata(Path(path))
+            read_metadata(self._path)
             raise ModelUnreadable(f"{path}: {_short(log.reason) or 'llama.cpp cannot load it'}")
         self._vocab = lib.llama_model_get_vocab(self.handle)
         if not lib.llama_model_has_decoder(self.handle):
@@ -52,6 +58,7 @@ class Model:
 
     @property
     def parameters(self) -> int:
+        """How many weights it has."""
         return int(lib.llama_model_n_params(self.handle))
 
     @property
@@ -61,6 +68,7 @@ class Model:
 
     @property
     def description(self) -> str:
+        """Architecture, size and quantisation in a few words, as llama.cpp puts them."""
         buffer = ctypes.create_string_buffer(_TEXT_SIZE)
         lib.llama_model_desc(self.handle, buffer, _TEXT_SIZE)
         return buffer.value.decode("utf-8", "replace")
@@ -70,42 +78,53 @@ class Model:
         """Repeating layers, without the output."""
         return int(lib.llama_model_n_layer(self.handle))
 
-    def kv_bytes_per_token(self, kv_type: KVType) -> int:
-        """Bytes of one token's keys and values: 2 × layers × KV heads × head size × bytes of a value."""
-        n_head = max(lib.llama_model_n_head(self.handle), 1)
-        head_size = lib.llama_model_n_embd(self.handle) // n_head
-        values = 2 * self.layers * lib.llama_model_n_head_kv(self.handle) * head_size
-        return int(values * KV_BYTES[kv_type])
+    @cached_property
+    def kv_size(self) -> KVSize:
+        """What a KV cell takes.
+
+        llama.cpp does not give out values that differ by layer; where there may be one, the file's header is read.
+        """
+        architecture = self._meta("general.architecture")
+        read: Mapping[str, object] = {}
+        if self._meta(f"{architecture}.attention.head_count_kv") is None:
+            read = read_metadata(self._path)
+
+        def value(key: str) -> object:
+            text = self._meta(f"{architecture}.{key}")
+            return int(text) if text and text.isdigit() else read.get(f"{architecture}.{key}")
+
+        return KVSize.of(Hyperparameters(value))
 
     @property
     def embedding_width(self) -> int:
-        """Numbers of an embedding."""
+        """How many numbers an embedding has."""
         return int(lib.llama_model_n_embd_out(self.handle))
 
     @property
     def pooling(self) -> Pooling:
-        """How a text's embedding comes from those of its tokens: as the file says, or else their mean."""
+        """How a text's embedding is made of those of its tokens: as the file says, or else their mean."""
         value = self._meta(f"{self._meta('general.architecture')}.pooling_type")
         return _POOLINGS.get(value or "", "mean")
 
     @property
     def supports_partial_removal(self) -> bool:
-        """Whether cells of some tokens can be used without the others: not in a state that sums up all (Mamba)."""
+        """Whether tokens can be removed from the KV cells; recurrent models (Mamba) keep one state for all of them."""
         return not (lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle))
 
     @property
     def states_are_complete(self) -> bool:
-        """Whether a saved state has the cells of all tokens: with a sliding window it has the last ones only."""
+        """Whether a saved state holds all tokens; with a sliding window it holds only the last ones."""
         return int(lib.llama_model_n_swa(self.handle)) == 0
 
     @property
     def template(self) -> str | None:
-        """The chat template that the file carries."""
+        """The chat template in the file, or None."""
         text = lib.llama_model_chat_template(self.handle, None)
         return text.decode("utf-8", "replace") if text else None
 
     @cached_property
     def vocab(self) -> Vocab:
+        """The vocabulary, read when it is first asked for."""
         return VocabReader(self._vocab).read(self._space_prefix)
 
     @property
@@ -121,84 +140,28 @@ class Model:
         return buffer.value.decode("utf-8", "replace") if size >= 0 else None
 
 
-class VocabReader:
-    """Reads a vocabulary out of llama.cpp."""
-
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
-        self._attr = quick("llama_vocab_get_attr")
-        self._to_piece = quick("llama_token_to_piece")
-        self._is_eog = quick("llama_vocab_is_eog")
-
-    def read(self, space_prefix: bool) -> Vocab:
-        size = lib.llama_vocab_n_tokens(self._handle)
-        attrs = [self._attr(self._handle, token) for token in range(size)]
-        control = [token for token, attr in enumerate(attrs) if attr & lib.LLAMA_TOKEN_ATTR_CONTROL]
-        return Vocab(
-            size=size,
-            piece=cache(self.piece),
-            control={text: token for token in reversed(control) if (text := self.text(token))},
-            encode=self.encode,
-            is_eog=lambda token: bool(self._is_eog(self._handle, token)),
-            bos=_token(lib.llama_vocab_bos(self._handle)),
-            eos=_token(lib.llama_vocab_eos(self._handle)),
-            add_bos=bool(lib.llama_vocab_get_add_bos(self._handle)),
-            space_prefix=space_prefix,
-            lstrip=frozenset(token for token in control if attrs[token] & lib.LLAMA_TOKEN_ATTR_LSTRIP),
-            rstrip=frozenset(token for token in control if attrs[token] & lib.LLAMA_TOKEN_ATTR_RSTRIP),
-        )
-
-    def text(self, token: int) -> str:
-        return (lib.llama_vocab_get_text(self._handle, token) or b"").decode("utf-8", "replace")
-
-    def piece(self, token: int) -> bytes:
-        """The bytes of a token as part of an answer; none for control tokens."""
-        buffer = ctypes.create_string_buffer(_TEXT_SIZE)
-        size = self._to_piece(self._handle, token, buffer, _TEXT_SIZE, 0, False)
-        if size < 0:
-            buffer = ctypes.create_string_buffer(-size)
-            size = self._to_piece(self._handle, token, buffer, -size, 0, False)
-        return buffer.raw[:size]
-
-    def encode(self, text: str) -> list[int]:
-        """Plain text to ids: no BOS, control tokens stay text."""
-        data = text.encode("utf-8", "replace")
-        tokens, count = self._tokenize(data, len(data) + 8)
-        if count < 0:
-            tokens, count = self._tokenize(data, -count)
-        return tokens
-
-    def _tokenize(self, data: bytes, room: int) -> tuple[list[int], int]:
-        """The tokens, and how many they are; minus the room that they need where it is too small."""
-        tokens = (lib.llama_token * room)()
-        count = lib.llama_tokenize(self._handle, data, len(data), tokens, room, False, False)
-        return tokens[: max(count, 0)], int(count)
-
-
-def _token(number: int) -> int | None:
-    return number if number >= 0 else None
-
-
 def _place(params: Any, offload: Offload | None) -> None:
-    """Writes into llama.cpp's parameters which layers go where."""
+    """Sets llama.cpp's parameters for which layers go to which GPU."""
     params.n_gpu_layers = offload.layers if offload else _CPU_ONLY
     if offload is None:
         return
     if offload.main_gpu is not None:
         params.split_mode, params.main_gpu = lib.LLAMA_SPLIT_MODE_NONE, offload.main_gpu
     if offload.split is not None:
-        # llama.cpp reads as many as it has room for devices; ctypes keeps the array for as long as the parameters.
+        # llama.cpp reads as many numbers as it can have devices; ctypes keeps the array for as long as the parameters.
         params.tensor_split = (ctypes.c_float * lib.llama_max_devices())(*offload.split)
 
 
-def _always_on(progress: Callable[[float], None]) -> Callable[[float, object], bool]:
-    def callback(value: float, _data: object) -> bool:
+def _callback(progress: Callable[[float], None]) -> Callable[[float, object], bool]:
+    """The callback that llama.cpp asks while it loads; True goes on loading."""
+
+    def report(value: float, _data: object) -> bool:
         progress(value)
         return True
 
-    return callback
+    return report
 
 
 def _short(reason: str) -> str:
-    """llama.cpp's line without the function names in front."""
+    """A line of llama.cpp's log without the names of functions in front."""
     return reason.removeprefix("llama_model_load: ").removeprefix("error loading model: ")

@@ -1,10 +1,9 @@
-"""A context of llama.cpp: decodes batches, samples, and keeps the KV cells. For one thread."""
+"""A context of llama.cpp: decodes batches, samples, and holds the KV cells. Only one thread may use it."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable
-from collections.abc import Sequence as Tokens
+from collections.abc import Callable
 from mmap import mmap
 from time import perf_counter, process_time
 from typing import Any
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from llama_backend.engine.batch import Batch
 from llama_backend.engine.kv.memory import Bytes, NoRoom
+from llama_backend.engine.llama.batch_arrays import BatchArrays, pointer_to
 from llama_backend.engine.llama.binding import lib, quick
 from llama_backend.engine.llama.grammar import Candidates
 from llama_backend.engine.llama.log_softmax import log_softmax_of
@@ -25,9 +25,8 @@ from llama_backend.engine.sampling.chain import SamplerChain
 from llama_backend.errors import ModelUnreadable
 
 _NO_ROOM = 1
+"""What `llama_decode` returns where no KV cells are free (llama.h)."""
 _TYPES = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0, "q4_0": lib.GGML_TYPE_Q4_0}
-
-
 _FLASH = {True: lib.LLAMA_FLASH_ATTN_TYPE_AUTO, False: lib.LLAMA_FLASH_ATTN_TYPE_DISABLED}
 
 
@@ -39,75 +38,20 @@ class DecodeError(Exception):
         self.code = code
 
 
-class BatchArrays:
-    """The arrays of a `llama_batch`, made once and filled through numpy."""
-
-    def __init__(self, size: int) -> None:
-        self.token = np.zeros(size, np.int32)
-        self.pos = np.zeros(size, np.int32)
-        self.seq_id = np.zeros(size, np.int32)
-        self.logits = np.zeros(size, np.int8)
-        self._n_seq_id = np.ones(size, np.int32)
-        self._seq_ids = self.seq_id.ctypes.data + 4 * np.arange(size, dtype=np.uintp)
-        self.struct = self._make_struct()
-
-    def _make_struct(self) -> Any:
-        batch = lib.llama_batch()
-        batch.embd = None
-        for name, array in (("token", self.token), ("pos", self.pos), ("logits", self.logits)):
-            setattr(batch, name, _pointer(array, type(getattr(batch, name))))
-        batch.n_seq_id = _pointer(self._n_seq_id, type(batch.n_seq_id))
-        batch.seq_id = _pointer(self._seq_ids, type(batch.seq_id))
-        return batch
-
-    def fill(self, batch: Batch) -> list[int]:
-        """Writes a batch; returns the row of each item's last token, behind which are those of its draft."""
-        ends = self.put(
-            (item.sequence.slot.seq_id if item.sequence.slot else 0, item.start, item.tokens) for item in batch.items
-        )
-        rows = [end - len(item.draft) for end, item in zip(ends, batch.items, strict=True)]
-        for row, end, item in zip(rows, ends, batch.items, strict=True):
-            self.logits[row : end + 1] = item.wants_logits
-        return rows
-
-    def put(self, parts: Iterable[tuple[int, int, Tokens[int]]]) -> list[int]:
-        """Writes tokens of sequences, as ids, first positions and tokens; returns the row of each one's last token.
-
-        Of those the logits are asked for.
-        """
-        end, rows = 0, []
-        for seq_id, position, tokens in parts:
-            start, end = end, end + len(tokens)
-            self.token[start:end] = tokens
-            self.pos[start:end] = range(position, position + len(tokens))
-            self.seq_id[start:end] = seq_id
-            rows.append(end - 1)
-        self.logits[:end] = 0
-        self.logits[rows] = 1
-        self.struct.n_tokens = end
-        return rows
-
-
 class ModelRunner:
-    """A context over a Model; it is the KVMemory of the cache."""
+    """The Runner of the engine and the KVMemory of its cache: a context over a Model."""
 
     def __init__(
         self, model: Model, plan: KVPlan, threads: int, tuner: ThreadTuner | None = None, most_drafted: int = 0
     ) -> None:
-        """`tuner` chooses other numbers of threads from the times of the steps."""
-        params = lib.llama_context_default_params()
-        params.n_ctx = plan.cells
-        params.n_seq_max = plan.slots
-        params.n_outputs_max = plan.slots + most_drafted
-        params.n_batch, params.n_ubatch = plan.batch, plan.ubatch
-        params.kv_unified = plan.unified
-        params.type_k = params.type_v = _TYPES[plan.kv_type]
-        params.flash_attn_type = _FLASH[plan.flash_attention]
-        params.n_threads = params.n_threads_batch = threads
+        """`tuner` changes the number of threads by the times of steps. `most_drafted` tokens of a batch may be drafts.
+
+        Raises ModelUnreadable where llama.cpp cannot make the context.
+        """
         self._threads, self._tuner = threads, tuner
         self.meanwhile: Callable[[], None] | None = None
-        """Called while a batch is computed: on a GPU, where llama.cpp does not wait for the results."""
-        self._context = lib.llama_init_from_model(model.handle, params)
+        """Called while a GPU computes a batch, for whose results llama.cpp does not wait."""
+        self._context = lib.llama_init_from_model(model.handle, _parameters(plan, threads, most_drafted))
         if not self._context:
             what = f"a context of {plan.cells} tokens with KV cells of type {plan.kv_type}"
             raise ModelUnreadable(f"llama.cpp cannot make {what}; try a smaller --ctx-size, or --kv-type f16")
@@ -120,7 +64,7 @@ class ModelRunner:
         self.n_batch = int(lib.llama_n_batch(self._context))
         self.can_share = model.supports_partial_removal
         self._queued: set[int] = set()
-        """Sequences that copies read or write which the next decode will run."""
+        """Sequences that a copy reads or writes which the next decode will run."""
         self._arrays = BatchArrays(self.n_batch)
         self._sample = quick("llama_sampler_sample")
         self._logits = quick("llama_get_logits_ith")
@@ -156,10 +100,11 @@ class ModelRunner:
             lib.llama_set_n_threads(self._context, threads, threads)
 
     def remove(self, seq_id: int, start: int) -> bool:
+        """See KVMemory."""
         return bool(self._seq_rm(self._memory, seq_id, start, -1))
 
     def share(self, source: int, target: int, length: int) -> None:
-        """See KVMemory. In split mode llama.cpp copies whole streams only, so the rest is removed after."""
+        """See KVMemory. Where sequences have streams, llama.cpp copies all of one; the rest is removed afterwards."""
         if self._unified:
             lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
         else:
@@ -168,10 +113,11 @@ class ModelRunner:
             self._queued |= {source, target}
 
     def has_queued_copy(self, seq_id: int) -> bool:
+        """See KVMemory."""
         return seq_id in self._queued
 
     def dump(self, seq_id: int) -> Bytes | None:
-        """See KVMemory. The state is outside of the heap, which would be left with holes of its size."""
+        """See KVMemory. The state gets pages of its own: in the heap freed states would leave holes of their size."""
         assert seq_id not in self._queued, "a queued copy has yet to run"
         size = lib.llama_state_seq_get_size(self._context, seq_id)
         data = np.frombuffer(mmap(-1, max(size, 1)), np.uint8)[:size]
@@ -180,6 +126,7 @@ class ModelRunner:
         return data.data
 
     def load(self, seq_id: int, data: Bytes, length: int) -> bool:
+        """See KVMemory."""
         assert seq_id not in self._queued, "a queued copy has yet to run"
         array = np.frombuffer(data, np.uint8)
         taken = lib.llama_state_seq_set_data(self._context, _bytes_of(array), len(array), seq_id)
@@ -193,18 +140,20 @@ class ModelRunner:
         return int(lib.llama_memory_seq_pos_max(self._memory, seq_id)) + 1
 
     def warm_up(self, token: int) -> None:
-        """Decodes one token, so that the weights are in memory and the graph is built."""
+        """Decodes one token, so that the weights are in memory and the graph is built. Raises ModelUnreadable."""
         self._arrays.token[0], self._arrays.pos[0] = token, 0
         self._arrays.seq_id[0], self._arrays.logits[0] = 0, 1
         self._arrays.struct.n_tokens = 1
         if lib.llama_decode(self._context, self._arrays.struct) != 0:
-            raise ModelUnreadable("the model does not decode")
+            raise ModelUnreadable("llama.cpp loads the model but cannot compute with it")
         self.remove(0, 0)
 
     def new_sampler(self, chain: SamplerChain, prompt: list[int], grammar: str | None = None) -> LlamaSampler:
+        """See Runner. Raises InvalidRequest for a grammar that cannot be parsed."""
         return LlamaSampler(chain, self._vocab, prompt, grammar, self._end)
 
     def free_sampler(self, sampler: LlamaSampler) -> None:
+        """See Runner."""
         sampler.free()
 
     def sample(self, sampler: LlamaSampler, row: int) -> int:
@@ -227,9 +176,19 @@ class ModelRunner:
         return np.ctypeslib.as_array(self._logits(self._context, row), (self._n_vocab,))
 
 
+def _parameters(plan: KVPlan, threads: int, most_drafted: int) -> Any:
+    """llama.cpp's parameters for a context."""
+    params = lib.llama_context_default_params()
+    params.n_ctx = plan.cells
+    params.n_seq_max = plan.slots
+    params.n_outputs_max = plan.slots + most_drafted
+    params.n_batch, params.n_ubatch = plan.batch, plan.ubatch
+    params.kv_unified = plan.unified
+    params.type_k = params.type_v = _TYPES[plan.kv_type]
+    params.flash_attn_type = _FLASH[plan.flash_attention]
+    params.n_threads = params.n_threads_batch = threads
+    return params
+
+
 def _bytes_of(array: npt.NDArray[np.uint8]) -> Any:
-    return _pointer(array, ctypes.POINTER(ctypes.c_uint8))
-
-
-def _pointer(array: npt.NDArray[Any], kind: Any) -> Any:
-    return ctypes.cast(ctypes.c_void_p(array.ctypes.data), kind)
+    return pointer_to(array, ctypes.POINTER(ctypes.c_uint8))

@@ -18,15 +18,16 @@ _accept = quick("llama_sampler_accept")
 
 
 class LlamaSampler:
-    """The samplers of a chain, with what they remember of the tokens so far. `free` must be called in the end.
+    """The samplers of a chain, with the tokens that they remember. `free` must be called in the end.
 
-    `vocab` is llama.cpp's; `end` is a token that ends an answer. Raises InvalidRequest for what is no grammar.
+    `vocab` is the address of llama.cpp's vocabulary; `end` is a token that ends an answer. Raises InvalidRequest for
+    a grammar that cannot be parsed.
     """
 
     __slots__ = ("_end", "grammar", "handle", "is_argmax")
 
     def __init__(
-        self, chain: SamplerChain, vocab: Any, prompt: Tokens[int], grammar: str | None = None, end: int | None = None
+        self, chain: SamplerChain, vocab: int, prompt: Tokens[int], grammar: str | None = None, end: int | None = None
     ) -> None:
         self.grammar = Grammar(vocab, grammar) if grammar else None
         self.is_argmax = chain.is_argmax
@@ -42,9 +43,10 @@ class LlamaSampler:
             _accept(self.handle, token)
 
     def constrained(self, logits: npt.NDArray[np.float32], candidates: Candidates) -> int:
-        """The next token that the grammar allows; raises DeadEnd where there is none.
+        """The next token that the grammar allows. Raises DeadEnd where it allows none.
 
-        As in llama-server a token is chosen first, and only where the grammar forbids it among those that it allows.
+        As in llama-server a token is first chosen among all; only where the grammar forbids it, another one is chosen
+        among those that the grammar allows.
         """
         grammar = self.grammar
         assert grammar is not None
@@ -67,12 +69,14 @@ class LlamaSampler:
         return candidates.selected
 
     def free(self) -> None:
+        """Frees the samplers and the grammar; nothing else may be called afterwards."""
         lib.llama_sampler_free(self.handle)
         if self.grammar is not None:
             self.grammar.free()
 
 
-def _native(spec: SamplerSpec, vocab: Any) -> Any:
+def _native(spec: SamplerSpec, vocab: int) -> Any:
+    """llama.cpp's sampler for a spec."""
     if spec.name == "dry":
         texts = (ctypes.c_char_p * len(spec.texts))(*(text.encode() for text in spec.texts))
         return lib.llama_sampler_init_dry(vocab, *spec.args, texts, len(texts))

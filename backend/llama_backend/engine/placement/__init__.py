@@ -1,1 +1,1 @@
-"""Where a model is put: memory, GPUs, threads."""
+"""Where a model is computed: the layout of KV cells, layers on GPUs, and the number of threads."""

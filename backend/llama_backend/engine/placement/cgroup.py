@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-_ROOT = Path("/sys/fs/cgroup")
-_OWN = Path("/proc/self/cgroup")
+ROOT = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
+"""The groups that this process is in, a line for each hierarchy."""
 
 
 def cpu_limit() -> float | None:
-    """Processors' worth of time that this process may use; None is no limit."""
+    """How many processors' time this process may use; None is no limit."""
     quotas = [_quota_v2(folder) for folder in _folders("")] + [_quota_v1(folder) for folder in _folders("cpu")]
     return min((quota for quota in quotas if quota), default=None)
 
 
 def memory_left() -> int | None:
-    """Bytes that the tightest group can still take, with what the system would give back; None is no limit."""
+    """Bytes that the tightest group can still take, with the cache that the kernel would drop; None is no limit."""
     left = [_left(folder, "memory.max", "memory.current", "inactive_file") for folder in _folders("")]
     left += [
         _left(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
@@ -29,15 +30,15 @@ def memory_left() -> int | None:
 
 
 def _folders(controller: str) -> Iterator[Path]:
-    """This process's group and those above it; `controller` is empty for version 2.
+    """The folders of this process's group and of those above it; `controller` is empty for version 2.
 
-    In a container the path may be the host's, of which the container sees the last group only, as its root.
+    In a container the path may be the host's, while the container sees only its own group, as the root.
     """
-    for line in _read(_OWN).splitlines():
+    for line in _read(OWN).splitlines():
         _, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
         if controller in names.split(","):
-            root = _ROOT / names if names else _ROOT
+            root = ROOT / names if names else ROOT
             group = root / path.lstrip("/")
             while group != root and root in group.parents:
                 yield group
@@ -55,7 +56,7 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def _ratio(quota: str, period: str) -> float | None:
-    """The quota in periods; None for `max`, -1 and what is no number."""
+    """The quota in periods; None for `max`, -1 and anything that is not a number."""
     is_limit = quota.isdigit() and period.isdigit() and int(period) > 0
     return int(quota) / int(period) if is_limit else None
 

@@ -1,4 +1,4 @@
-"""A GPU, as far as it matters for where a model is put."""
+"""A GPU, as far as the placement of a model depends on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Device:
-    """A device with memory of `total` bytes, of which `free` were free."""
+    """A device with `total` bytes of memory, of which `free` bytes were free when it was looked at."""
 
     name: str
     description: str

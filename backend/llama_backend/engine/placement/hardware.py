@@ -1,4 +1,4 @@
-"""What this process may use: processors and memory, by the cgroup's limits and not the host's size."""
+"""The processors and the memory that this process may use, by the limits of its control group and not of the host."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from pathlib import Path
 
 from llama_backend.engine.placement.cgroup import cpu_limit, memory_left
 
-_CPUS = Path("/sys/devices/system/cpu")
-_MEMORY = Path("/proc/meminfo")
-_TIMES = Path("/proc/stat")
+CPUS = Path("/sys/devices/system/cpu")
+MEMORY = Path("/proc/meminfo")
+TIMES = Path("/proc/stat")
 _MANY = 4
 """Above this many processors only one hardware thread of each core is used."""
 _IDLE_COLUMNS = slice(3, 5)
-"""Of a processor's times in /proc/stat: idle, and idle with I/O under way."""
+"""In a line of /proc/stat: time idle, and idle while waiting for I/O."""
 _UNKNOWN_MEMORY = 4 << 30
+"""Bytes that are assumed where the system does not say how much memory is free."""
 _LEAST_TICKS = 10
+"""Of 10 ms each; fewer tell too little."""
 
 
 def default_threads() -> int:
-    """Threads for computing: the processors this process may use, without second hardware threads."""
+    """How many threads compute: one for each processor that this process may use; of many, one for each core."""
     allowed = _allowed()
     cores = {_core(cpu) for cpu in allowed}
     count = len(allowed) if len(allowed) <= _MANY else max(len(cores), _MANY)
@@ -34,13 +36,13 @@ def available_memory() -> int:
 
 
 class IdleProcessors:
-    """How many of the processors that this process may use were idle since it looked last."""
+    """Tells how many of the processors that this process may use were idle since the call before."""
 
     def __init__(self) -> None:
         self._last = _times()
 
     def __call__(self) -> float | None:
-        """None where that is not known, or where too little time has passed."""
+        """None where the system does not say, or where too little time has passed."""
         last, self._last = self._last, _times()
         spans = [
             (idle - last[cpu][0], total - last[cpu][1]) for cpu, (idle, total) in self._last.items() if cpu in last
@@ -58,16 +60,16 @@ def _allowed() -> set[int]:
 
 def _core(cpu: int) -> str:
     try:
-        return (_CPUS / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip()
+        return (CPUS / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip()
     except OSError:
         return str(cpu)
 
 
 def _times() -> dict[int, tuple[int, int]]:
-    """Ticks that each processor was idle, and all its ticks."""
+    """For each processor the ticks that it was idle, and all its ticks."""
     names = {f"cpu{cpu}": cpu for cpu in _allowed()}
     try:
-        rows = [line.split() for line in _TIMES.read_text().splitlines() if line.startswith("cpu")]
+        rows = [line.split() for line in TIMES.read_text().splitlines() if line.startswith("cpu")]
         counts = {names[name]: list(map(int, ticks)) for name, *ticks in rows if name in names}
     except (OSError, ValueError):
         return {}
@@ -76,7 +78,7 @@ def _times() -> dict[int, tuple[int, int]]:
 
 def _free_memory() -> int:
     try:
-        lines = _MEMORY.read_text().splitlines()
+        lines = MEMORY.read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration, ValueError):
         return _UNKNOWN_MEMORY

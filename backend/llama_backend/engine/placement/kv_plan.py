@@ -1,4 +1,4 @@
-"""How the KV cells are laid out: one pool that all sequences share, or a stream of its own for each."""
+"""How the KV cells are laid out: as one pool that all sequences share, or as a stream for each sequence."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from llama_backend.wire.ipc import EngineConfig, KVType
 _DEFAULT_CONTEXT = 4096
 _DEFAULT_SLOTS = 4
 _SHARE_OF_MEMORY = 0.25
+"""What KV cells may take of the memory that is available."""
 _EMBEDDING_BYTES = 256 << 20
+"""What the cells for embeddings may take."""
 _CELL_STEP = 256
-"""llama.cpp rounds the context of a stream up to this."""
+"""llama.cpp rounds the cells of a stream up to a multiple of this."""
 _CPU_BATCH, _CPU_UBATCH = 512, 128
-"""On two processors prompts were as quick with 64 as with 512 tokens at once, which takes four times the memory."""
+"""On two processors prompts were computed as fast with 64 tokens at once as with 512, which take more memory."""
 _GPU_BATCH, _GPU_UBATCH = 2048, 512
-"""llama.cpp's own."""
-KV_BYTES: dict[KVType, float] = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
-"""Of one value; the quantised types have blocks of 32 with a scale (ggml-common.h)."""
-KV_BLOCK = 32
+"""llama.cpp's own defaults."""
 
 
 @dataclass(frozen=True)
 class KVPlan:
-    """Slots, the tokens of one sequence, the cells of all, and whether they are one pool."""
+    """The slots, the most tokens of one sequence, the cells of all, and whether these are one pool."""
 
     slots: int
     context: int
@@ -31,7 +30,7 @@ class KVPlan:
     unified: bool
     kv_type: KVType = "f16"
     flash_attention: bool = True
-    """Wanted where the device has it. Without it two processors were 15 to 17 % slower with 4 and 8 streams; quantised
+    """Used where the device has it. Without it two processors were 15 to 17 % slower with 4 and 8 streams. Quantised
     values need it."""
     batch: int = _CPU_BATCH
     ubatch: int = _CPU_UBATCH
@@ -40,11 +39,11 @@ class KVPlan:
 def plan_kv(
     config: EngineConfig, context_trained: int, bytes_per_token: int, memory: int, *, on_gpu: bool = False
 ) -> KVPlan:
-    """The layout for a model on a machine, or on GPUs, with `memory` bytes available.
+    """The layout where `memory` bytes are available, of main memory or of GPUs.
 
-    Where the number of slots is asked for, each gets its own stream if all fit into a quarter of the
-    memory: that is 8 to 16 % faster at decoding. Otherwise the slots share a pool: of one context where
-    nothing was asked for, of as much as fits where less than all does.
+    Where the number of slots is set, each slot gets its own stream if all of them fit into a quarter of the memory:
+    that decodes 8 to 16 % faster. Otherwise the slots share a pool. Where nothing is set, it has the cells of one
+    context; where not all streams fit, it has as many cells as do.
     """
     context = _rounded(config.context or min(context_trained, _DEFAULT_CONTEXT))
     slots = config.slots or _DEFAULT_SLOTS
@@ -63,7 +62,7 @@ def plan_kv(
 
 
 def _layout(config: EngineConfig, slots: int, context: int, affordable: int) -> tuple[int, bool]:
-    """Cells, and whether they are one pool, where `affordable` cells may be taken."""
+    """The number of cells, of which `affordable` fit into the memory, and whether they are one pool."""
     if config.kv_cells is not None:
         return max(context, _rounded(config.kv_cells)), True
     if config.kv_unified is False or (
@@ -76,7 +75,7 @@ def _layout(config: EngineConfig, slots: int, context: int, affordable: int) -> 
 
 
 def embedding_room(context: int, bytes_per_token: int) -> int:
-    """Cells for texts that are embedded: of one context, or of as much as 256 MiB hold, but of 512 tokens at least."""
+    """The cells for texts that are embedded: those of one context, or at most 256 MiB, but 512 at least."""
     affordable = max(512, _EMBEDDING_BYTES // max(bytes_per_token, 1) // _CELL_STEP * _CELL_STEP)
     return min(context, affordable)
 

@@ -5,40 +5,48 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from llama_backend.engine.placement.kv_plan import KV_BYTES
+from llama_backend.engine.placement.kv_size import KVSize
 from llama_backend.engine.placement.offload import ModelShape
 from llama_backend.errors import ModelUnreadable
 from llama_backend.models.gguf import read_metadata, tensor_bytes
+from llama_backend.models.hyperparameters import Hyperparameters
 from llama_backend.wire.ipc import KVType
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _INPUT = "token_embd.weight"
 _OUTPUT = "output.weight"
 _MANY_WORDS = 256_000
-"""Tokens of a vocabulary of which the header does not tell."""
+"""Tokens of a vocabulary whose size the header does not give."""
+_MOST_LAYERS = 1 << 16
+"""More than any model has. A header that says more is wrong, and the lists made of it would fill the memory."""
 
 
 class ModelFile:
     """The header of a GGUF file. Raises ModelUnreadable."""
 
     def __init__(self, path: Path) -> None:
-        self._metadata = read_metadata(path)
+        metadata = read_metadata(path)
+        architecture = metadata.get("general.architecture")
         self._sizes = tensor_bytes(path)
-        self._layers = self._number("block_count")
-        if not self._layers:
+        self._numbers = Hyperparameters(lambda key: metadata.get(f"{architecture}.{key}"))
+        if self._numbers.layers < 1:
             raise ModelUnreadable(f"{path}: the header does not say how many layers there are")
+        if self._numbers.layers > _MOST_LAYERS:
+            raise ModelUnreadable(f"{path}: the header says {self._numbers.layers} layers, more than any model has")
 
     @property
     def context_trained(self) -> int:
-        return self._number("context_length")
+        """Tokens of context that the model was trained for."""
+        return self._numbers.number("context_length")
 
-    def kv_bytes_per_token(self, kv_type: KVType) -> int:
-        """Of all layers."""
-        return int(self._kv_values * self._layers * KV_BYTES[kv_type])
+    @property
+    def kv_size(self) -> KVSize:
+        """What a KV cell takes."""
+        return KVSize.of(self._numbers)
 
     def shape(self, kv_type: KVType) -> ModelShape:
-        """Sizes by layer; the embeddings stay with the processor, but serve as output where there is no other."""
-        layers, output = [0] * self._layers, 0
+        """Sizes by layer. The input embeddings stay in main memory, but are the output too where there is no other."""
+        layers, output = [0] * self._numbers.layers, 0
         for name, size in self._sizes.items():
             if (found := _LAYER.match(name)) and int(found[1]) < len(layers):
                 layers[int(found[1])] += size
@@ -49,22 +57,8 @@ class ModelFile:
         return ModelShape(
             layers=tuple(layers),
             output=output,
-            kv_per_token=self._kv_values * KV_BYTES[kv_type],
-            n_embd=self._number("embedding_length"),
-            n_ff=self._number("feed_forward_length"),
-            n_vocab=self._number("vocab_size") or _MANY_WORDS,
+            kv_per_token=self.kv_size.bytes_by_layer(kv_type),
+            n_embd=self._numbers.number("embedding_length"),
+            n_ff=max(self._numbers.by_layer("feed_forward_length")),
+            n_vocab=self._numbers.number("vocab_size") or _MANY_WORDS,
         )
-
-    @property
-    def _kv_values(self) -> int:
-        """Numbers that keys and values of a token are in one layer."""
-        heads = max(self._number("attention.head_count"), 1)
-        kv_heads = self._number("attention.head_count_kv") or heads
-        usual = self._number("embedding_length") // heads
-        key = self._number("attention.key_length") or usual
-        return kv_heads * (key + (self._number("attention.value_length") or usual))
-
-    def _number(self, key: str) -> int:
-        """A number of the model's architecture, 0 where it is missing or differs by layer."""
-        value = self._metadata.get(f"{self._metadata.get('general.architecture')}.{key}", 0)
-        return int(value) if isinstance(value, int | float) else 0

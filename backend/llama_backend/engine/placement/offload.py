@@ -1,4 +1,4 @@
-"""Which layers go to which GPU: computed from sizes alone, so that it is known before anything is loaded."""
+"""Which layers go to which GPU, computed from sizes alone, so that it is known before anything is loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llama_backend.engine.placement.device import Device
 
 _MOST_MARGIN = 1 << 30
 _MARGIN = 8
-"""A GPU keeps an eighth of its memory free for others and for what is not foreseen, at most 1 GiB (llama.cpp's own)."""
+"""An eighth of a GPU's memory stays free for other processes and surprises, at most 1 GiB, as in llama.cpp."""
 _ALL = 1 << 16
 """More layers than any model has."""
 _F32 = 4
@@ -19,14 +19,14 @@ _F16 = 2
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What decides how much memory a model takes."""
+    """The sizes that decide how much memory a model takes."""
 
     layers: tuple[int, ...]
-    """Bytes of weights, a number for each repeating layer."""
+    """Bytes of the weights of each repeating layer."""
     output: int
-    """Bytes of the weights after them."""
-    kv_per_token: float
-    """Bytes of one token's keys and values in one layer."""
+    """Bytes of the weights behind the layers."""
+    kv_per_token: tuple[float, ...]
+    """Bytes of one token's keys and values, for each repeating layer."""
     n_embd: int
     n_ff: int
     n_vocab: int
@@ -34,17 +34,17 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class ContextSize:
-    """What decides how much memory a context takes."""
+    """The sizes that decide how much memory a context takes."""
 
     cells: int
     ubatch: int
     outputs: int
-    """The most tokens of a batch with logits."""
+    """The most tokens of a batch whose logits are computed."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a GPU takes on, in bytes."""
+    """What is put on one GPU, in bytes."""
 
     device: Device
     layers: int
@@ -54,37 +54,39 @@ class Share:
 
     @property
     def fits(self) -> bool:
+        """Whether it fits into the memory that is free, with a margin."""
         margin = min(_MOST_MARGIN, self.device.total // _MARGIN)
         return self.weights + self.kv + self.compute + margin <= self.device.free
 
 
 @dataclass(frozen=True)
 class Offload:
-    """Layers on GPUs, the output being one of them, in the way of llama.cpp's parameters."""
+    """How many layers go to GPUs, and how; as in llama.cpp's parameters the output counts as a layer."""
 
     layers: int
     of: int
     shares: tuple[Share, ...]
     is_fixed: bool
-    """Whether the number was asked for."""
+    """Whether the number was set by hand."""
     split: tuple[float, ...] | None = None
     main_gpu: int | None = None
     draft_gpu: int | None = None
-    """The GPU that computes a draft model, all of it; None leaves that to the processor."""
+    """The GPU that computes all of the draft model; None leaves it to the processor."""
 
     @property
     def for_draft(self) -> Offload | None:
-        """Where the layers of the draft model go."""
+        """The offload of the draft model; None leaves it to the processor."""
         return None if self.draft_gpu is None else Offload(_ALL, _ALL, (), is_fixed=False, main_gpu=self.draft_gpu)
 
     @property
     def is_whole(self) -> bool:
+        """Whether all layers are on GPUs."""
         return self.layers == self.of
 
     @property
     def text(self) -> str:
         """One line for the log."""
-        how = "as asked" if self.is_fixed else "what fits"
+        how = "as set" if self.is_fixed else "as many as fit"
         parts = [
             f"{share.device.name} ({share.device.description}): {share.layers} layers, weights {_mib(share.weights)}, "
             f"KV {_mib(share.kv)}, computing {_mib(share.compute)}, of {_mib(share.device.free)} free"
@@ -101,7 +103,7 @@ def plan_offload(
     split: Sequence[float] | None = None,
     main: int | None = None,
 ) -> Offload:
-    """The layers that were asked for (-1 is all), or, where `layers` is None, as many as fit."""
+    """Puts `layers` layers on GPUs (-1 is all), or as many as fit where that is None."""
     of = len(shape.layers) + 1
     chosen = list(devices) if main is None else [devices[main]]
     parts = tuple(split or ()) + (0.0,) * (len(chosen) - len(split or ())) if split else None
@@ -118,9 +120,9 @@ def plan_offload(
 def with_draft(
     draft: ModelShape, size: ContextSize, devices: Sequence[Device], plan: Callable[[list[Device]], Offload]
 ) -> Offload | None:
-    """The plan for a model beside a draft model on the GPU with the most free memory, with as many KV cells.
+    """The offload of a model beside a draft model, which goes to the GPU with the most free memory.
 
-    None where that would take layers of the model away: those gain more on a GPU than guesses do.
+    None where layers of the model would no longer fit, since these gain more on a GPU than a draft model does.
     """
     gpu = max(range(len(devices)), key=lambda index: devices[index].free)
     share = _share(draft, size, devices[gpu], list(range(len(draft.layers) + 1)), [*draft.layers, draft.output])
@@ -138,7 +140,7 @@ def _all_fit(plan: Offload) -> bool:
 def _shares(
     shape: ModelShape, size: ContextSize, devices: Sequence[Device], count: int, split: tuple[float, ...] | None
 ) -> tuple[Share, ...]:
-    """llama.cpp puts the last `count` layers on GPUs, one after another, by the parts or the free memory of each."""
+    """Shares out the last `count` layers, one GPU after another, as llama.cpp does: by `split`, or by free memory."""
     all_layers = [*shape.layers, shape.output]
     parts = list(accumulate(split or [device.free for device in devices]))
     owned: list[list[int]] = [[] for _ in devices]
@@ -151,21 +153,21 @@ def _shares(
 
 
 def _share(shape: ModelShape, size: ContextSize, device: Device, layers: list[int], all_layers: list[int]) -> Share:
-    repeating = sum(index < len(shape.layers) for index in layers)
+    kv_per_token = sum(shape.kv_per_token[index] for index in layers if index < len(shape.layers))
     return Share(
         device,
         len(layers),
         weights=sum(all_layers[index] for index in layers),
-        kv=int(repeating * size.cells * shape.kv_per_token),
+        kv=int(size.cells * kv_per_token),
         compute=compute_bytes(shape, size) if layers else 0,
     )
 
 
 def compute_bytes(shape: ModelShape, size: ContextSize) -> int:
-    """What a graph takes while it is computed: activations and mask of the tokens at once, and logits.
+    """The memory for computing a batch: activations and mask of the tokens that are computed at once, and logits.
 
-    An estimate from above: 17 to 25 % more than llama.cpp 0.5 reserved for SmolLM2-135M with flash attention, with 512
-    tokens at once and 512 to 16,384 cells.
+    The estimate is on the safe side: 17 to 25 % more than llama.cpp 0.5 reserved for SmolLM2-135M with flash
+    attention, 512 tokens at once, and 512 to 16,384 cells.
     """
     activations = size.ubatch * (6 * shape.n_embd + 3 * shape.n_ff) * _F32
     mask = size.ubatch * size.cells * _F16

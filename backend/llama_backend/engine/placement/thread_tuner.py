@@ -1,9 +1,14 @@
 """Chooses the number of threads while the engine works, from the times of the steps themselves.
 
 llama.cpp's threads wait for each other after every operation. Where another process keeps one of the processors
-busy, a thread that has to share it holds up all others: on two processors of which one was busy, two threads ran at
-32 tokens/s and one at 84. So when steps become slow, a few of them are run with another number, and the better one
-stays. Idle processors lead back in the same way. Nothing is tried as long as nothing seems wrong.
+busy, the thread that shares it delays all others: on two processors of which one was busy, two threads ran at
+32 tokens/s and one thread at 84. So when steps become slow, a few of them are run with fewer threads, and the better
+number stays. When processors are idle again, more threads are tried in the same way. As long as nothing seems wrong,
+nothing is tried.
+
+The figures beside the constants are simulated (`python -m tests.bench.thread_tuner`): by how much a minute of steps
+takes longer than with the best number at each moment, on 2, 4 and 8 processors that others take and leave. With the
+constants as they are that is 3.4 %; with a thread for each processor all the time it is 44 %.
 """
 
 from __future__ import annotations
@@ -11,31 +16,65 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from time import monotonic
 
 DOWN, UP = -1, 1
 
-_SLOW = 1.3
-"""A step that costs as many times the least that was seen for its number of tokens is slow."""
-_LOST, _LOST_EACH = 0.2, 0.04
-"""Processors' worth of time that threads did not get, in all and for each, from which on others must be using them."""
-_FREE = 0.7
-"""Idle processors from which on one more thread is tried."""
-_BETTER = {DOWN: 0.93, UP: 0.99}
-"""What a step may cost, in parts of what it did, for another number of threads to stay."""
-_HOPELESS = 2.0
-"""One step that costs as many times what steps did ends a trial."""
-_WATCHED, _TRIED = 6, 4
-"""Steps that are looked back on, and those of a trial."""
-_PATIENCE = 12
+_WATCHED_STEPS, _TRIED_STEPS = 6, 4
+"""Steps that are looked back on, and those of a trial. With 12 and 8 it takes 4.7 and 3.9 %, since a change is noticed
+later; with 3 and 2 one disturbed step decides on a real machine, for 2.9 and 3.2 %."""
 _LONG_SECONDS = 0.4
-"""So many seconds of steps are enough as well, if there are two."""
-_LOOK_SECONDS = 1.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 60.0
-"""Seconds until the next trial in a direction that brought nothing; they double each time."""
-_GUESSES = 3
+"""So many seconds of steps are enough as well, if there are two: a step of a large model may take a second."""
 _MANY_TOKENS = 33
 """From here on a step is bound by computing, and a token costs about the same whatever their number."""
+_SLOW = 1.3
+"""A step that costs as many times the least that was seen for its number of tokens is slow. With 1.1, which steps that
+vary by 30 % exceed, there are trials where nothing is wrong, and it takes 8.2 %."""
+_LOST, _LOST_EACH = 0.2, 0.04
+"""Processors' worth of time that threads did not get, in all and for each, from which on others must be using them.
+Without the part for each thread it takes 7.9 %, with 0.1 for each 13 %, with 0.5 in all 4.9 %."""
+_FREE = 0.7
+"""Idle processors from which on one more thread is tried. From 0.3 to 0.95 makes no difference: a processor is busy or
+idle, but for the threads' own waiting."""
+_LOOK_SECONDS = 1.0
+"""How often idle processors are looked for. Every 4 s takes 8.9 %; every 0.25 s takes 3.1 %, and reads /proc/stat four
+times as often."""
+_BETTER = {DOWN: 0.93, UP: 0.99}
+"""What a step may cost, in parts of what it did, for another number of threads to stay. With 0.8, which one thread
+more or less cannot reach on many processors, it takes 7.5 %."""
+_HOPELESS = 2.0
+"""One step that costs as many times what steps did ends a trial. With 10 it takes 4.1 %."""
+_PATIENCE_STEPS = 12
+"""Steps of another number of tokens after which a trial ends. Where that number changes from step to step, as with
+speculation, it takes 9.9 %. With 3 it takes 22 %, and with 50 7.3 %, but then up to 50 steps run with a bad number."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 60.0
+"""Seconds until the next trial in a direction that brought nothing; they double each time. With 0.5 s at first there
+are a third more trials, and it takes 4.5 %; with 8 s 10 %."""
+_GUESSES = 3
+"""After as many guesses, each half of the one before, the whole is tried again. With 1 it takes 2.7 %, but real threads
+lose time for other reasons too, and then the whole guess would be wrong every time."""
+
+
+class State(Enum):
+    """What a tuner is doing, and what comes next when a window of steps is full.
+
+    | state      | the steps                              | next                                                      |
+    |------------|----------------------------------------|-----------------------------------------------------------|
+    | WATCHING   | run with the number that is in use     | SUSPECTING where they are slow or threads lose time;      |
+    |            |                                        | TRYING more threads where processors are idle             |
+    | SUSPECTING | are measured once more                 | TRYING fewer threads where they are still slow;           |
+    |            |                                        | WATCHING where it was a short disturbance                 |
+    | TRYING     | run with another number of threads     | FOLLOWING where they cost less;                           |
+    |            |                                        | WATCHING, with the number from before, where they do not  |
+    | FOLLOWING  | run with the number that was better    | TRYING a number further on in the same direction, or      |
+    |            |                                        | the same as WATCHING where there is none                  |
+    """
+
+    WATCHING = auto()
+    SUSPECTING = auto()
+    TRYING = auto()
+    FOLLOWING = auto()
 
 
 @dataclass
@@ -51,6 +90,7 @@ class Window:
     seconds: float = 0.0
 
     def add(self, tokens: int, seconds: float, lost: float) -> None:
+        """Takes in a step; the oldest one goes where there are enough."""
         if len(self.costs) == self.most:
             self.costs.popleft()
             self.lost.popleft()
@@ -60,15 +100,17 @@ class Window:
 
     @property
     def is_full(self) -> bool:
+        """Whether there are enough steps to judge by."""
         return len(self.costs) == self.most or (len(self.costs) > 1 and self.seconds > _LONG_SECONDS)
 
     @property
     def cost(self) -> float:
-        """The mean of at least two, without the longest, which may be anything."""
+        """The mean of at least two steps without the longest, which may have been disturbed by anything."""
         return (sum(self.costs) - max(self.costs)) / (len(self.costs) - 1)
 
     @property
     def mean_lost(self) -> float:
+        """The mean of `lost`."""
         return sum(self.lost) / len(self.lost)
 
 
@@ -80,10 +122,37 @@ class Trial:
     before: int
     cost: float
     window: Window
+    follows: bool
+    """Whether the trial before it brought something, in the same direction."""
     is_first: bool = True
     """The first step makes or ends threads, and does not count."""
     others: int = 0
     """Steps of another number of tokens meanwhile."""
+
+
+@dataclass
+class Direction:
+    """When fewer threads, or more, may be tried again."""
+
+    next: float
+    pause: float
+    """Seconds until the trial after one that brings nothing."""
+    rejected: int = 0
+    """Trials in a row that brought nothing."""
+
+    def postpone(self, now: float) -> None:
+        """The pause begins."""
+        self.next = now + self.pause
+
+    def reject(self, now: float) -> None:
+        """Each trial in a row that brings nothing doubles the pause behind it."""
+        self.postpone(now)
+        self.pause = min(2 * self.pause, _LONGEST_PAUSE)
+        self.rejected += 1
+
+    def halved(self, count: int) -> int:
+        """A guess that did not hold is halved the next times, and then made in full again, since things change."""
+        return max(1, count >> self.rejected % _GUESSES) if count else 0
 
 
 class ThreadTuner:
@@ -100,19 +169,18 @@ class ThreadTuner:
         self.changes = 0
         """How often another number stayed."""
         self.trials = 0
+        self.state = State.WATCHING
         self._idle = idle
         self._clock = clock
         self._windows: dict[int, Window] = {}
-        self._trial: Trial | None = None
+        """Of the steps with the number that is in use, by their kind."""
         self._least: dict[int, float] = {}
-        self._pause = {DOWN: _FIRST_PAUSE, UP: _FIRST_PAUSE}
-        self._next = {DOWN: 0.0, UP: 0.0}
-        self._rejected = {DOWN: 0, UP: 0}
-        """Trials in a row that brought nothing."""
+        """The least that steps of a kind cost, with any number of threads."""
+        self._trial: Trial | None = None
+        self._directions = {DOWN: Direction(0.0, _FIRST_PAUSE), UP: Direction(0.0, _FIRST_PAUSE)}
+        self._stride = 0
+        """While FOLLOWING, how many threads more the next trial has, or fewer where negative."""
         self._next_look = 0.0
-        self._going, self._stride = 0, 1
-        self._suspected = False
-        """Whether steps seemed slow, so that those from then on tell what is to be compared."""
 
     def observe(self, tokens: int, seconds: float, processor_seconds: float) -> int:
         """Takes in a step, with the processor time that all threads had meanwhile; returns the next one's threads."""
@@ -126,35 +194,33 @@ class ThreadTuner:
         return self.threads
 
     def _watch(self, kind: int, tokens: int, seconds: float, lost: float) -> None:
-        window = self._windows.setdefault(kind, Window(kind, _WATCHED))
+        window = self._windows.setdefault(kind, Window(kind, _WATCHED_STEPS))
         window.add(tokens, seconds, lost)
         if not window.is_full:
             return
         more = self._more(window)
         self._least[kind] = min(window.cost, self._least.get(kind, window.cost))
-        if more < 0 and not self._going and not self._suspected:
-            self._suspected, self._windows = True, {}
+        if more < 0 and self.state is State.WATCHING:
+            self.state, self._windows = State.SUSPECTING, {}
         elif more:
             self._try(window, more)
         else:
-            self._suspected = False
+            self.state = State.WATCHING
 
     def _more(self, window: Window) -> int:
         """How many threads more to try, or fewer where negative; mostly 0."""
         now = self._clock()
-        if self._going and 1 < self.threads < self.most:
-            return self._going * self._stride
-        self._going, self._stride = 0, 1
-        if self.threads > 1 and now >= self._next[DOWN] and (crowded := self._crowded(window)):
-            return -self._halved(crowded, DOWN)
-        if self.threads < self.most and now >= max(self._next_look, self._next[UP]):
+        if self.state is State.FOLLOWING:
+            if 1 < self.threads < self.most:
+                return self._stride
+            self.state = State.WATCHING
+        down, up = self._directions[DOWN], self._directions[UP]
+        if self.threads > 1 and now >= down.next and (crowded := self._crowded(window)):
+            return -down.halved(crowded)
+        if self.threads < self.most and now >= max(self._next_look, up.next):
             self._next_look = now + _LOOK_SECONDS
-            return self._halved(self._free(), UP)
+            return up.halved(self._free())
         return 0
-
-    def _halved(self, count: int, direction: int) -> int:
-        """A guess that did not hold is halved the next times, and then tried again, since things change."""
-        return max(1, count >> self._rejected[direction] % _GUESSES) if count else 0
 
     def _crowded(self, window: Window) -> int:
         """Threads that seem to be too many: of two that share a processor, each loses half of it."""
@@ -169,11 +235,11 @@ class ThreadTuner:
         return 1 if idle is None else int(idle + 1 - _FREE)
 
     def _try(self, window: Window, more: int) -> None:
-        direction = UP if more > 0 else DOWN
-        self._trial = Trial(direction, self.threads, window.cost, Window(window.kind, _TRIED))
+        follows, direction = self.state is State.FOLLOWING, UP if more > 0 else DOWN
+        self._trial = Trial(direction, self.threads, window.cost, Window(window.kind, _TRIED_STEPS), follows)
         self.threads = min(self.most, max(1, self.threads + more))
         self.trials += 1
-        self._suspected = False
+        self.state = State.TRYING
 
     def _judge(self, trial: Trial, kind: int, tokens: int, seconds: float, lost: float) -> None:
         if kind != trial.window.kind:
@@ -190,35 +256,30 @@ class ThreadTuner:
                 self._reject(trial)
 
     def _pass_over(self, trial: Trial) -> None:
-        """Steps that cannot be compared do not count; too many of them end a trial."""
+        """Steps that cannot be compared do not count; too many of them end a trial without a result."""
         trial.others += 1
-        if trial.others > _PATIENCE:
-            self._next[trial.direction] = self._clock() + self._pause[trial.direction]
-            self._end_trial(trial.before)
+        if trial.others > _PATIENCE_STEPS:
+            self._directions[trial.direction].postpone(self._clock())
+            self._end_trial(trial.before, State.FOLLOWING if trial.follows else State.WATCHING)
 
     def _accept(self, trial: Trial) -> None:
-        """Goes on in the same direction, with larger strides, as long as that brings something."""
+        """Follows the direction, with larger strides, as long as that brings something."""
         self.changes += 1
-        self._going = trial.direction
-        self._stride *= 2
-        self._rejected = {DOWN: 0, UP: 0}
-        self._pause = {DOWN: _FIRST_PAUSE, UP: _FIRST_PAUSE}
-        self._next = dict.fromkeys(self._next, self._clock() + _FIRST_PAUSE)
-        self._next[trial.direction] = 0.0
+        self._stride = 2 * (self._stride if trial.follows else trial.direction)
+        later = self._clock() + _FIRST_PAUSE
+        self._directions = {DOWN: Direction(later, _FIRST_PAUSE), UP: Direction(later, _FIRST_PAUSE)}
+        self._directions[trial.direction].next = 0.0
         self._idle()
-        self._end_trial(self.threads)
+        self._end_trial(self.threads, State.FOLLOWING)
 
     def _reject(self, trial: Trial) -> None:
-        """Takes steps for as long as they are now, until that changes; and does not ask again soon."""
-        self._next[trial.direction] = self._clock() + self._pause[trial.direction]
-        self._pause[trial.direction] = min(2 * self._pause[trial.direction], _LONGEST_PAUSE)
-        self._rejected[trial.direction] += 1
+        """Keeps the number from before, and what its steps cost now as the usual cost until that changes."""
+        self._directions[trial.direction].reject(self._clock())
         self._least[trial.window.kind] = trial.cost
-        self._going, self._stride = 0, 1
-        self._end_trial(trial.before)
+        self._end_trial(trial.before, State.WATCHING)
 
-    def _end_trial(self, threads: int) -> None:
-        self.threads = threads
+    def _end_trial(self, threads: int, state: State) -> None:
+        self.threads, self.state = threads, state
         self._trial = None
         self._windows = {}
 

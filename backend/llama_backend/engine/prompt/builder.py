@@ -1,4 +1,4 @@
-"""Messages or text to token ids."""
+"""Makes the prompt of a conversation or of a text: its token ids."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from llama_backend.engine.kv.state_files import StoredAnswer
-from llama_backend.engine.prompt.rendering import Fragment
+from llama_backend.engine.prompt.render_messages import Fragment
 from llama_backend.engine.prompt.vocab import Vocab
 from llama_backend.errors import InvalidRequest, PromptTooLong
 from llama_backend.wire.api import ChatMessage
 
 _REMEMBERED_TOKENS = 1_000_000
+"""Of all answers together."""
 _TOKEN_BYTES = 4
 _USUAL_BYTES = 16
-"""Of a text with no more bytes than that for each token of the context nobody asks how long tokens can be."""
+"""A text with no more bytes than that for each token of the context is not measured against the longest token, which
+would have to be looked for in the whole vocabulary first."""
 
 
 class Template(Protocol):
@@ -29,10 +31,10 @@ class Template(Protocol):
 
 
 class AnswerMemory:
-    """Token ids of the answers that were generated here, by their scope and text.
+    """The token ids of the answers that were generated here, by their scope and text.
 
-    A text can be cut into tokens in several ways; only with those that were generated does the next turn
-    find its KV cells again.
+    A text can be cut into tokens in several ways. The next turn finds its KV cells again only if its prompt has the
+    tokens that were generated.
     """
 
     def __init__(self, capacity: int = _REMEMBERED_TOKENS) -> None:
@@ -41,6 +43,7 @@ class AnswerMemory:
         self._answers: OrderedDict[tuple[str, str], StoredAnswer] = OrderedDict()
 
     def put(self, scope: str, text: str, tokens: list[int], stripped: bool) -> None:
+        """Keeps an answer. The oldest ones are dropped where there are too many tokens."""
         self._drop((scope, text))
         self._answers[scope, text] = StoredAnswer(tokens, stripped)
         self._size += len(tokens)
@@ -48,15 +51,17 @@ class AnswerMemory:
             self._drop(next(iter(self._answers)))
 
     def get(self, scope: str, text: str) -> StoredAnswer | None:
+        """The answer with that text, if it is remembered."""
         return self._answers.get((scope, text))
 
     def within(self, tokens: list[int], scope: str) -> list[StoredAnswer]:
-        """The answers of a scope in a conversation of `tokens`; of the last one, the last token may be missing."""
+        """The answers of a scope that a conversation of `tokens` contains; the very last token may be missing."""
         data = _packed(tokens)
         own = [answer for (whose, _), answer in list(self._answers.items()) if whose == scope]
         return [answer for answer in own if _contains(data, answer.tokens)]
 
     def clear(self) -> None:
+        """Drops all answers."""
         self._answers.clear()
         self._size = 0
 
@@ -78,9 +83,9 @@ def _packed(tokens: list[int]) -> bytes:
 
 
 class PromptBuilder:
-    """Prompts for one model; any thread may ask for them.
+    """Makes prompts for one model; any thread may use it.
 
-    A text that cannot fit into `context` tokens, however long each is, is refused before anything is done with it.
+    A text that could not fit into `context` tokens even if each were the longest one is refused before it is tokenised.
     """
 
     def __init__(self, vocab: Vocab, template: Template, context: int) -> None:
@@ -97,7 +102,7 @@ class PromptBuilder:
             self._answers.put(scope, text, tokens, stripped)
 
     def recall(self, answers: list[StoredAnswer], scope: str = "") -> None:
-        """Keeps the ids of answers of an earlier process, oldest first."""
+        """Keeps the ids of answers that an earlier process stored, oldest first."""
         for answer in answers:
             text = b"".join(map(self._vocab.piece, answer.tokens)).decode("utf-8", "replace")
             self.remember(text.removeprefix(" ") if answer.stripped else text, answer.tokens, answer.stripped, scope)
@@ -111,7 +116,7 @@ class PromptBuilder:
         self._answers.clear()
 
     def chat(self, messages: list[ChatMessage], scope: str = "") -> list[int]:
-        """The prompt of a conversation, with one BOS where the model wants one."""
+        """The prompt of a conversation, with one BOS where the model has one."""
         fragments = self._template.render(messages)
         self._check_size(*(fragment.text for fragment in fragments))
         if not any(fragment.typed for fragment in fragments):
@@ -119,7 +124,7 @@ class PromptBuilder:
         return self._with_bos(_Joiner(self._vocab, self._control, self._answers, scope).join(fragments))
 
     def text(self, prompt: str | list[int]) -> list[int]:
-        """The prompt of a plain continuation: text stays text, token ids are checked."""
+        """The prompt of a plain completion. Control tokens in a text stay text; token ids are checked."""
         if isinstance(prompt, str):
             self._check_size(prompt)
             return self._with_bos(self._vocab.encode(prompt))
@@ -128,11 +133,11 @@ class PromptBuilder:
         size = self._vocab.size
         wrong = [token for token in prompt if not 0 <= token < size]
         if wrong:
-            raise InvalidRequest(f"prompt: {wrong[0]} is no token id (0 to {size - 1})", param="prompt")
+            raise InvalidRequest(f"prompt: {wrong[0]} is not a token id (0 to {size - 1})", param="prompt")
         return list(prompt)
 
     def _check_size(self, *texts: str) -> None:
-        """Raises PromptTooLong for texts of more bytes than as many tokens as the context holds can have."""
+        """Raises PromptTooLong for texts with more bytes than the longest tokens that fill the context have."""
         size = sum(len(text.encode("utf-8", "replace")) for text in texts)
         if size > self._context * _USUAL_BYTES and size > self._context * self._vocab.longest:
             raise PromptTooLong.at_least(size, -(-size // self._vocab.longest), self._context)
@@ -151,7 +156,7 @@ class PromptBuilder:
 
 
 class _Joiner:
-    """Fragments to ids: text between two control tokens is tokenised as one run, as llama.cpp does it."""
+    """Makes token ids of fragments. As in llama.cpp, the text between two control tokens is tokenised in one run."""
 
     def __init__(self, vocab: Vocab, control: re.Pattern[str], answers: AnswerMemory, scope: str) -> None:
         self._vocab = vocab
@@ -162,6 +167,7 @@ class _Joiner:
         self._run = ""
 
     def join(self, fragments: list[Fragment]) -> list[int]:
+        """The token ids of all fragments together."""
         queue = deque(fragments)
         while queue:
             fragment = queue.popleft()
@@ -193,7 +199,7 @@ class _Joiner:
         yield rest.lstrip() if swallow else rest, None
 
     def _splice(self, text: str, following: deque[Fragment]) -> bool:
-        """Puts in the ids of a remembered answer, where the template ends it by a control token."""
+        """Inserts the ids of a remembered answer where the template ends the answer with a control token."""
         answer = self._answers.get(self._scope, text)
         after = following[0].text.lstrip(" ") if following and not following[0].typed else ""
         if answer is None or not self._control.match(after):

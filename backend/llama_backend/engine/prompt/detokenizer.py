@@ -1,4 +1,4 @@
-"""Bytes of tokens to text that can be shown: no half characters, no part of a stop string."""
+"""Makes text of tokens that can be shown: without half a character, and without a part of a stop string."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Detokenizer:
-    """The text of one completion, piece by piece."""
+    """The text of one answer, token by token."""
 
     def __init__(
         self, piece: Callable[[int], bytes], stops: list[str] | None = None, strip_space: bool = False
@@ -19,20 +19,21 @@ class Detokenizer:
         self._strip_space = strip_space
         self._held = ""
         self.stopped = False
-        """A stop string has come; what followed it is dropped."""
+        """Whether a stop string has come; it and what follows are dropped."""
         self.parts: list[str] = []
-        """What was given out so far."""
+        """The text that was returned so far."""
 
     @property
     def text(self) -> str:
+        """All text that was returned so far."""
         return "".join(self.parts)
 
     def push(self, token: int) -> str:
-        """The text that `token` makes certain; it may be empty, or longer than the token."""
+        """The text that is certain with `token`; it may be empty, or longer than the token."""
         return self._emit(self._decoder.decode(self._piece(token)))
 
     def flush(self) -> str:
-        """What is left at the end; half a character becomes U+FFFD."""
+        """The rest of the text at the end of an answer; half a character becomes U+FFFD."""
         if self.stopped:
             return ""
         text = self._emit(self._decoder.decode(b"", final=True))
@@ -60,7 +61,7 @@ class Detokenizer:
         return text
 
     def _stop_at(self) -> int | None:
-        """Where the stop string begins that was complete first, so that it does not matter how tokens cut text."""
+        """Where the stop string begins that was complete first, however the text was cut into tokens."""
         found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         return min(found)[1] if found else None
 

@@ -1,8 +1,8 @@
 """`python -m llama_backend.engine.prompt.render_process`: compiles a chat template and renders conversations with it.
 
-A template is a program that comes with a model's file, and Python can neither interrupt one nor limit its memory. So
-it runs in a process of its own, which the system ends when it takes too long; that it dies is an answer.
-Its standard input is a socket: a Source comes first, then conversations, and each gets a Rendered.
+A template is a program that comes with a model's file, and Python can neither interrupt it nor limit its memory. So it
+runs in a process of its own, which the system ends when it takes too much time. If this process dies, the template has
+failed. Its standard input is a socket: a Source comes first, then conversations, and each is answered by a Rendered.
 """
 
 from __future__ import annotations
@@ -18,13 +18,22 @@ from typing import BinaryIO
 
 import msgspec
 
-from llama_backend.engine.prompt.rendering import MEMORY, MOST_TEXT, SECONDS, Conversation, Fragment, Rendered, Source
+from llama_backend.engine.prompt.render_messages import (
+    MEMORY,
+    MOST_TEXT,
+    SECONDS,
+    Conversation,
+    Fragment,
+    Rendered,
+    Source,
+)
 from llama_backend.engine.prompt.template import LLAMA2, ChatTemplate
 from llama_backend.errors import InvalidRequest
 from llama_backend.host.parent import die_with_parent
 from llama_backend.wire.ipc import HEADER
 
 _MOST_REASON = 500
+"""Characters of an error; the rest is cut off."""
 
 
 def main() -> int:
@@ -36,7 +45,7 @@ def main() -> int:
 
 
 def _serve(sock: socket.socket, file: BinaryIO) -> int:
-    """Answers until the engine is gone."""
+    """Answers until the engine has closed its end."""
     source = msgspec.msgpack.decode(_read(file), type=Source)
     made: list[ChatTemplate] = []
 
@@ -52,7 +61,7 @@ def _serve(sock: socket.socket, file: BinaryIO) -> int:
 
 
 def _limited(work: Callable[[], list[Fragment]], verb: str) -> Rendered:
-    """What comes of some work that may take SECONDS of processor time; the process ends where it takes more."""
+    """The result of `work`. The system ends this process when that takes more than SECONDS of processor time."""
     try:
         with _timer():
             fragments = work()
@@ -64,12 +73,12 @@ def _limited(work: Callable[[], list[Fragment]], verb: str) -> Rendered:
     except Exception as error:  # noqa: BLE001 - a template may raise anything
         return Rendered(error=_short(f"the model's chat template {verb}: {error!r}"))
     if size > MOST_TEXT:
-        return Rendered(error=f"the model's chat template writes {size} characters, and {MOST_TEXT} at most may be")
+        return Rendered(error=f"the model's chat template writes {size} characters; the limit is {MOST_TEXT}")
     return Rendered(fragments=fragments)
 
 
 def _short(text: str) -> str:
-    """A template may say anything; an error is one line."""
+    """An error as one short line, since a template may write anything into it."""
     return " ".join(text[:_MOST_REASON].split())
 
 
@@ -83,7 +92,7 @@ def _timer() -> Iterator[None]:
 
 
 def _read(file: BinaryIO) -> bytes:
-    """The next payload, or nothing where the other side is gone."""
+    """The next payload; empty where the engine has closed its end."""
     header = file.read(HEADER.size)
     return file.read(HEADER.unpack(header)[0]) if len(header) == HEADER.size else b""
 

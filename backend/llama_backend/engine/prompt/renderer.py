@@ -1,4 +1,4 @@
-"""A model's chat template, at work in a process of its own; see render_process."""
+"""The engine's side of a model's chat template, which runs in a process of its own (see render_process)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import threading
 
 import msgspec
 
-from llama_backend.engine.prompt.rendering import MEMORY, SECONDS, Fragment, Rendered, Source
+from llama_backend.engine.prompt.render_messages import MEMORY, SECONDS, Fragment, Rendered, Source
 from llama_backend.errors import InvalidRequest
 from llama_backend.wire.api import ChatMessage
 from llama_backend.wire.ipc import HEADER
 
 MODULE = "llama_backend.engine.prompt.render_process"
-_WALL_SECONDS = 15.0
-"""How long an answer may take; the limit that counts is the one of the processor time."""
+WALL_SECONDS = 15.0
+"""How long an answer may take. The limit of processor time (SECONDS) should be reached first."""
 _KEPT = frozenset({"PATH", "PYTHONPATH", "HOME", "TZ", "LANG", "LC_ALL", "LD_LIBRARY_PATH"})
-"""What of the environment a template's process gets; there may be keys in the rest."""
+"""The environment variables that a template's process gets; others may hold keys."""
 
 
 class Renderer:
-    """Renders conversations; any thread may ask. A process that a template ended is followed by another.
+    """Renders conversations; any thread may use it. Where a template has ended its process, another one is started.
 
-    The first one is started at once, so that it is there when the template is.
+    The first process is started at once, so that it is ready when the template is known.
     """
 
     def __init__(self) -> None:
@@ -34,10 +34,15 @@ class Renderer:
         self._lock = threading.Lock()
         self._process = _Process()
 
-    def open(self, source: str | None, bos: str, eos: str) -> None:
-        """Compiles the template, None being Llama 2's own, and tries it.
+    @property
+    def pid(self) -> int:
+        """The number of the process at work."""
+        return self._process.pid
 
-        Raises InvalidRequest where it is broken, or where the shortest conversation takes it too long.
+    def open(self, source: str | None, bos: str, eos: str) -> None:
+        """Compiles the template, or Llama 2's own where that is None, and tries it.
+
+        Raises InvalidRequest where it is broken, or where the shortest conversation ends its process.
         """
         self._source = Source(text=source, bos=bos, eos=eos)
         with self._lock:
@@ -49,7 +54,7 @@ class Renderer:
                     raise
 
     def render(self, messages: list[ChatMessage]) -> list[Fragment]:
-        """The prompt up to where the answer begins; InvalidRequest where the template refuses the messages."""
+        """The prompt up to where the answer begins. Raises InvalidRequest where the template refuses the messages."""
         with self._lock:
             if self._process.ended:
                 self._process = _Process()
@@ -63,11 +68,11 @@ class Renderer:
 
 
 class _Process:
-    """One process, which answers one question after another."""
+    """One process of a template, which answers one question after another."""
 
     def __init__(self) -> None:
         self._sock, theirs = socket.socketpair()
-        self._sock.settimeout(_WALL_SECONDS)
+        self._sock.settimeout(WALL_SECONDS)
         self._file = self._sock.makefile("rb")
         with theirs:
             self._child = subprocess.Popen(
@@ -79,8 +84,13 @@ class _Process:
             )
         self.ended = False
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._child.pid
+
     def open(self, source: Source) -> None:
-        """The first question; a process that cannot compile its template ends."""
+        """Sends the template, which must come first. Where it does not compile, the process is ended."""
         try:
             self.ask(source)
         except InvalidRequest:
@@ -88,7 +98,7 @@ class _Process:
             raise
 
     def ask(self, question: Source | list[ChatMessage]) -> list[Fragment]:
-        """What the template makes of a question; raises InvalidRequest with what the process says, or how it ended."""
+        """The fragments that answer a question. Raises InvalidRequest with the process's error or with how it ended."""
         payload = msgspec.msgpack.encode(question)
         try:
             self._sock.sendall(HEADER.pack(len(payload)) + payload)
@@ -100,7 +110,7 @@ class _Process:
         return rendered.fragments
 
     def end(self) -> str:
-        """Ends the process, and says for a person why an answer is missing."""
+        """Ends the process, and returns why it has not answered, as the rest of a sentence about the template."""
         self.ended = True
         self._file.close()
         self._sock.close()
@@ -112,7 +122,7 @@ class _Process:
             return "takes too long"
         if code == -signal.SIGPROF:
             return f"takes more than {SECONDS:g} s of processor time"
-        return f"ends its process, which may have {MEMORY >> 20} MiB of memory"
+        return f"has crashed its process, whose limit is {MEMORY >> 20} MiB of memory"
 
     def _receive(self) -> bytes:
         header = self._file.read(HEADER.size)

@@ -1,7 +1,7 @@
-"""Chat templates: a conversation to text, with what people typed kept apart from the template's own words.
+"""Chat templates: they make text of a conversation, with what people typed kept apart from the template's own words.
 
-Each message's content goes through the template between two noncharacters of Unicode, so that afterwards it
-is known which text is the template's (its control tokens count) and which was typed (it stays text).
+Each message's content goes through the template between two noncharacters of Unicode. So it is known afterwards which
+text is the template's, whose control tokens count, and which was typed, in which they stay text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from llama_backend.engine.prompt.rendering import Fragment
+from llama_backend.engine.prompt.render_messages import Fragment
 from llama_backend.errors import InvalidRequest
 from llama_backend.wire.api import ChatMessage
 
@@ -61,10 +61,10 @@ class ChatTemplate:
             raise InvalidRequest(f"the model's chat template is broken: {error}") from error
 
     def render(self, messages: list[ChatMessage]) -> list[Fragment]:
-        """The prompt up to where the answer begins; InvalidRequest where the template refuses the messages.
+        """The prompt up to where the answer begins. Raises InvalidRequest where the template refuses the messages.
 
-        Where the template changes contents in a way that hides where they are, there is one fragment of its
-        own text, with none marked as typed.
+        Where the template changes contents so that it is not known where they are, the prompt is one fragment of the
+        template's own text.
         """
         clean = [(_role(message), message.text.translate(_MARKS)) for message in messages]
         plain = self._render([{"role": role, "content": text} for role, text in clean])
@@ -81,13 +81,13 @@ class ChatTemplate:
 
 
 class _Content(str):
-    """A message's content between marks; joining keeps it, stripping looks through the marks."""
+    """A message's content between marks. Joining keeps the marks; stripping removes white space inside of them."""
 
     __slots__ = ()
 
     @classmethod
     def of(cls, role: str, text: str) -> _Content:
-        """Marked text; an empty one stays empty, since templates ask for that."""
+        """The text between marks; an empty text gets none, since templates test for that."""
         return cls(f"{_ANSWER if role == 'assistant' else _TYPED}{text}{_END}" if text else "")
 
     def __add__(self, other: str) -> _Content:

@@ -1,4 +1,4 @@
-"""The vocabulary of a loaded model, as plain data and functions that any thread may use."""
+"""The vocabulary of a loaded model as plain data, with functions that any thread may use."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from itertools import chain
 
 @dataclass(frozen=True)
 class Vocab:
-    """Token ids, their bytes, and the tokenizer of one model."""
+    """The tokens of one model, their bytes, and its tokenizer."""
 
     size: int
     piece: Callable[[int], bytes]
-    """Bytes of a token as it stands in an answer; none for control tokens."""
+    """Returns the bytes of a token in an answer; empty for control tokens."""
     encode: Callable[[str], list[int]]
-    """Tokenises plain text: no BOS, and control tokens in it stay text."""
+    """Tokenises plain text: without BOS, and control tokens in it stay text."""
     is_eog: Callable[[int], bool]
     """Whether a token ends an answer."""
     control: dict[str, int]
-    """Text → id of the tokens that only a template may produce."""
+    """The ids of the tokens that only a template may produce, by their text."""
     bos: int | None = None
     eos: int | None = None
     add_bos: bool = False
     space_prefix: bool = False
-    """A space is put before text that starts a prompt or follows a control token (SentencePiece)."""
+    """Whether text that starts a prompt or follows a control token gets a space in front (SentencePiece)."""
     lstrip: frozenset[int] = frozenset()
-    """Control tokens that swallow the white space before them."""
+    """Control tokens that remove the white space before them."""
     rstrip: frozenset[int] = frozenset()
-    """Control tokens that swallow the white space after them."""
+    """Control tokens that remove the white space after them."""
 
     @cached_property
     def eog(self) -> frozenset[int]:
@@ -43,6 +43,6 @@ class Vocab:
         return max(chain([1], plain, (len(text.encode()) for text in self.control)))
 
     def text(self, token: int | None) -> str:
-        """The text of a control token, or nothing for None."""
+        """The text of a control token; empty for None."""
         names = [text for text, number in self.control.items() if number == token]
         return names[0] if names else ""

@@ -1,1 +1,1 @@
-"""How a token is chosen: the chain of samplers, log probabilities, grammars of JSON schemas."""
+"""How a token is chosen: the chain of samplers, log probabilities, and grammars for JSON schemas."""

@@ -1,4 +1,4 @@
-"""SamplingParams to a chain of llama.cpp's samplers, described as data."""
+"""The chain of llama.cpp's samplers that SamplingParams ask for, described as data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LAST_N, _DRY_BASE, _DRY_ALLOWED, _DRY_BREAKERS = 64, 1.75, 2, ("\n", ":", '"', 
 _XTC_THRESHOLD, _TAU, _ETA, _DECAY = 0.1, 5.0, 0.1, 0.9
 """llama.cpp's defaults (common/common.h, common_params_sampling)."""
 _MIROSTAT_M = 100
-"""Tokens by which mirostat 1 estimates (common/sampling.cpp)."""
+"""Tokens from which mirostat 1 estimates (common/sampling.cpp)."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class SamplerSpec:
 
 @dataclass(frozen=True)
 class SamplerChain:
-    """The samplers in their order; with `bias` first, as llama-server has them."""
+    """The samplers in their order, after `bias`."""
 
     specs: tuple[SamplerSpec, ...]
     bias: tuple[tuple[int, float], ...] = ()
@@ -36,16 +36,16 @@ class SamplerChain:
 
     @property
     def is_argmax(self) -> bool:
-        """The token with the highest logit is all that is asked for."""
+        """Whether the chain does nothing but choose the token with the highest logit."""
         return self.specs == (SamplerSpec("greedy"),) and not self.bias
 
 
 def chain_of(params: SamplingParams, n_vocab: int, suppressed: frozenset[int] = frozenset()) -> SamplerChain:
     """The chain for `params`; `suppressed` tokens are never chosen.
 
-    The order is llama.cpp's: bias, penalties, DRY, top-n-sigma, top-k, typical, top-p, min-p, XTC, temperature, then
-    the choice; or bias, temperature, mirostat. Samplers that would change nothing are left out. As in llama-server
-    the end of the prompt counts for penalties and DRY.
+    The order is llama-server's: bias, penalties, DRY, top-n-sigma, top-k, typical, top-p, min-p, XTC, temperature, then
+    the choice; with mirostat: bias, temperature, mirostat. Samplers that would change nothing are left out. As in
+    llama-server, penalties and DRY also look at the end of the prompt.
     """
     bias = {int(token): value for token, value in (params.logit_bias or {}).items()}
     bias = {token: value if value > -100 else float("-inf") for token, value in bias.items() if token < n_vocab}
@@ -85,7 +85,7 @@ def _history(specs: list[SamplerSpec]) -> int:
 
 
 def _filters(params: SamplingParams) -> Iterator[SamplerSpec]:
-    """Those that leave out unlikely tokens, or with XTC the likeliest."""
+    """The samplers that leave out unlikely tokens, or likely ones (XTC)."""
     keep = max(params.min_keep or 1, 1)
     if (sigma := _or(params.top_n_sigma, -1.0)) > 0:
         yield SamplerSpec("top_n_sigma", (sigma,))

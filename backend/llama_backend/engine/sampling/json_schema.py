@@ -1,7 +1,8 @@
-"""JSON schema to a GBNF grammar of llama.cpp.
+"""Makes a GBNF grammar of llama.cpp for a JSON schema.
 
-The grammar writes only what satisfies the schema, though not all of it: objects have their properties in the order
-of the schema, and no others where any are named. Keywords that the grammar could not honour are refused by name.
+What the grammar allows satisfies the schema, but it does not allow everything that does: objects have their properties
+in the order of the schema, and no others where any are named. Keywords that the grammar cannot honour are refused by
+name.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from llama_backend.errors import InvalidRequest
 
 MOST_RULES = 2000
+"""The most rules of a grammar."""
 
 _BASE = {
     "ws": r'| " " | "\n" [ \t]{0,20}',
@@ -38,24 +40,40 @@ _FORMATS = {
     "date-time": r'"\"" date "T" time "\""',
     "uuid": r'"\"" uuid "\""',
 }
-_NOTES = frozenset({"$schema", "$id", "$comment", "$anchor", "$defs", "definitions", "title", "description"}) | {
-    *("default", "example", "examples", "deprecated", "readOnly", "writeOnly", "discriminator"),
-    "additionalProperties",
-}
-"""Keywords that say nothing of what is valid, or that the grammar honours without looking at them."""
-_OF_TYPE = {
+_NOTES = frozenset(
+    (
+        "$schema",
+        "$id",
+        "$comment",
+        "$anchor",
+        "$defs",
+        "definitions",
+        "title",
+        "description",
+        "default",
+        "example",
+        "examples",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+        "discriminator",
+        "additionalProperties",
+    )
+)
+"""Keywords that do not say what is valid, or that the grammar honours without looking at them."""
+_OF_TYPE: dict[str, frozenset[str]] = {
     "object": frozenset({"properties", "required"}),
     "array": frozenset({"items", "prefixItems", "minItems", "maxItems"}),
     "string": frozenset({"minLength", "maxLength", "format"}),
     "integer": frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "format"}),
     "number": frozenset({"format"}),
-    "boolean": frozenset[str](),
-    "null": frozenset[str](),
+    "boolean": frozenset(),
+    "null": frozenset(),
 }
 
 
 def grammar_of(schema: Any) -> str:
-    """The grammar for a schema; raises InvalidRequest, which names the keyword that cannot be honoured."""
+    """The grammar for a schema. Raises InvalidRequest with the keyword that cannot be honoured."""
     converter = _Converter(schema)
     root = converter.visit(schema, "root")
     rules = {"root": f"ws {root} ws"} | converter.rules
@@ -67,13 +85,13 @@ def _refuse(text: str) -> InvalidRequest:
 
 
 def literal(text: str) -> str:
-    """A terminal of a grammar."""
+    """A text as a terminal of a grammar."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     return f'"{escaped}"'
 
 
 def json_literal(value: Any) -> str:
-    """A terminal for a JSON value, written without spaces."""
+    """A JSON value without spaces as a terminal of a grammar."""
     return literal(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
@@ -86,10 +104,11 @@ class _Converter:
         self._references: dict[str, str] = {}
 
     def visit(self, schema: Any, where: str) -> str:
+        """The expression for a part of the schema, which is at `where`."""
         if schema is True or schema == {}:
             return "value"
         if not isinstance(schema, dict):
-            raise _refuse(f"{where} is no schema")
+            raise _refuse(f"{where} is not a schema")
         for keyword, convert in self._keywords().items():
             if keyword in schema:
                 self._check_alone(schema, keyword, where)
@@ -97,7 +116,7 @@ class _Converter:
         return self._typed(schema, where)
 
     def _keywords(self) -> dict[str, Callable[[Any, str], str]]:
-        """Keywords that say all by themselves."""
+        """Keywords that no others may stand beside, with what converts them."""
         return {
             "$ref": self._reference,
             "const": lambda value, _: json_literal(value),
@@ -123,7 +142,7 @@ class _Converter:
             _check_names(kind, "'type'", where)
             return self._union([schema | {"type": one} for one in kind], where, of_types=True)
         if not isinstance(kind, str) or kind not in _OF_TYPE:
-            raise _refuse(f"{where}: type {kind!r} is none of JSON's")
+            raise _refuse(f"{where}: type {kind!r} is not one of JSON's")
         self._check(schema, _OF_TYPE[kind], where)
         made = {"object": self._object, "array": self._array, "string": self._string, "integer": self._integer}
         return made[kind](schema, where) if kind in made else str(kind)
@@ -153,7 +172,7 @@ class _Converter:
 
     def _reference(self, pointer: Any, where: str) -> str:
         if not isinstance(pointer, str) or not pointer.startswith("#"):
-            raise _refuse(f"{where}: '$ref' can only name a part of the same schema, as in '#/$defs/name'")
+            raise _refuse(f"{where}: '$ref' can only point to a part of the same schema, as in '#/$defs/name'")
         if pointer not in self._references:
             name = self._references[pointer] = f"ref{len(self._references)}"
             self._add(name, self.visit(self._resolve(pointer, where), pointer))
@@ -164,10 +183,10 @@ class _Converter:
         for part in pointer[1:].split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
             if not isinstance(target, dict) or key not in target:
-                raise _refuse(f"{where}: '$ref' {pointer!r} names nothing")
+                raise _refuse(f"{where}: '$ref' {pointer!r} points to nothing")
             target = target[key]
         if isinstance(target, dict) and target.get("$ref") == pointer:
-            raise _refuse(f"{where}: '$ref' {pointer!r} names itself")
+            raise _refuse(f"{where}: '$ref' {pointer!r} points to itself")
         return target
 
     def _object(self, schema: dict[str, Any], where: str) -> str:
@@ -177,14 +196,14 @@ class _Converter:
         _check_names(required, "'required'", where)
         for name in required:
             if name not in properties:
-                raise _refuse(f"{where}: {name!r} is required and not among the properties")
+                raise _refuse(f"{where}: {name!r} is required but not among the properties")
         if not properties:
             return self._map(schema.get("additionalProperties", True), where)
         pairs = [self._pair(name, value, where) for name, value in properties.items()]
         return self._new(f'"{{" ws {self._members(pairs, [name in required for name in properties])} ws "}}"')
 
     def _map(self, values: Any, where: str) -> str:
-        """An object whose properties have no names in the schema."""
+        """An object of which the schema names no properties."""
         if values is False:
             return '("{" ws "}")'
         pair = f'string ":" ws {self.visit(values, f"{where}.additionalProperties")}'
@@ -194,9 +213,9 @@ class _Converter:
         return self._new(f'{json_literal(name)} ":" ws {self.visit(schema, f"{where}.{name}")}')
 
     def _members(self, pairs: list[str], required: list[bool]) -> str:
-        """The pairs in their order, with commas between; those that are not required may be left out.
+        """The pairs in their order with commas between them; those that are not required may be left out.
 
-        Each pair may be the first up to the one that is required, and what follows a pair is a rule of its own.
+        Any pair up to the first required one may be the first. What may follow each pair is a rule of its own.
         """
         rest, starts = "", list[str]()
         for pair, must in zip(reversed(pairs), reversed(required), strict=True):
@@ -279,7 +298,7 @@ def _implied_type(schema: dict[str, Any]) -> str | None:
 
 
 def _only_of_type(schema: dict[str, Any]) -> dict[str, Any]:
-    """One of several types, without the keywords that are about the others."""
+    """The schema of one of several types, without the keywords of the others."""
     kind = schema["type"]
     foreign = frozenset[str]().union(*_OF_TYPE.values()) - _OF_TYPE.get(kind, frozenset())
     return {keyword: value for keyword, value in schema.items() if keyword not in foreign}
@@ -319,7 +338,7 @@ def _naturals(low: int, high: int | None) -> str:
 
 
 def _same_length(low: str, high: str) -> str:
-    """Numbers between two that have as many digits."""
+    """Numbers between two that have the same number of digits."""
     if low == high:
         return literal(low)
     head, digits = low[0], len(low) - 1

@@ -1,4 +1,4 @@
-"""Log probabilities of the tokens of one answer, given out together with the text that they made."""
+"""Log probabilities of the tokens of one answer, sent together with the text that the tokens made."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from llama_backend.wire.ipc import TokenLogprob
 
 
 class LogprobTrail:
-    """Holds entries back until the text of their tokens is given out: none tells of what a stop string cut off."""
+    """Holds entries back until the text of their tokens is sent, so that none shows what a stop string cut off."""
 
     def __init__(self, top: int) -> None:
         self.top = top
-        """How many alternatives each entry has."""
+        """Alternatives of each entry."""
         self._held: deque[tuple[int, TokenLogprob]] = deque()
         self._end = 0
         self._given = 0
 
     def add(self, entry: TokenLogprob) -> None:
+        """Takes in the entry of the next token."""
         self._held.append((self._end, entry))
         self._end += len(entry.token)
 
     def take(self, text: str, is_end: bool = False) -> list[TokenLogprob]:
-        """The entries of the tokens that begin in what was given out up to the end of `text`.
+        """The entries of the tokens that begin in the text that was sent, of which `text` is the newest part.
 
-        At the end of an answer that no stop string cut off, those of tokens without text are among them.
+        At the end of an answer that no stop string cut off, tokens without text are included.
         """
         if self._given == 0 and text and self._strips_space(text):
             self._given = 1

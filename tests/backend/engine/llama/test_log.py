@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from llama_backend.engine.llama.binding import LlamaLog, lib
+from llama_backend.engine.llama.log import LlamaLog
 
 INFO, WARN, ERROR, CONTINUED = 2, 3, 4, 5
 
@@ -19,36 +19,36 @@ def lines() -> list[str]:
 @pytest.fixture
 def log(lines: list[str], llama_log: LlamaLog) -> Iterator[LlamaLog]:
     yield LlamaLog(lines.append)
-    lib.llama_log_set(llama_log._callback, None)
+    llama_log.install()
 
 
 def test_only_serious_lines_are_kept(log: LlamaLog, lines: list[str]) -> None:
-    log._take(INFO, b"all is well\n", None)
-    log._take(WARN, b"look out\n", None)
-    log._take(ERROR, b"too late\n\n", None)
+    log.take(INFO, b"all is well\n")
+    log.take(WARN, b"look out\n")
+    log.take(ERROR, b"too late\n\n")
     assert lines == list(log.lines) == ["look out", "too late"]
 
 
 def test_lines_in_parts_and_several_at_once(log: LlamaLog, lines: list[str]) -> None:
-    log._take(ERROR, b"one ", None)
-    log._take(CONTINUED, b"line\nand ", None)
-    log._take(CONTINUED, b"another\n", None)
-    log._take(INFO, b"nothing\n", None)
-    log._take(ERROR, b"bad \xff byte\n", None)
+    log.take(ERROR, b"one ")
+    log.take(CONTINUED, b"line\nand ")
+    log.take(CONTINUED, b"another\n")
+    log.take(INFO, b"nothing\n")
+    log.take(ERROR, b"bad \xff byte\n")
     assert lines == ["one line", "and another", "bad \ufffd byte"]
 
 
 def test_the_reason_is_the_first_error(log: LlamaLog) -> None:
     assert log.reason == ""
-    log._take(WARN, b"something odd\n", None)
+    log.take(WARN, b"something odd\n")
     assert log.reason == "something odd"
-    log._take(ERROR, b"error loading model: why\n", None)
-    log._take(ERROR, b"an error after it\n", None)
+    log.take(ERROR, b"error loading model: why\n")
+    log.take(ERROR, b"an error after it\n")
     assert log.reason == "error loading model: why"
 
 
 def test_only_so_many_lines_are_kept(log: LlamaLog) -> None:
     for number in range(1000):
-        log._take(WARN, f"{number}\n".encode(), None)
+        log.take(WARN, f"{number}\n".encode())
     assert len(log.lines) == 50
     assert log.lines[-1] == "999"

@@ -25,11 +25,11 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    monkeypatch.setattr(cgroup, "_ROOT", tmp_path / "cgroup")
-    monkeypatch.setattr(cgroup, "_OWN", tmp_path / "own")
-    monkeypatch.setattr(hardware, "_CPUS", tmp_path / "cpu")
-    monkeypatch.setattr(hardware, "_MEMORY", tmp_path / "meminfo")
-    monkeypatch.setattr(hardware, "_TIMES", tmp_path / "stat")
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroup, "OWN", tmp_path / "own")
+    monkeypatch.setattr(hardware, "CPUS", tmp_path / "cpu")
+    monkeypatch.setattr(hardware, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(hardware, "TIMES", tmp_path / "stat")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     write("own", "0::/\n")
     write("meminfo", f"MemTotal: 1 kB\nMemAvailable: {8 * GIB // 1024} kB\n")
@@ -89,12 +89,12 @@ def test_threads_by_affinity(monkeypatch: pytest.MonkeyPatch, allowed: set[int],
 
 
 def test_without_topology_every_processor_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "_CPUS", tmp_path / "nowhere")
+    monkeypatch.setattr(hardware, "CPUS", tmp_path / "nowhere")
     assert default_threads() == 8
 
 
 def test_without_any_file_the_host_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((cgroup, "_OWN"), (cgroup, "_ROOT"), (hardware, "_MEMORY"), (hardware, "_TIMES")):
+    for module, name in ((cgroup, "OWN"), (cgroup, "ROOT"), (hardware, "MEMORY"), (hardware, "TIMES")):
         monkeypatch.setattr(module, name, tmp_path / "nowhere")
     assert default_threads() == 4
     assert available_memory() == 4 * GIB

@@ -22,7 +22,7 @@ from llama_backend.errors import DeviceUnavailable
 
 MIB, GIB = 1 << 20, 1 << 30
 LLAMA_7B = ModelShape(
-    layers=(112 * MIB,) * 32, output=103 * MIB, kv_per_token=16 * 1024, n_embd=4096, n_ff=11008, n_vocab=32000
+    layers=(112 * MIB,) * 32, output=103 * MIB, kv_per_token=(16 * 1024,) * 32, n_embd=4096, n_ff=11008, n_vocab=32000
 )
 """Q4_0: 3.6 GiB of weights, 512 KiB of keys and values a token."""
 SIZE = ContextSize(cells=4096, ubatch=512, outputs=4)
@@ -80,13 +80,13 @@ def test_one_gpu_of_several() -> None:
 
 
 def test_smaller_keys_and_values_make_room_for_layers() -> None:
-    small = replace(LLAMA_7B, kv_per_token=LLAMA_7B.kv_per_token * 18 / 64)
+    small = replace(LLAMA_7B, kv_per_token=(16 * 1024 * 18 / 64,) * 32)
     assert plan_offload(small, SIZE, [gpu(6)], None).layers == 33
 
 
 def test_the_line_for_the_log_tells_what_the_context_costs() -> None:
     text = plan_offload(LLAMA_7B, SIZE, [gpu(8)], None).text
-    assert "33 of 33, what fits" in text
+    assert "33 of 33, as many as fit" in text
     assert "CUDA0 (a GPU): 33 layers, weights 3687 MiB, KV 2048 MiB" in text
     assert "of 8192 MiB free" in text
 
@@ -98,7 +98,7 @@ def test_the_line_for_the_log_tells_what_the_context_costs() -> None:
     cells=st.integers(256, 32768),
 )
 def test_a_plan_fits_and_one_layer_more_would_not(free: list[int], count: int, weight: int, cells: int) -> None:
-    shape = replace(LLAMA_7B, layers=(weight,) * count)
+    shape = replace(LLAMA_7B, layers=(weight,) * count, kv_per_token=(16 * 1024,) * count)
     devices = [Device(f"CUDA{number}", "", size, size) for number, size in enumerate(free)]
     size = replace(SIZE, cells=cells)
     plan = plan_offload(shape, size, devices, None)
@@ -136,8 +136,8 @@ def test_whether_gpus_are_used(
         (0, -1, None, None, "a GPU was asked for"),
         (0, None, [1.0], None, "a GPU was asked for"),
         (0, None, None, 0, "a GPU was asked for"),
-        (1, None, None, 1, "GPU 1 was asked for, and there are 1"),
-        (1, None, [1.0, 1.0], None, "over 2 GPUs, and there are 1"),
+        (1, None, None, 1, "GPU 1 was asked for, but there are 1"),
+        (1, None, [1.0, 1.0], None, "over 2 GPUs, but there are 1"),
     ],
 )
 def test_a_gpu_that_is_not_there(
@@ -151,7 +151,9 @@ def test_nothing_on_gpus_is_not_the_whole() -> None:
     assert not Offload(0, 33, (), is_fixed=False).is_whole
 
 
-SMALL = replace(LLAMA_7B, layers=(20 * MIB,) * 20, output=30 * MIB, kv_per_token=1024, n_embd=2048, n_ff=5632)
+SMALL = ModelShape(
+    layers=(20 * MIB,) * 20, output=30 * MIB, kv_per_token=(1024,) * 20, n_embd=2048, n_ff=5632, n_vocab=32000
+)
 
 
 @pytest.mark.parametrize(

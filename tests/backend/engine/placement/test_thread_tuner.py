@@ -2,60 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from random import Random
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_backend.engine.placement.thread_tuner import ThreadTuner
-
-Busy = Callable[[float], int]
-
-
-@dataclass
-class Machine:
-    """Threads that share a processor hold up all others, as on the machines that were measured."""
-
-    processors: int
-    busy: Busy = lambda now: 0
-    """Processors that others use at a time."""
-    knows_idle: bool = True
-    jitter: float = 0.05
-    work: float = 0.014
-    """Processor seconds of a step of one token, with two processors; more on larger ones."""
-    now: float = 0.0
-    random: Random = field(default_factory=lambda: Random(7))
-
-    def step(self, threads: int, tokens: int) -> tuple[float, float]:
-        """Seconds of a step, and the processor seconds of its threads."""
-        seconds = self.cost(threads, tokens) * (1 + self.random.random() * self.jitter)
-        lost = 0.03 * threads + self.crowded(threads) / 2
-        self.now += seconds
-        return seconds, (threads - lost) * seconds
-
-    def crowded(self, threads: int) -> int:
-        """Threads that share a processor."""
-        return max(0, threads + self.busy(self.now) - self.processors)
-
-    def cost(self, threads: int, tokens: int) -> float:
-        work = self.work * (0.7 + 0.3 * tokens) * self.processors / 2
-        return float(work / threads**0.9) * (3 if self.crowded(threads) else 1)
-
-    def idle(self, tuner: ThreadTuner) -> float | None:
-        free = self.processors - self.busy(self.now) - tuner.threads
-        return max(0.0, float(free)) if self.knows_idle else None
-
-    def least(self, tokens: int) -> float:
-        """What a step takes with the best number of threads."""
-        return min(self.cost(threads, tokens) for threads in range(1, self.processors + 1))
-
-
-def tuner_on(machine: Machine) -> ThreadTuner:
-    tuner = ThreadTuner(machine.processors, lambda: machine.idle(tuner), lambda: machine.now)
-    return tuner
+from llama_backend.engine.placement.thread_tuner import State, ThreadTuner
+from tests.support.engine.busy_machine import Machine, tuner_on
 
 
 def run(machine: Machine, tuner: ThreadTuner, seconds: float, tokens: int = 1) -> list[int]:
@@ -96,6 +48,27 @@ def test_a_machine_that_is_busy_from_the_beginning() -> None:
     assert (tuner.changes, tuner.trials) == (1, 1)
 
 
+def test_the_states_on_the_way_to_fewer_threads() -> None:
+    machine = Machine(4, lambda now: 2 if now > 0.5 else 0)
+    tuner, states = tuner_on(machine), [State.WATCHING]
+    while machine.now < 3:
+        tuner.observe(1, *machine.step(tuner.threads, 1))
+        if tuner.state is not states[-1]:
+            states.append(tuner.state)
+    assert states[:4] == [State.WATCHING, State.SUSPECTING, State.TRYING, State.FOLLOWING]
+    assert states[-1] is State.WATCHING
+    assert tuner.threads == 2
+
+
+def test_a_short_disturbance_is_suspected_and_nothing_is_tried() -> None:
+    tuner, states = ThreadTuner(2), []
+    for seconds in [0.014] * 6 + [0.042] * 2 + [0.014] * 6:
+        tuner.observe(1, seconds, 1.95 * seconds)
+        states.append(tuner.state)
+    assert states == [State.WATCHING] * 7 + [State.SUSPECTING] * 6 + [State.WATCHING]
+    assert tuner.trials == 0
+
+
 def test_without_knowing_what_is_idle_trials_become_rare() -> None:
     machine = Machine(2, lambda now: 1, knows_idle=False)
     tuner = tuner_on(machine)
@@ -105,16 +78,17 @@ def test_without_knowing_what_is_idle_trials_become_rare() -> None:
 
 
 def test_one_step_is_enough_to_give_up_a_hopeless_trial() -> None:
-    tuner = ThreadTuner(2, clock=lambda: 1e6)
+    now = 0.0
+    tuner = ThreadTuner(2, clock=lambda: now)
     for _ in range(17):
         tuner.observe(1, 0.03 if tuner.threads == 2 else 0.012, 0.015)
     assert tuner.threads == 1
+    now += 10
     for _ in range(6):
-        tuner._next[1] = 0.0
         tuner.observe(1, 0.012, 0.012)
-    assert tuner.threads == 2
+    assert (tuner.state, tuner.threads) == (State.TRYING, 2)
     tuner.observe(1, 1.0, 0.5)
-    assert tuner.threads == 1
+    assert (tuner.state, tuner.threads) == (State.WATCHING, 1)
 
 
 def test_longer_conversations_are_no_reason_to_keep_trying() -> None:

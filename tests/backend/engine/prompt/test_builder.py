@@ -214,7 +214,7 @@ def test_token_ids_are_taken_as_they_are() -> None:
 
 @pytest.mark.parametrize("token", [-1, 10_000])
 def test_what_is_no_token_id_is_refused(token: int) -> None:
-    with pytest.raises(InvalidRequest, match=f"{token} is no token id"):
+    with pytest.raises(InvalidRequest, match=f"{token} is not a token id"):
         prompts_of(make_vocab(), None).text([5, token])
 
 

@@ -90,9 +90,9 @@ def test_a_bomb_refuses_who_sets_it_off_and_nobody_after(opened: Open, bomb: str
 def test_a_process_that_is_killed_or_stopped_is_followed_by_another(
     opened: Open, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    monkeypatch.setattr(module, "_WALL_SECONDS", 1.0)
+    monkeypatch.setattr(module, "WALL_SECONDS", 1.0)
     renderer = opened(CHATML)
-    pid = renderer._process._child.pid
+    pid = renderer.pid
     os.kill(pid, number)
     with pytest.raises(InvalidRequest, match="chat template"):
         renderer.render(talk("a"))
@@ -102,7 +102,7 @@ def test_a_process_that_is_killed_or_stopped_is_followed_by_another(
 
 def test_the_process_has_no_keys_and_ends_with_its_renderer(opened: Open) -> None:
     renderer = opened(CHATML)
-    pid = renderer._process._child.pid
+    pid = renderer.pid
     assert b"secret" not in Path(f"/proc/{pid}/environ").read_bytes()
     assert b"PYTHONPATH" in Path(f"/proc/{pid}/environ").read_bytes()
     renderer.close()

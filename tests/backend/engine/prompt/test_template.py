@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_backend.engine.prompt.rendering import Fragment
+from llama_backend.engine.prompt.render_messages import Fragment
 from llama_backend.engine.prompt.template import LLAMA2, ChatTemplate
 from llama_backend.errors import InvalidRequest
 from llama_backend.wire.api import ChatMessage, Role

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from llama_backend.engine.llama.binding import LlamaLog, lib
+from llama_backend.engine.llama.binding import lib
+from llama_backend.engine.llama.log import LlamaLog
 from llama_backend.engine.llama.model import Model
 from llama_backend.engine.prompt.vocab import Vocab
 from llama_backend.wire.api import ChatMessage
