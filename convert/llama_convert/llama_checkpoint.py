@@ -14,7 +14,7 @@ from llama_convert.checkpoint.tensor import DType, SourceTensor, row_shape
 from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel, UsageError
 from llama_convert.files import read_json
 from llama_convert.gguf.values import Metadata
-from llama_convert.model.config import MOST_TOKENS, LlamaConfig, from_hf, from_meta
+from llama_convert.model.llama_config import MOST_TOKENS, LlamaConfig, from_hf, from_meta
 from llama_convert.model.model_tensors import ModelTensor, model_tensors
 from llama_convert.untrusted import excerpt, is_plain_name
 from llama_convert.vocab.chat_template import chosen_template

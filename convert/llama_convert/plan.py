@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llama_convert.machine import core_count, memory_bytes
-from llama_convert.model.config import LlamaConfig
+from llama_convert.model.llama_config import LlamaConfig
 from llama_convert.output.sizes import QuantizedSize, quantized_sizes, unquantized_size
 from llama_convert.output.write_model import Layout
 from llama_convert.quant.file_types import Quantization

@@ -16,7 +16,7 @@ from llama_convert.gguf.writer import TensorInfo
 from llama_convert.hub.listing import Listing, RemoteFile
 from llama_convert.hub.select import GGUFChoice
 from llama_convert.machine import memory_bytes
-from llama_convert.model.config import MOST_INNER, MOST_WIDTH, LlamaConfig, from_hf, from_meta
+from llama_convert.model.llama_config import MOST_INNER, MOST_WIDTH, LlamaConfig, from_hf, from_meta
 from llama_convert.model.numbers import Numbers
 from llama_convert.model.tensor_specs import bias_of, expected_tensors
 from llama_convert.output.write_model import TYPES, Layout, layout_of

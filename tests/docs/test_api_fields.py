@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from llama_backend.errors import BackendError, Unreachable
-from llama_backend.server.http.app import make_app
+from llama_backend.server.http.asgi_app import make_app
 from llama_backend.server.state import ServerState
 from llama_backend.server_config import ServerConfig
 from llama_backend.wire.api import (

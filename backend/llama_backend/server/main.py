@@ -60,7 +60,7 @@ def _run(config: ServerConfig, sockets: list[socket.socket], process: EngineProc
 
     import uvloop
 
-    from llama_backend.server.log import set_up_log
+    from llama_backend.server.log_setup import set_up_log
 
     set_up_log(config.log_format)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -73,7 +73,7 @@ async def _serve(config: ServerConfig, sockets: list[socket.socket], process: En
 
     import uvicorn
 
-    from llama_backend.server.http.app import make_app
+    from llama_backend.server.http.asgi_app import make_app
     from llama_backend.server.lifecycle import Lifecycle
     from llama_backend.server.listen.http_protocol import BoundedProtocol
     from llama_backend.server.watchdog import watch

@@ -12,7 +12,7 @@ from llama_convert.files import read_json
 from llama_convert.gguf.tensor_types import QUANTIZATION_VERSION
 from llama_convert.gguf.values import Metadata, Value, f32, i32, string, strings, u32
 from llama_convert.model.card import read_card
-from llama_convert.model.config import LlamaConfig
+from llama_convert.model.llama_config import LlamaConfig
 
 _SAMPLING: dict[str, tuple[str, Callable[[Any], Value]]] = {
     "top_k": ("top_k", i32),

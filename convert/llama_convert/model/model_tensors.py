@@ -10,7 +10,7 @@ import numpy as np
 
 from llama_convert.checkpoint.tensor import SourceTensor, row_shape
 from llama_convert.errors import CorruptSource, UnsupportedModel
-from llama_convert.model.config import LlamaConfig
+from llama_convert.model.llama_config import LlamaConfig
 from llama_convert.model.tensor_specs import TensorSpec, bias_of, expected_tensors
 
 _COMPARED = 4 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llama_convert.model.config import LlamaConfig
+from llama_convert.model.llama_config import LlamaConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from llama_convert.gguf.tensor_types import TensorType
 from llama_convert.gguf.values import Metadata
 from llama_convert.gguf.writer import GGUFWriter, TensorInfo
 from llama_convert.llama_checkpoint import Checkpoint
-from llama_convert.model.config import LlamaConfig
+from llama_convert.model.llama_config import LlamaConfig
 from llama_convert.model.metadata import general_metadata, llama_metadata
 from llama_convert.output.tensor_copier import TensorCopier, stored_dtype
 from llama_convert.progress import Progress

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from llama_convert.gguf.reader import GGUFFile
 from llama_convert.gguf.tensor_types import TensorType, TokenType
-from llama_convert.model.config import LlamaConfig
+from llama_convert.model.llama_config import LlamaConfig
 from llama_convert.model.rope import Rope
 from llama_convert.model.tensor_specs import TensorSpec, expected_tensors
 from tests.support.convert.layouts import Array, unpermute_rows, write_safetensors

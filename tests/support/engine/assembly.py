@@ -9,8 +9,8 @@ from llama_backend.engine.engine import LLMEngine, OnAnswer, Runner
 from llama_backend.engine.kv.cache import KVCache
 from llama_backend.engine.kv.memory import KVMemory
 from llama_backend.engine.kv.slots import Slots
-from llama_backend.engine.kv.state_copies import LEAST_KEPT
 from llama_backend.engine.kv.state_store import StateStore
+from llama_backend.engine.kv.swap_policy import LEAST_KEPT
 from llama_backend.engine.llama.runner import ModelRunner
 from llama_backend.engine.placement.kv_plan import KVPlan
 from llama_backend.engine.prompt.vocab import Vocab

@@ -16,8 +16,8 @@ from llama_backend.engine.batch import Batch, BatchItem
 from llama_backend.engine.cost_model import CostModel
 from llama_backend.engine.kv.memory import NoRoom
 from llama_backend.engine.kv.slots import Slot
-from llama_backend.engine.kv.state_copies import LEAST_KEPT
 from llama_backend.engine.kv.state_store import StateStore
+from llama_backend.engine.kv.swap_policy import LEAST_KEPT
 from llama_backend.engine.placement.kv_plan import KVPlan
 from llama_backend.engine.prompt.detokenizer import Detokenizer
 from llama_backend.engine.prompt.vocab import Vocab

@@ -18,9 +18,9 @@ from llama_backend.engine.cost_model import CostModel
 from llama_backend.engine.kv.cell_pool import CellPool
 from llama_backend.engine.kv.memory import Bytes, KVMemory
 from llama_backend.engine.kv.slots import Slot, Slots
-from llama_backend.engine.kv.state_copies import LEAST_KEPT, StateCopies
 from llama_backend.engine.kv.state_store import StateStore
 from llama_backend.engine.kv.stored_state import Match
+from llama_backend.engine.kv.swap_policy import LEAST_KEPT, SwapPolicy
 
 LEAST_SHARED = 12
 """Tokens that taking over a part of a prompt must save: fewer are computed as quickly as a stream is copied."""
@@ -56,7 +56,7 @@ class KVCache:
         self.unified = unified
         self._memory = memory
         self._pool = CellPool(cells)
-        self._copies = StateCopies(memory, slots, costs, store, least_kept)
+        self._swap = SwapPolicy(memory, slots, costs, store, least_kept)
         self._ticks = count(1)
 
     @property
@@ -107,7 +107,7 @@ class KVCache:
         slot = max(idle, key=lambda slot: _preference(slot, shared[slot.seq_id]))
         slot.busy = True
         if private:
-            self._copies.save_lost(slot, left=0, durable=True)
+            self._swap.save_lost(slot, left=0, durable=True)
         self._evict_from(slot, shared[slot.seq_id])
         slot.scope, slot.private = scope, private
         return slot
@@ -155,10 +155,10 @@ class KVCache:
 
     def restore(self, slot: Slot, tokens: Tokens[int]) -> bool:
         """Loads the longest prefix of `tokens` that the store has, where that pays beside taking one over."""
-        while (match := self._copies.find(slot, tokens, self._donor(slot, tokens)[1])) is not None:
+        while (match := self._swap.find(slot, tokens, self._donor(slot, tokens)[1])) is not None:
             if not self._has_room(match.state.length):
                 return False
-            data = self._copies.fetch(match)
+            data = self._swap.fetch(match)
             if data is not None:
                 return self._load(slot, match, data)
         return False
@@ -170,7 +170,7 @@ class KVCache:
 
     def save_idle(self) -> bool:
         """Saves the state of one idle slot on disk, if there is one that is worth it; it stays in the slot as well."""
-        return self._copies.save_idle()
+        return self._swap.save_idle()
 
     def evict(self, slot: Slot, durable: bool = True) -> None:
         """Frees all cells of a slot; `durable` is whether its tokens may be asked for in another process."""
@@ -213,11 +213,11 @@ class KVCache:
     def _load(self, slot: Slot, match: Match, data: Bytes) -> bool:
         """Replaces a slot's cells by a state, of which only what was looked for stays."""
         self._free_from(slot, 0)
-        if not self._copies.load(slot, match, data):
+        if not self._swap.load(slot, match, data):
             return False
         self.extend(slot, match.state.ids)
         self._free_from(slot, match.length)
-        self._copies.note_loaded(match)
+        self._swap.note_loaded(match)
         return True
 
     def _has_room(self, tokens: int) -> bool:
@@ -226,7 +226,7 @@ class KVCache:
 
     def _evict_from(self, slot: Slot, length: int, durable: bool = True) -> None:
         """Frees the cells from position `length` on; they are saved before that, if that is worth it."""
-        self._copies.save_lost(slot, length, durable)
+        self._swap.save_lost(slot, length, durable)
         self._free_from(slot, length)
 
     def _free_from(self, slot: Slot, length: int) -> None:

@@ -11,8 +11,8 @@ import msgspec
 
 from llama_backend.crash_notes import CrashNotes
 from llama_backend.engine.kv.slots import Slots
-from llama_backend.engine.kv.state_copies import LEAST_KEPT
 from llama_backend.engine.kv.state_store import StateStore
+from llama_backend.engine.kv.swap_policy import LEAST_KEPT
 from llama_backend.engine.messages.channel import Channel, refusal
 from llama_backend.engine.messages.inbox import Answers, Inbox, Texts
 from llama_backend.engine.messages.lanes import Lanes, Reply, Request

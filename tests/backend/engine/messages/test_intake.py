@@ -9,9 +9,9 @@ import pytest
 
 from llama_backend.account import Account
 from llama_backend.engine.kv.slots import Slots
-from llama_backend.engine.kv.state_copies import LEAST_KEPT
 from llama_backend.engine.kv.state_files import StateFolder
 from llama_backend.engine.kv.state_store import StateStore
+from llama_backend.engine.kv.swap_policy import LEAST_KEPT
 from llama_backend.engine.messages.inbox import Answers, Inbox, Job, Texts
 from llama_backend.engine.messages.intake import Intake, Limits
 from llama_backend.engine.messages.lanes import Reply, Request

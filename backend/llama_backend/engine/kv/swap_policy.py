@@ -1,4 +1,4 @@
-"""Copies of slots' states into the store and back, where that is quicker than computing their tokens again."""
+"""Decides when the state of a slot is saved and restored: where that is quicker than computing its tokens again."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LEAST_KEPT = 64
 """Tokens that saving or restoring a state must save."""
 
 
-class StateCopies:
-    """Moves states between the slots and the store; without a store nothing is saved or found."""
+class SwapPolicy:
+    """Moves states between the slots and the store where it pays; without a store nothing is saved or found."""
 
     def __init__(
         self, memory: KVMemory, slots: Slots, costs: CostModel, store: StateStore | None, least: int = LEAST_KEPT
