@@ -26,6 +26,10 @@ _FOREIGN_OPTIONS = {"--build-arg", "--privileged"}
 """Of other programs, written without the program's name. Better write the program's name before the option."""
 _VARIABLE = re.compile(r"\bLLAMA_CHAT_[A-Z0-9_]*[A-Z0-9]\b")
 _PATH = re.compile(r"[\w.-]+(/[\w.*{},-]+)+/?")
+_SOURCES = [ROOT / "tui/llama_chat", ROOT / "backend/llama_backend", ROOT / "convert/llama_convert"]
+_BASES = [ROOT, *_SOURCES, ROOT / "backend/llama_backend/engine"]
+"""Folders that documents name files in; docs/engine.md names those of the engine, for one."""
+_PYTHON_FILES = {path.name for folder in [*_SOURCES, ROOT / "tests"] for path in folder.rglob("*.py")}
 _MODULE = re.compile(r"-m (tests[\w.]*)")
 _MAKE = re.compile(r"(?:^|[;&|`] *)make ([a-z][a-z-]*)", re.MULTILINE)
 _PICTURE_LOADS = re.compile(r"""(?:href|src)\s*=|@import|url\((?!['"]?#)|<script|<foreignObject""")
@@ -112,10 +116,12 @@ def _is_ours(word: str) -> bool:
 
 def _exists(code: str, document: Document) -> bool:
     """Whether what looks like a file of the repository is one; other paths are the reader's own."""
+    if re.fullmatch(r"\w+\.py", code):
+        return code in _PYTHON_FILES
     if not _PATH.fullmatch(code):
         return True
     first = code.split("/")[0]
-    bases = [base for base in (ROOT, document.path.parent) if first != ".." and (base / first).is_dir()]
+    bases = [base for base in (*_BASES, document.path.parent) if first != ".." and (base / first).is_dir()]
     return not bases or any(list(base.glob(code.rstrip("/"))) for base in bases)
 
 
