@@ -168,7 +168,7 @@ async def draw_all() -> dict[str, str]:
             "welcome.svg": await draw(nothing, (80, 24), is_new=True),
             "messages.svg": await draw(choose_message, (80, 24)),
             "history.svg": await draw(open_history, (80, 24)),
-            "help.svg": await draw(open_help, (80, 34)),
+            "help.svg": await draw(open_help, (80, 42)),
             "commands.svg": await draw(open_palette, (80, 24)),
         }
 
