@@ -65,6 +65,11 @@ class ConvertOptions:
     force: bool = False
     threads: int = 0
 
+    @property
+    def writes_unquantized(self) -> bool:
+        """Whether the unquantised file is one of the products."""
+        return self.keep_original or not self.quantizations
+
     def with_kinds(self, text: str) -> ConvertOptions:
         """The same, with the kinds to make from a list such as "Q4_K_M,Q8_0"; F16, BF16 and F32 are not quantised.
 
@@ -144,8 +149,9 @@ class _Conversion:
         self._seconds: dict[str, float] = {}
 
     def run(self) -> Outcome:
-        keeps = self._options.keep_original or not self._options.quantizations
-        wanted = [item.name for item in self._options.quantizations] + [self._layout.dtype.name] * keeps
+        wanted = [item.name for item in self._options.quantizations]
+        if self._options.writes_unquantized:
+            wanted.append(self._layout.dtype.name)
         done = {kind: self._target(kind) for kind in wanted if self._is_done(kind)}
         self._preflight([kind for kind in wanted if kind not in done])
         with explained(self._options.out):
@@ -175,7 +181,7 @@ class _Conversion:
         if work.original.is_file():
             return
         with self._timed("write"), replacing(work.original) as part:
-            write_model(self._checkpoint, part, self._options.outtype, self._progress)
+            write_model(self._checkpoint, self._layout, part, self._progress)
             if self._options.verify:
                 compare_tensors(self._checkpoint, self._layout, part, self._progress)
 
@@ -306,5 +312,5 @@ def _plan(checkpoint: Checkpoint, layout: Layout, options: ConvertOptions) -> Pl
         list(options.quantizations),
         fetch_bytes=0,
         disk_free=free_bytes(options.out),
-        keeps_original=options.keep_original or not options.quantizations,
+        keeps_original=options.writes_unquantized,
     )

@@ -18,6 +18,8 @@ from llama_convert.untrusted import MOST_CONFIG, open_regular, parse_object, rea
 
 _BLOCK = 4 << 20
 PART = ".part"
+LICENSES = ("LICENSE*", "USE_POLICY*", "NOTICE*")
+"""Names of the licences and notices that stay with a model."""
 
 
 def read_json(path: Path, most: int = MOST_CONFIG) -> dict[str, Any]:

@@ -17,13 +17,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from llama_convert.errors import CorruptSource
-from llama_convert.files import read_json, replacing, write_json
+from llama_convert.files import LICENSES, read_json, replacing, write_json
 from llama_convert.untrusted import MOST_CONFIG, is_plain_name, read_regular
 
 _FORMAT = 1
 _FIRST_PART = re.compile(r"-00001-of-(\d{5})$")
 REPORT_ENDINGS = (".json", ".png")
-_LICENSES = ("LICENSE*", "USE_POLICY*", "NOTICE*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +171,7 @@ def files_of(model: Path) -> list[Path]:
     name = read_record(model).name or stem
     others = set(folder.glob(f"{glob.escape(name)}-*.gguf")) - set(parts)
     owners = {stem, name} if not others else {stem}
-    licenses = sorted({path for owner in owners for pattern in _LICENSES for path in _matching(folder, owner, pattern)})
+    licenses = sorted({path for owner in owners for pattern in LICENSES for path in _matching(folder, owner, pattern)})
     reports = [] if others else [f"{report_path(folder, name)}{ending}" for ending in REPORT_ENDINGS]
     return [*parts, *(path for path in (record_path(model), *licenses, *map(Path, reports)) if path.exists())]
 
@@ -183,7 +182,7 @@ def _matching(folder: Path, owner: str, pattern: str) -> list[Path]:
 
 def keep_licenses(folder: Path, target: Path, name: str) -> None:
     """Copies the licence files of `folder` to `target`, with the model's name in front."""
-    for pattern in _LICENSES:
+    for pattern in LICENSES:
         for path in sorted(path for path in folder.glob(pattern) if path.is_file()):
             text = read_regular(path, MOST_CONFIG)
             with replacing(target / f"{name}.{path.name}") as part:

@@ -65,7 +65,7 @@ def plan_remote(folder: Path, options: ConvertOptions, weights: Sequence[RemoteF
         list(options.quantizations),
         fetch_bytes=sum(file.size for file in weights),
         disk_free=disk_free,
-        keeps_original=options.keep_original or not options.quantizations,
+        keeps_original=options.writes_unquantized,
     )
 
 

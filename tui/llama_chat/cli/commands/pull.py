@@ -46,14 +46,12 @@ def fetch(target: str, models: Path, json: bool, params: dict[str, Any]) -> None
 
         wanted = parse_target(target, official=params["official"])
         chosen = PullOptions(
-            models=models,
+            conversion=convert_options(params, models),
             quant=params["quant"],
             revision=params["revision"],
             endpoint=params["endpoint"],
             send_token=params["send_token"],
             keep_source=params["keep_source"],
-            force=params["force"],
-            conversion=convert_options(params, models, quant=None),
         )
         if params["plan"]:
             print_plan(plan_pull(wanted, chosen), json)
