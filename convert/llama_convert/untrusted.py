@@ -19,7 +19,8 @@ from llama_convert.errors import CorruptSource
 MOST_MEMORY = 1 << 30
 """Bytes of memory that `convert` and `pull` take in their own process, whatever the source holds.
 
-An honest source takes 300 MB or less. The worker, in which llama.cpp computes, takes as much as the model needs.
+A source that is not hostile takes 300 MB or less. The worker, in which llama.cpp computes, takes as much as the
+model needs.
 """
 MOST_TOKENIZER = 64 << 20
 """Bytes of a `tokenizer.json`; the largest vocabularies need half of that."""

@@ -144,7 +144,7 @@ def limited(what: str, source: object, out: Path, limit: int) -> str:
 
 
 @pytest.mark.parametrize("limit", [0, 10_000, 300_000])
-def test_a_limit_on_the_size_of_files_is_told_and_leaves_no_half_model(
+def test_a_limit_on_the_size_of_files_is_reported_and_leaves_no_half_model(
     folder: Path, options: ConvertOptions, limit: int
 ) -> None:
     """The worker's file is the last one: it is a quarter shorter than the one that it is made of."""

@@ -54,7 +54,7 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
             if len(shape) > _MOST_AXES or not all(map(_is_size, (*shape, begin, end))):
-                raise CorruptSource(f"{path}: {name} has the impossible shape or place {excerpt(entry)}")
+                raise CorruptSource(f"{path}: {name} has an impossible shape or byte range: {excerpt(entry)}")
         case _:
             raise CorruptSource(f"{path}: the header's entry for {name} is broken: {excerpt(entry)}")
     known = DType.__members__.get(dtype)

@@ -65,7 +65,7 @@ def from_hf(config: dict[str, Any], path: Path) -> LlamaConfig:
     Raises UnsupportedModel where it is not a Llama, is quantised already, or has a kind of rope scaling that llama.cpp
     does not have, and CorruptSource where a number is missing or makes no sense.
     """
-    _refuse_foreign(config, path)
+    _check_architecture(config, path)
     numbers = Numbers(config, path)
     heads, width = numbers.count("num_attention_heads", MOST_HEADS), numbers.count("hidden_size", MOST_WIDTH)
     head_dim = config.get("head_dim")
@@ -109,7 +109,7 @@ def from_meta(params: dict[str, Any], path: Path, *, vocab_size: int, feed_forwa
     return _checked(found, path)
 
 
-def _refuse_foreign(config: dict[str, Any], path: Path) -> None:
+def _check_architecture(config: dict[str, Any], path: Path) -> None:
     quantization = config.get("quantization_config")
     if quantization:
         method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else quantization

@@ -15,7 +15,7 @@ LARGEST = 3.4e38
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """The object `raw` of the file at `path`; `inside` names the part of the file that it is, with a dot at its end."""
+    """The object `raw` of the file at `path`; `inside` is the name of that object, with a dot at its end."""
 
     raw: dict[str, Any]
     path: Path

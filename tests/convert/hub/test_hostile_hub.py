@@ -250,7 +250,7 @@ def test_what_a_hostile_model_says_of_itself_is_no_part_of_its_record(
     assert (record["license"], record["context"]) == (None, None)
 
 
-def test_a_link_at_the_place_of_a_model_is_no_way_out(hub: LocalHub, options: PullOptions, tmp_path: Path) -> None:
+def test_a_link_in_place_of_a_model_is_no_way_out(hub: LocalHub, options: PullOptions, tmp_path: Path) -> None:
     hub.repositories[REPOSITORY] = {"tiny.Q4_K_M.gguf": b"GGUF junk"}
     options.models.mkdir()
     (options.models / "tiny.Q4_K_M.gguf").symlink_to(tmp_path / "elsewhere")

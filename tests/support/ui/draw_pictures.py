@@ -31,7 +31,7 @@ _MODEL = "llama2:7b-chat"
 _CONTEXT = 4096
 _TOKENS_PER_WORD = 2
 _NOW = datetime(2026, 11, 20, 15, 30)
-_FOREIGN_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
+_EMBEDDED_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 QUESTION = "How deep is the sea?"
 ANSWER = """On average about **3,700 m**; the deepest point is *Challenger Deep*.
@@ -68,7 +68,7 @@ class StillBackend:
     model = _MODEL
     is_local = True
 
-    def report_stages(self, tell: Any) -> None: ...
+    def report_stages(self, listener: Any) -> None: ...
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         await asyncio.Event().wait()
@@ -124,7 +124,7 @@ async def draw(act: Act, size: tuple[int, int], *, is_new: bool = False) -> str:
         await act(pilot)
         await _settled(pilot)
         picture = app.export_screenshot(title="llama-chat")
-    return _FOREIGN_FONTS.sub("", picture)
+    return _EMBEDDED_FONTS.sub("", picture)
 
 
 async def _settled(pilot: Pilot[None]) -> None:

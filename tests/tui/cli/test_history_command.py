@@ -95,7 +95,10 @@ def test_delete_of_several_is_all_or_nothing(talk: Conversation, history: Histor
 
 def test_delete_needs_a_yes(talk: Conversation, history: History) -> None:
     done = run("history", "delete", talk.id)
-    assert (done.code, done.err) == (2, "llama-chat: --yes is needed where nobody can be asked\n")
+    assert (done.code, done.err) == (
+        2,
+        "llama-chat: standard input is not a terminal, so nobody can confirm this; use --yes\n",
+    )
     assert [found.id for found in history.conversations()] == [talk.id]
 
 

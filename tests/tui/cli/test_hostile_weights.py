@@ -68,8 +68,8 @@ def test_models_lists_what_it_can_read_and_says_what_is_wrong_with_the_rest(mode
     assert done.code == 0, done.err
     found = {facts["name"]: facts.get("error") for facts in json.loads(done.out)}
     assert found["good"] is None
-    assert "no regular file" in found["pipe"]
-    assert "no regular file" in found["zero"]
+    assert "not a regular file" in found["pipe"]
+    assert "not a regular file" in found["zero"]
     assert "6442450945 bytes of text" in found["text"]
 
 
@@ -96,4 +96,4 @@ def test_a_pipe_is_no_model_to_serve(models: Path) -> None:
     os.mkfifo(models / "pipe.gguf")
     done = run("models", "show", "pipe", timeout=30)
     assert done.code == 4
-    assert "no regular file" in done.err
+    assert "not a regular file" in done.err

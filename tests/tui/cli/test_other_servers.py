@@ -22,7 +22,7 @@ REFERENCE = os.environ.get("LLAMA_REFERENCE")
 
 @pytest.fixture
 def vllm() -> Iterator[str]:
-    with ScriptedServer(is_foreign=True) as backend:
+    with ScriptedServer(is_other_kind=True) as backend:
         yield backend.url
 
 

@@ -52,7 +52,7 @@ hub = several(
     call_option(
         "endpoint", "--endpoint", metavar="URL", help="Another hub, such as a mirror; HF_ENDPOINT does the same."
     ),
-    call_flag("send_token", "--send-token", help="Send your token to that other hub too."),
+    call_flag("send_token", "--send-token", help="Send your token to the hub of --endpoint too."),
     call_flag("keep_source", "--keep-source", help="Keep the weights that were fetched for a conversion."),
 )
 
