@@ -144,6 +144,6 @@ def failure(message: str) -> KubeError | Unreachable:
 
 
 def _ending_with_parent() -> list[str]:
-    """A prefix that ends the command with this process, even if that is killed, so that no port stays open; Linux only."""
+    """A prefix that ends the command with this process, even if that is killed: no port stays open. Linux only."""
     found = shutil.which("setpriv") if sys.platform == "linux" else None
     return [found, "--pdeathsig", "TERM", "--"] if found else []
