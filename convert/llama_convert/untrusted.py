@@ -26,6 +26,8 @@ MOST_TOKENIZER = 64 << 20
 """Bytes of a `tokenizer.json`; the largest vocabularies need half of that."""
 MOST_CONFIG = 8 << 20
 """Bytes of any other JSON file, and of a chat template or a licence."""
+MOST_TOKENS = 1 << 20
+"""Tokens of a vocabulary: four times the largest one in use. Padding up to an id takes memory."""
 _MOST_VALUES = {MOST_TOKENIZER: 4 << 20, MOST_CONFIG: 1 << 20}
 _LONGEST_NAME = 200
 """Bytes; a file system takes 255 with the ending."""

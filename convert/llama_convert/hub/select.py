@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from llama_convert.errors import SourceNotFound, UnsupportedModel, UsageError
+from llama_convert.errors import SourceNotFound, UsageError, only_adapter
 from llama_convert.files import LICENSES
 from llama_convert.hub.listing import Listing, RemoteFile
 
@@ -101,7 +101,7 @@ def source_files(listing: Listing) -> tuple[list[RemoteFile], list[RemoteFile]]:
         if weights:
             return small, weights
     if listing.file("adapter_config.json"):
-        raise UnsupportedModel(f"{listing.repository}: holds only an adapter; merge it into its base model first")
+        raise only_adapter(listing.repository)
     raise SourceNotFound(f"{listing.repository}: holds neither GGUF files nor weights that can be converted")
 
 

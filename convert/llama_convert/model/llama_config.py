@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from llama_convert.errors import CorruptSource, UnsupportedModel
-from llama_convert.model.numbers import Numbers
+from llama_convert.model.numbers import MOST_CONTEXT, Numbers
 from llama_convert.model.rope import Rope
-from llama_convert.untrusted import excerpt
+from llama_convert.untrusted import MOST_TOKENS, excerpt
 
 ARCHITECTURES = ("LlamaForCausalLM", "LLaMAForCausalLM")
 LLAMA2_CONTEXT = 4096
@@ -20,8 +20,6 @@ MOST_HEAD_DIM = 256
 MOST_WIDTH = 1 << 16
 """Four times the width of Llama 3.1 405B. The rows of a head are read at once, so this bounds the memory."""
 MOST_INNER = 1 << 18
-MOST_TOKENS = 1 << 20
-MOST_CONTEXT = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)

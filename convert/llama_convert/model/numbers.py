@@ -11,6 +11,8 @@ from llama_convert.untrusted import excerpt
 
 LARGEST = 3.4e38
 """The largest float of 32 bits, the type as which the numbers are written."""
+MOST_CONTEXT = 1 << 30
+"""Tokens."""
 
 
 @dataclass(frozen=True, slots=True)

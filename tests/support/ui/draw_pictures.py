@@ -25,6 +25,7 @@ from llama_chat.ui.chat_options import ChatOptions
 from llama_chat.ui.prompt.area import PromptArea
 from llama_chat.ui.screens.history import HistoryScreen
 from llama_chat.ui.widgets.status_line import StatusLine
+from tests.support.ui.sample import ANSWER, QUESTION
 
 FOLDER = next(parent for parent in Path(__file__).parents if (parent / "pyproject.toml").exists()) / "docs" / "pictures"
 _MODEL = "llama2:7b-chat"
@@ -33,24 +34,6 @@ _TOKENS_PER_WORD = 2
 _NOW = datetime(2026, 11, 20, 15, 30)
 _EMBEDDED_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
-QUESTION = "How deep is the sea?"
-ANSWER = """On average about **3,700 m**; the deepest point is *Challenger Deep*.
-
-1. Light ends at 1,000 m
-2. Below that live
-   - anglerfish
-   - giant squid
-
-| Ocean    | Deepest point   |      m |
-|----------|-----------------|-------:|
-| Pacific  | Challenger Deep | 10,935 |
-| Atlantic | Milwaukee Deep  |  8,376 |
-
-```python
-def depth(bar: float) -> float:
-    return (bar - 1) * 10  # metres
-```
-"""
 DRAFT = "And how cold is it down there?"
 EARLIER = (
     (datetime(2025, 6, 3, 9, 0), "Write a packing list for a week in the Alps."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,13 @@ def run(*args: str | bytes, stdin: bytes = b"", timeout: float = 60) -> Outcome:
 def start(*args: str) -> subprocess.Popen[bytes]:
     """Starts `llama-chat` with pipes for its output and nothing on standard input."""
     return subprocess.Popen([*PROGRAM, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def fails(done: Outcome, code: int, pattern: str, out: bytes = b"") -> None:
+    """Asserts an exit code and one line on standard error."""
+    assert (done.code, done.out) == (code, out), done
+    assert re.fullmatch(r"llama-chat: [^\n]+\n", done.err), done.err
+    assert re.search(pattern, done.err), done.err
 
 
 def open_terminal(*args: str, stdout: int | None = None) -> Terminal:

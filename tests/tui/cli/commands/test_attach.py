@@ -12,8 +12,7 @@ import pytest
 from tests.support import stub_kubectl
 from tests.support.scripted_server import ScriptedServer
 from tests.support.stub_kubectl import Cluster
-from tests.tui.cli.conftest import open_terminal, run
-from tests.tui.cli.test_ask_errors import fails
+from tests.tui.cli.conftest import fails, open_terminal, run
 
 
 @pytest.fixture
