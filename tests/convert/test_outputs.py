@@ -1,4 +1,4 @@
-"""What is written lands where it should, under a name that harms nobody, and whole or not at all."""
+"""Files are written to the right folder, under a safe name, and completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record beside a model: what is written, and how far one from elsewhere is believed."""
+"""The record beside a model: what is written, and which values of one from elsewhere are used."""
 
 from __future__ import annotations
 

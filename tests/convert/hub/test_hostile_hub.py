@@ -1,4 +1,4 @@
-"""A hub that lies about names, sizes and places, or never ends to send, does no harm beyond its own repository."""
+"""A hub that lies about names, sizes and paths, or never stops sending, does no harm outside its own repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers of other makes: what they lack is simply absent."""
+"""Other kinds of servers: features that they do not have are left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing steers the terminal of whoever looks: no model's name or metadata, server's words, title or answer."""
+"""Text from outside cannot control the terminal: names and metadata of models, texts of servers, titles, answers."""
 
 from __future__ import annotations
 
