@@ -34,6 +34,7 @@ from llama_convert.record import (
     fingerprint,
     is_made_from,
     keep_licenses,
+    report_path,
     write_record,
 )
 from llama_convert.report.quality import Report, make_report
@@ -63,6 +64,11 @@ class ConvertOptions:
     report_text: str | None = None
     force: bool = False
     threads: int = 0
+
+    @property
+    def writes_unquantized(self) -> bool:
+        """Whether the unquantised file is one of the products."""
+        return self.keep_original or not self.quantizations
 
     def with_kinds(self, text: str) -> ConvertOptions:
         """The same, with the kinds to make from a list such as "Q4_K_M,Q8_0"; F16, BF16 and F32 are not quantised.
@@ -143,8 +149,9 @@ class _Conversion:
         self._seconds: dict[str, float] = {}
 
     def run(self) -> Outcome:
-        keeps = self._options.keep_original or not self._options.quantizations
-        wanted = [item.name for item in self._options.quantizations] + [self._layout.dtype.name] * keeps
+        wanted = [item.name for item in self._options.quantizations]
+        if self._options.writes_unquantized:
+            wanted.append(self._layout.dtype.name)
         done = {kind: self._target(kind) for kind in wanted if self._is_done(kind)}
         self._preflight([kind for kind in wanted if kind not in done])
         with explained(self._options.out):
@@ -174,7 +181,7 @@ class _Conversion:
         if work.original.is_file():
             return
         with self._timed("write"), replacing(work.original) as part:
-            write_model(self._checkpoint, part, self._options.outtype, self._progress)
+            write_model(self._checkpoint, self._layout, part, self._progress)
             if self._options.verify:
                 compare_tensors(self._checkpoint, self._layout, part, self._progress)
 
@@ -206,9 +213,9 @@ class _Conversion:
     def _report(self, products: list[Product], work: Workspace) -> Report:
         models = [(item.kind, item.path) for item in products if item.kind != self._layout.dtype.name]
         text = self._options.report_text
-        name = f"{self._checkpoint.name}-report"
+        target = report_path(self._options.out, self._checkpoint.name)
         with self._timed("report"):
-            return make_report(work.original, models, text, self._options.out / name, self._threads, self._progress)
+            return make_report(work.original, models, text, target, self._threads, self._progress)
 
     def _preflight(self, kinds: list[str]) -> None:
         """Refuses what cannot succeed, before anything is written."""
@@ -305,5 +312,5 @@ def _plan(checkpoint: Checkpoint, layout: Layout, options: ConvertOptions) -> Pl
         list(options.quantizations),
         fetch_bytes=0,
         disk_free=free_bytes(options.out),
-        keeps_original=options.keep_original or not options.quantizations,
+        keeps_original=options.writes_unquantized,
     )

@@ -83,3 +83,8 @@ class WorkerFailed(ConvertError):
 
 class CheckFailed(ConvertError):
     pass
+
+
+def only_adapter(source: object) -> UnsupportedModel:
+    """The error for a folder or a repository with an adapter and without the model that it belongs to."""
+    return UnsupportedModel(f"{source}: holds only an adapter; merge it into its base model first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +19,8 @@ from llama_convert.untrusted import MOST_CONFIG, open_regular, parse_object, rea
 
 _BLOCK = 4 << 20
 PART = ".part"
+LICENSES = ("LICENSE*", "USE_POLICY*", "NOTICE*")
+"""Names of the licences and notices that stay with a model."""
 
 
 def read_json(path: Path, most: int = MOST_CONFIG) -> dict[str, Any]:
@@ -101,6 +104,14 @@ def temporary_folder() -> Iterator[Path]:
     """
     with explained(Path("the folder for temporary files")), tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
+
+
+def lock(descriptor: int, message: str) -> None:
+    """Locks an open file for this process alone; raises ConvertError with `message` where another process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConvertError(message) from error
 
 
 def sync(path: Path) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 from llama_convert.checkpoint.hf_folder import read_hf_tensors
 from llama_convert.checkpoint.meta_folder import read_meta_tensors, shard_files
 from llama_convert.checkpoint.tensor import DType, SourceTensor, row_shape
-from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel, UsageError
+from llama_convert.errors import CorruptSource, SourceNotFound, UsageError, only_adapter
 from llama_convert.files import read_json
 from llama_convert.gguf.values import Metadata
-from llama_convert.model.llama_config import MOST_TOKENS, LlamaConfig, from_hf, from_meta
+from llama_convert.model.llama_config import LlamaConfig, from_hf, from_meta
 from llama_convert.model.model_tensors import ModelTensor, model_tensors
-from llama_convert.untrusted import excerpt, is_plain_name
+from llama_convert.untrusted import MOST_TOKENS, excerpt, is_plain_name
 from llama_convert.vocab.chat_template import chosen_template
 from llama_convert.vocab.load import load_hf_vocabulary, load_meta_vocabulary
 from llama_convert.vocab.vocabulary import Vocabulary
@@ -85,7 +85,7 @@ def _model_name(folder: Path, options: SourceOptions) -> str:
 def _open_hf(folder: Path, options: SourceOptions) -> Checkpoint:
     raw = read_json(folder / "config.json")
     if not raw and (folder / "adapter_config.json").is_file():
-        raise UnsupportedModel(f"{folder}: holds only an adapter; merge it into its base model first")
+        raise only_adapter(folder)
     if not raw:
         raise SourceNotFound(f"{folder}: holds no config.json")
     config = from_hf(raw, folder / "config.json")

@@ -83,7 +83,7 @@ def make_plan(
     sizes = quantized_sizes(layout, quantizations) if quantizations else []
     weights = sum(tensor.elements for tensor in layout.tensors)
     models = [_planned(config, size, weights) for size in sizes]
-    if keeps_original or not sizes:
+    if keeps_original:
         memory = run_memory(config, original)
         bits = 8 * original / weights
         models.append(PlannedModel(layout.dtype.name, original, bits, {}, memory, 0.0, "not quantised"))

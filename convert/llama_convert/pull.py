@@ -18,7 +18,7 @@ from llama_convert.hub.client import HubClient
 from llama_convert.hub.download import Downloader
 from llama_convert.hub.fetch import Fetcher, present_bytes
 from llama_convert.hub.resolve import Repository, resolve
-from llama_convert.hub.select import GGUFChoice, choose_gguf, source_files
+from llama_convert.hub.select import GGUFChoice, choose_gguf, license_files, source_files
 from llama_convert.output.ready_made import ReadyMade
 from llama_convert.plan import Plan
 from llama_convert.progress import Progress
@@ -27,27 +27,30 @@ from llama_convert.record import Provenance, read_record, write_record
 from llama_convert.remote_plan import plan_download, plan_remote
 from llama_convert.untrusted import excerpt, is_plain_name
 
-_LICENSES = ("LICENSE", "USE_POLICY", "NOTICE")
-
 
 @dataclass(frozen=True, slots=True)
 class PullOptions:
-    """Where to install, from where, and how a source is converted.
+    """Where a model comes from, and how it is installed or converted.
 
-    `revision` is a branch, tag or commit; `endpoint` is another hub, which gets the token only with `send_token`;
-    `keep_source` keeps weights that were fetched to convert them. `quant` means the same as the quantisation behind
-    the colon of a name: the ready-made model to take, or the kinds that a conversion makes, separated by commas.
+    `conversion` has the folder to install in, whether files there are replaced, and how weights are converted, except
+    for the quantisations. `revision` is a branch, tag or commit; `endpoint` is another hub, which gets the token only
+    with `send_token`; `keep_source` keeps weights that were fetched to convert them. `quant` means the same as the
+    quantisation behind the colon of a name: the ready-made model to take, or the kinds that a conversion makes,
+    separated by commas.
     """
 
-    models: Path
+    conversion: ConvertOptions
     revision: str | None = None
     endpoint: str | None = None
     send_token: bool = False
     quant: str | None = None
     keep_source: bool = False
-    force: bool = False
-    conversion: ConvertOptions | None = None
     downloader: Downloader | None = field(default=None, compare=False)
+
+    @property
+    def models(self) -> Path:
+        """The folder to install in."""
+        return self.conversion.out
 
 
 def plan_pull(target: Target, options: PullOptions) -> Plan:
@@ -69,7 +72,7 @@ def pull(target: Target, options: PullOptions, progress: Progress) -> Outcome:
     A GGUF repository is installed as it is; one with weights is converted. What an interrupted call has fetched is
     used again.
 
-    Raises UsageError where the quantisation makes no sense, SourceError where there is no such model, or it is closed,
+    Raises UsageError where the quantisation makes no sense, SourceError where there is no such model, or it is gated,
     broken, or of a kind that cannot be converted, DownloadFailed where the network or the hub fails again and again,
     and OutputExists, DiskFull and CheckFailed as `convert` does.
     """
@@ -113,11 +116,8 @@ class _Job:
 
     def conversion(self) -> ConvertOptions:
         """The options of the conversion, with the quantisations that were asked for and the short name."""
-        given = self.options.conversion or ConvertOptions(self.options.models).with_kinds(DEFAULT)
-        if self.quantization:
-            given = given.with_kinds(self.quantization)
-        source = replace(given.source, name=given.source.name or self.name())
-        return replace(given, out=self.options.models, source=source, force=given.force or self.options.force)
+        given = self.options.conversion.with_kinds(self.quantization or DEFAULT)
+        return replace(given, source=replace(given.source, name=given.source.name or self.name()))
 
 
 def _hub(options: PullOptions) -> HubClient:
@@ -153,7 +153,7 @@ def _installed(target: Target, options: PullOptions) -> Product | None:
 
 def _install(job: _Job, choice: GGUFChoice, progress: Progress) -> Product:
     """Fetches a ready-made model, checks it, and installs it."""
-    models, force = job.options.models, job.options.force
+    models, force = job.options.models, job.options.conversion.force
     model = ReadyMade(job.name(choice), choice, job.repository, models)
     target = model.targets[0]
     if model.is_installed() and not force:
@@ -183,8 +183,7 @@ def _keep_licenses(job: _Job, name: str) -> None:
     """Fetches the licence files and puts them beside the model, with its name in front."""
     if job.hub.offline:
         return
-    folder, files = job.repository.folder, job.repository.listing.files
-    wanted = [file for file in files if file.path.startswith(_LICENSES) and "/" not in file.path]
+    folder, wanted = job.repository.folder, license_files(job.repository.listing)
     job.fetcher.fetch_small(wanted, folder)
     for file in wanted:
         (folder / file.path).replace(job.options.models / f"{name}.{file.path}")

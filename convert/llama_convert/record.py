@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from llama_convert.errors import CorruptSource
-from llama_convert.files import read_json, replacing, write_json
+from llama_convert.files import LICENSES, read_json, replacing, write_json
 from llama_convert.untrusted import MOST_CONFIG, is_plain_name, read_regular
 
 _FORMAT = 1
 _FIRST_PART = re.compile(r"-00001-of-(\d{5})$")
-_LICENSES = ("LICENSE*", "USE_POLICY*", "NOTICE*")
+REPORT_ENDINGS = (".json", ".png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,11 @@ def record_path(model: Path) -> Path:
     return model.with_suffix(".json")
 
 
+def report_path(folder: Path, name: str) -> Path:
+    """The quality report of the conversion `name`, without an ending: there are files with each of REPORT_ENDINGS."""
+    return folder / f"{name}-report"
+
+
 def fingerprint(files: Sequence[Path], header: bytes) -> str:
     """A digest of what a result depends on: the inputs' names, sizes and times, the file's header, and our versions."""
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
@@ -156,9 +161,9 @@ def is_made_from(model: Path, wanted: str) -> bool:
 
 
 def files_of(model: Path) -> list[Path]:
-    """The files that belong to an installed model: its parts where it is split, its record, and its licences.
+    """The files that belong to an installed model: its parts where it is split, its record, licences and report.
 
-    The licences of a conversion belong to all its quantisations, so they belong to the one that is left last.
+    The licences and the report of a conversion belong to all its quantisations, so only the last one has them.
     """
     folder, split = model.parent, _FIRST_PART.search(model.stem)
     stem = model.stem[: split.start()] if split else model.stem
@@ -166,8 +171,9 @@ def files_of(model: Path) -> list[Path]:
     name = read_record(model).name or stem
     others = set(folder.glob(f"{glob.escape(name)}-*.gguf")) - set(parts)
     owners = {stem, name} if not others else {stem}
-    licenses = sorted({path for owner in owners for pattern in _LICENSES for path in _matching(folder, owner, pattern)})
-    return [*parts, *(path for path in (record_path(model), *licenses) if path.exists())]
+    licenses = sorted({path for owner in owners for pattern in LICENSES for path in _matching(folder, owner, pattern)})
+    reports = [] if others else [f"{report_path(folder, name)}{ending}" for ending in REPORT_ENDINGS]
+    return [*parts, *(path for path in (record_path(model), *licenses, *map(Path, reports)) if path.exists())]
 
 
 def _matching(folder: Path, owner: str, pattern: str) -> list[Path]:
@@ -176,7 +182,7 @@ def _matching(folder: Path, owner: str, pattern: str) -> list[Path]:
 
 def keep_licenses(folder: Path, target: Path, name: str) -> None:
     """Copies the licence files of `folder` to `target`, with the model's name in front."""
-    for pattern in _LICENSES:
+    for pattern in LICENSES:
         for path in sorted(path for path in folder.glob(pattern) if path.is_file()):
             text = read_regular(path, MOST_CONFIG)
             with replacing(target / f"{name}.{path.name}") as part:

@@ -1,4 +1,4 @@
-"""Plans for what is not here yet: from the hub's listing, and the configuration of a source."""
+"""Plans for models that are not fetched yet, made from the hub's listing and from a source's configuration."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DTYPES = {"float16": DType.F16, "bfloat16": DType.BF16, "float32": DType.F32}
 
 
 def plan_download(listing: Listing, choice: GGUFChoice, disk_free: int) -> Plan:
-    """The plan for a ready-made model. Its shape is not known before it is here: a gigabyte is added to run it."""
+    """The plan for a ready-made model; running it is taken to need 1 GiB more, since its shape is not known yet."""
     memory = choice.nbytes + _WORKING_MEMORY
     model = PlannedModel(choice.quantization, choice.nbytes, 0.0, {}, memory, 0.0, "ready-made")
     return Plan(
@@ -65,7 +65,7 @@ def plan_remote(folder: Path, options: ConvertOptions, weights: Sequence[RemoteF
         list(options.quantizations),
         fetch_bytes=sum(file.size for file in weights),
         disk_free=disk_free,
-        keeps_original=options.keep_original or not options.quantizations,
+        keeps_original=options.writes_unquantized,
     )
 
 
@@ -83,7 +83,7 @@ def describe_source(folder: Path) -> tuple[LlamaConfig, Vocabulary, DType]:
 
 
 def _feed_forward_length(params: dict[str, Any], folder: Path) -> int:
-    """The width of the feed-forward layer as Meta's reference code computes it; used before the weights are here."""
+    """The width of the feed-forward layer as Meta's reference code computes it; used before the weights are fetched."""
     numbers = Numbers(params, folder / "params.json")
     inner = int(min(2 * 4 * numbers.count("dim", MOST_WIDTH) / 3 * numbers.real("ffn_dim_multiplier", 1), MOST_INNER))
     multiple = numbers.count("multiple_of", MOST_INNER)

@@ -19,12 +19,15 @@ from llama_convert.errors import CorruptSource
 MOST_MEMORY = 1 << 30
 """Bytes of memory that `convert` and `pull` take in their own process, whatever the source holds.
 
-An honest source takes 300 MB or less. The worker, in which llama.cpp computes, takes as much as the model needs.
+A source that is not hostile takes 300 MB or less. The worker, in which llama.cpp computes, takes as much as the
+model needs.
 """
 MOST_TOKENIZER = 64 << 20
 """Bytes of a `tokenizer.json`; the largest vocabularies need half of that."""
 MOST_CONFIG = 8 << 20
 """Bytes of any other JSON file, and of a chat template or a licence."""
+MOST_TOKENS = 1 << 20
+"""Tokens of a vocabulary: four times the largest one in use. Padding up to an id takes memory."""
 _MOST_VALUES = {MOST_TOKENIZER: 4 << 20, MOST_CONFIG: 1 << 20}
 _LONGEST_NAME = 200
 """Bytes; a file system takes 255 with the ending."""

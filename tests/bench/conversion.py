@@ -30,11 +30,11 @@ import os, sys, time
 from pathlib import Path
 from llama_convert.progress import Silent
 from llama_convert.llama_checkpoint import open_checkpoint
-from llama_convert.output.write_model import write_model
+from llama_convert.output.write_model import plan_layout, write_model
 checkpoint = open_checkpoint(Path(sys.argv[1]))
 os.sync()
 start = time.perf_counter()
-write_model(checkpoint, Path(sys.argv[2]), None, Silent())
+write_model(checkpoint, plan_layout(checkpoint), Path(sys.argv[2]), Silent())
 os.sync()
 status = Path("/proc/self/status").read_text().splitlines()
 print(time.perf_counter() - start, *[line.split()[1] for line in status if line.startswith("VmHWM")])

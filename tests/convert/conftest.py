@@ -10,6 +10,7 @@ import pytest
 import sentencepiece
 
 from tests.support.convert.corpus import sentences
+from tests.support.convert.local_hub import LocalHub
 
 VOCABULARY = 1000
 
@@ -36,6 +37,14 @@ def spm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("spm") / "tokenizer.model"
     path.write_bytes(written.getvalue())
     return path
+
+
+@pytest.fixture
+def hub() -> Iterator[LocalHub]:
+    """A hub on this machine, without repositories."""
+    made = LocalHub()
+    yield made
+    made.close()
 
 
 def _lines() -> Iterator[str]:

@@ -19,8 +19,6 @@ from llama_convert.checkpoint.tensor import DType
 from llama_convert.checkpoint.torch_file import read_torch_file
 from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
 from llama_convert.llama_checkpoint import open_checkpoint
-from llama_convert.output.write_model import write_model
-from llama_convert.progress import Silent
 from tests.support.convert.layouts import (
     TinyLlama,
     random_weights,
@@ -29,6 +27,7 @@ from tests.support.convert.layouts import (
     write_torch_file,
     write_torch_zip,
 )
+from tests.support.convert.single_file import write_gguf
 
 MODEL = TinyLlama(layers=1)
 
@@ -111,7 +110,7 @@ def test_numbers_that_are_none_are_found(tmp_path: Path, spm_model: Path, value:
     folder = write_hf_folder(tmp_path / "hf", MODEL, {name: array.astype(dtype) for name, array in weights.items()})
     shutil.copy(spm_model, folder)
     with pytest.raises(CorruptSource, match=r"model\.safetensors: model\.layers\.0\.mlp\.up_proj\.weight holds NaN"):
-        write_model(open_checkpoint(folder), tmp_path / "out.gguf", None, Silent())
+        write_gguf(folder, tmp_path / "out.gguf")
 
 
 def test_values_beyond_f16_are_refused(tmp_path: Path, spm_model: Path) -> None:
@@ -120,7 +119,7 @@ def test_values_beyond_f16_are_refused(tmp_path: Path, spm_model: Path) -> None:
     folder = write_hf_folder(tmp_path / "hf", MODEL, weights)
     shutil.copy(spm_model, folder)
     with pytest.raises(UnsupportedModel, match=r"up_proj\.weight.*BF16"):
-        write_model(open_checkpoint(folder), tmp_path / "out.gguf", DType.F16, Silent())
+        write_gguf(folder, tmp_path / "out.gguf", DType.F16)
 
 
 def test_integers_are_refused(folder: Path) -> None:

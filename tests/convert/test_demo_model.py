@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from llama_convert.gguf.reader import read_gguf
-from llama_convert.llama_checkpoint import open_checkpoint
-from llama_convert.output.write_model import write_model
-from llama_convert.progress import Silent
 from tests.support.convert import demo, native
+from tests.support.convert.single_file import write_gguf
 
 _IGNORED = ("general.", "tokenizer.ggml.add_eos_token")
 
@@ -17,7 +15,7 @@ def test_the_demo_model_comes_back(tmp_path: Path, demo_model: Path) -> None:
     original = read_gguf(demo_model)
     wanted = demo.write_demo_folder(tmp_path / "hf", original)
     path = tmp_path / "again.gguf"
-    write_model(open_checkpoint(tmp_path / "hf"), path, None, Silent())
+    write_gguf(tmp_path / "hf", path)
     again = read_gguf(path)
 
     assert again.tensors.keys() == wanted.keys()

@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 
 from llama_convert.checkpoint.tensor import DType
-from llama_convert.llama_checkpoint import open_checkpoint
 from llama_convert.model.permute import permute_rows
 from llama_convert.model.rope import Rope
-from llama_convert.output.write_model import write_model
-from llama_convert.progress import Silent
 from tests.support.convert import native
 from tests.support.convert.forward import logits, nmse
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder
+from tests.support.convert.single_file import write_gguf
 
 TOKENS = [int(token) for token in np.random.default_rng(5).integers(3, 500, 64)]
 LLAMA3: dict[str, Any] = {
@@ -38,7 +36,7 @@ def convert(tmp_path: Path, spm_model: Path) -> Callable[..., Path]:
     def run(model: TinyLlama, weights: dict[str, Any], outtype: DType | None = None, **config: Any) -> Path:
         folder = write_hf_folder(tmp_path / "hf", model, weights, **config)
         shutil.copy(spm_model, folder)
-        write_model(open_checkpoint(folder), tmp_path / "out.gguf", outtype, Silent())
+        write_gguf(folder, tmp_path / "out.gguf", outtype)
         return tmp_path / "out.gguf"
 
     return run

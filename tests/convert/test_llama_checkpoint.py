@@ -17,7 +17,6 @@ from llama_convert.files import sha256_of
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.llama_checkpoint import SourceOptions, open_checkpoint
 from llama_convert.model.permute import permute_rows
-from llama_convert.output.write_model import write_model
 from llama_convert.progress import Silent
 from tests.support.convert.layouts import (
     TinyLlama,
@@ -28,6 +27,7 @@ from tests.support.convert.layouts import (
     write_meta_folder,
     write_torch_file,
 )
+from tests.support.convert.single_file import write_gguf
 
 MODEL = TinyLlama(kv_heads=8, inner=384)
 Folder = Path
@@ -36,7 +36,7 @@ Folder = Path
 def converted(folder: Folder, outtype: DType | None = None) -> dict[str, str]:
     """The digest of each tensor's type, shape and bytes."""
     path = folder.parent / f"{folder.name}.gguf"
-    write_model(open_checkpoint(folder, SourceOptions(name="tiny")), path, outtype, Silent())
+    write_gguf(folder, path, outtype, name="tiny")
     file = read_gguf(path)
     return {
         name: f"{tensor.info.kind} {tensor.info.shape} {hashlib.sha256(file.data(name).data).hexdigest()}"
@@ -132,7 +132,7 @@ def test_bfloat16_is_copied_and_widens_exactly(tmp_path: Path, spm_model: Path) 
     weights = {name: (array.view(np.uint32) >> 16).astype(np.uint16) for name, array in random_weights(MODEL).items()}
     folder = write_hf_folder(tmp_path / "bf16", MODEL, weights)
     shutil.copy(spm_model, folder)
-    write_model(open_checkpoint(folder), tmp_path / "bf16.gguf", None, Silent())
+    write_gguf(folder, tmp_path / "bf16.gguf")
     file = read_gguf(tmp_path / "bf16.gguf")
     embedding, norm = weights["model.embed_tokens.weight"], weights["model.norm.weight"]
     assert file.data("token_embd.weight").tobytes() == embedding.tobytes()

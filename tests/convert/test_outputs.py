@@ -1,4 +1,4 @@
-"""What is written lands where it should, under a name that harms nobody, and whole or not at all."""
+"""Files are written to the right folder, under a safe name, and completely or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
@@ -18,15 +18,14 @@ import pytest
 from llama_convert.convert import ConvertOptions, convert
 from llama_convert.errors import CorruptSource, DiskFull, OutputExists, UsageError
 from llama_convert.hub.catalogue import parse_target
-from llama_convert.hub.download import Downloader
 from llama_convert.llama_checkpoint import SourceOptions
 from llama_convert.progress import Silent
-from llama_convert.pull import PullOptions, pull
+from llama_convert.pull import pull
 from llama_convert.quant.file_types import QUANTIZATIONS
 from llama_convert.untrusted import MOST_CONFIG
 from tests.support.convert.folders import file_names
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder
-from tests.support.convert.local_hub import LocalHub
+from tests.support.convert.local_hub import LocalHub, pull_options
 
 MODEL = TinyLlama(layers=1, inner=512)
 
@@ -44,11 +43,9 @@ def options(tmp_path: Path) -> ConvertOptions:
 
 
 @pytest.fixture
-def hub(folder: Path) -> Iterator[LocalHub]:
-    made = LocalHub()
-    made.repositories["someone/tiny"] = {path.name: path.read_bytes() for path in folder.iterdir()}
-    yield made
-    made.close()
+def hub(hub: LocalHub, folder: Path) -> LocalHub:
+    hub.repositories["someone/tiny"] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return hub
 
 
 NAMES = ["../x", "..", ".", "/tmp/x", "a/b", "a\\b", "-x", ".x", "x\0", "x\n", "x\x1b[31m", "\u202ex", "x" * 201, " x"]
@@ -132,7 +129,7 @@ try:
     if what == "convert":
         convert(Path(source), options, Silent())
     else:
-        chosen = PullOptions(Path(out), endpoint=source, downloader=Downloader({}, lambda seconds: None))
+        chosen = PullOptions(options, endpoint=source, downloader=Downloader({}, lambda seconds: None))
         pull(parse_target("someone/tiny"), chosen, Silent())
 except ConvertError as error:
     print(type(error).__name__, error)
@@ -147,7 +144,7 @@ def limited(what: str, source: object, out: Path, limit: int) -> str:
 
 
 @pytest.mark.parametrize("limit", [0, 10_000, 300_000])
-def test_a_limit_on_the_size_of_files_is_told_and_leaves_no_half_model(
+def test_a_limit_on_the_size_of_files_is_reported_and_leaves_no_half_model(
     folder: Path, options: ConvertOptions, limit: int
 ) -> None:
     """The worker's file is the last one: it is a quarter shorter than the one that it is made of."""
@@ -163,7 +160,7 @@ def test_a_download_goes_on_after_a_limit_on_the_size_of_files(hub: LocalHub, op
     hub.repositories["someone/tiny"] = {name: b"GGUF, but no model" * 10_000}
     assert "File too large" in limited("pull", hub.endpoint, options.out, 100_000)
     assert not list(options.out.glob("*.gguf"))
-    chosen = PullOptions(options.out, endpoint=hub.endpoint, downloader=Downloader({}, lambda seconds: None))
+    chosen = pull_options(hub, options)
     with pytest.raises(CorruptSource, match=name):
         pull(parse_target("someone/tiny"), chosen, Silent())
     assert [headers["range"] for headers in hub.stored_requests(name)] == ["bytes=0-", "bytes=100000-"]
@@ -176,7 +173,7 @@ def test_a_disk_that_fills_up_during_a_download_is_named_and_the_rest_comes_late
         def write(self, data: Any, /) -> int:
             raise OSError(28, "No space left on device")
 
-    chosen = PullOptions(options.out, endpoint=hub.endpoint, downloader=Downloader({}, lambda seconds: None))
+    chosen = pull_options(hub, options)
     with monkeypatch.context() as patch:
         patch.setattr("llama_convert.hub.download.FileIO", Full)
         with pytest.raises(DiskFull, match="the disk is full"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from llama_convert.errors import (
 )
 from llama_convert.gguf.reader import read_gguf
 from llama_convert.hub.catalogue import CATALOGUE, CatalogueEntry, parse_target
-from llama_convert.hub.download import Downloader
 from llama_convert.output.sizes import QuantizedSize, quantized_sizes
 from llama_convert.output.write_model import Layout
 from llama_convert.progress import Silent
@@ -34,17 +32,10 @@ from llama_convert.pull import PullOptions, plan_pull, pull
 from llama_convert.quant.file_types import Quantization, parse_quantizations
 from tests.support.convert.folders import file_names
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder, write_meta_folder
-from tests.support.convert.local_hub import COMMIT, Fault, LocalHub
+from tests.support.convert.local_hub import COMMIT, Fault, LocalHub, pull_options
 from tests.support.convert.recorder import Recorder
 
 MODEL = TinyLlama(layers=1, inner=512)
-
-
-@pytest.fixture
-def hub() -> Iterator[LocalHub]:
-    made = LocalHub()
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +50,7 @@ def ready_made(tmp_path_factory: pytest.TempPathFactory, spm_model: Path) -> byt
 
 @pytest.fixture
 def options(hub: LocalHub, tmp_path: Path) -> PullOptions:
-    return PullOptions(tmp_path / "models", endpoint=hub.endpoint, downloader=Downloader({}, lambda seconds: None))
+    return pull_options(hub, ConvertOptions(tmp_path / "models"))
 
 
 def serve_source(hub: LocalHub, folder: Path, repository: str = "someone/tiny") -> None:
@@ -328,5 +319,6 @@ def test_a_file_in_the_way_is_kept(hub: LocalHub, options: PullOptions, ready_ma
     with pytest.raises(OutputExists):
         pull(parse_target("someone/tiny-GGUF"), options, Silent())
     assert (options.models / "tiny.Q4_K_M.gguf").read_text() == "precious"
-    assert pull(parse_target("someone/tiny-GGUF"), replace(options, force=True), Silent())
+    forced = replace(options, conversion=replace(options.conversion, force=True))
+    assert pull(parse_target("someone/tiny-GGUF"), forced, Silent())
     assert (options.models / "tiny.Q4_K_M.gguf").read_bytes() == ready_made

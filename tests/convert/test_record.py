@@ -1,4 +1,4 @@
-"""The record beside a model: what is written, and how far one from elsewhere is believed."""
+"""The record beside a model: what is written, and which values of one from elsewhere are used."""
 
 from __future__ import annotations
 
@@ -92,3 +92,23 @@ def test_a_record_from_elsewhere_leads_to_no_file_of_others(tmp_path: Path, reco
     assert found.name in (None, "*")
     assert (found.license, found.fingerprint, found.source) == (None, None, RecordedSource())
     assert sorted(path.name for path in files_of(models / "tiny.gguf")) == ["tiny.LICENSE", "tiny.gguf", "tiny.json"]
+
+
+def test_the_last_model_of_a_conversion_has_its_licences_and_report(tmp_path: Path) -> None:
+    models = [tmp_path / "tiny-Q4_K_M.gguf", tmp_path / "tiny-Q8_0.gguf"]
+    for model in models:
+        model.write_bytes(b"GGUF")
+        write_record(model, RECORD)
+    shared = ["tiny.LICENSE", "tiny-report.json", "tiny-report.png"]
+    for name in (*shared, "tinier-report.json"):
+        (tmp_path / name).write_text("x")
+    assert [path.name for path in files_of(models[0])] == ["tiny-Q4_K_M.gguf", "tiny-Q4_K_M.json"]
+    models[0].unlink()
+    assert [path.name for path in files_of(models[1])] == ["tiny-Q8_0.gguf", "tiny-Q8_0.json", *shared]
+
+
+def test_the_record_of_a_model_is_not_taken_for_a_report(tmp_path: Path) -> None:
+    for name in ("tiny", "tiny-report"):
+        (tmp_path / f"{name}.gguf").write_bytes(b"GGUF")
+        write_record(tmp_path / f"{name}.gguf", Record(name=name))
+    assert [path.name for path in files_of(tmp_path / "tiny.gguf")] == ["tiny.gguf", "tiny.json"]

@@ -20,14 +20,12 @@ import sentencepiece
 import tokenizers
 
 from llama_convert.gguf.reader import GGUFFile, read_gguf
-from llama_convert.llama_checkpoint import open_checkpoint
-from llama_convert.output.write_model import write_model
-from llama_convert.progress import Silent
 from llama_convert.vocab.load import load_hf_vocabulary
 from tests.convert.vocab.test_vocabularies import LLAMA3_REGEX, disagreements, write_vocabulary
 from tests.support.convert import demo, native, spm_json, spm_proto
 from tests.support.convert.corpus import strings
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder, write_torch_file
+from tests.support.convert.single_file import write_gguf
 
 SOURCE = os.environ.get("LLAMA_CPP_SOURCE")
 pytestmark = [
@@ -55,7 +53,7 @@ def reference(folder: Path, path: Path) -> GGUFFile:
 
 
 def ours(folder: Path, path: Path) -> GGUFFile:
-    write_model(open_checkpoint(folder), path, None, Silent())
+    write_gguf(folder, path)
     return read_gguf(path)
 
 

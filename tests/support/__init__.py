@@ -1,1 +1,1 @@
-"""What several tests stand on: programs that answer from a script, files that are made, ways to look."""
+"""What several tests use: programs that answer from a script, generated files, and ways to watch a process."""

@@ -52,12 +52,12 @@ class ScriptedServer:
     others: list[str] = field(default_factory=list)
     """Other models that requests may name."""
     pid: int = 1
-    """The process id that its status tells."""
+    """The process id in its status."""
     active: int = 0
-    """Open requests, as its status tells them."""
+    """Open requests in its status."""
     has_status: bool = True
     """Whether it has the route `/v1/status`, which other servers do not have."""
-    is_foreign: bool = False
+    is_other_kind: bool = False
     """Whether it behaves like vLLM: only OpenAI's routes and fields, and strict about the model's name."""
     scripts: deque[Script] = field(default_factory=deque)
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -66,7 +66,7 @@ class ScriptedServer:
     """Pieces of all answers."""
     broken_off: int = 0
     cleared: int = 0
-    """How often it was told to drop KV states."""
+    """How often it was asked to clear KV states."""
     url: str = ""
 
     def enqueue(self, *pieces: str, **how: Any) -> None:
@@ -76,10 +76,10 @@ class ScriptedServer:
     def __enter__(self) -> Self:
         self._socket = self._bind()
         routes = [Route("/v1/chat/completions", self._chat, methods=["POST"]), Route("/v1/models", self._models)]
-        if not self.is_foreign:
+        if not self.is_other_kind:
             routes.append(Route("/v1/tokenize", self._tokenize, methods=["POST"]))
             routes.append(Route("/v1/kv-states", self._clear_kv_states, methods=["DELETE"]))
-        if self.has_status and not self.is_foreign:
+        if self.has_status and not self.is_other_kind:
             routes.append(Route("/v1/status", self._status))
         config = uvicorn.Config(Starlette(routes=routes), log_level="critical", lifespan="off", ws="none")
         self._server = uvicorn.Server(config)
@@ -111,7 +111,7 @@ class ScriptedServer:
     async def _chat(self, request: Request) -> Response:
         self.requests.append(await request.json())
         self.keys.append(request.headers.get("authorization"))
-        if self.is_foreign and self.requests[-1].get("model") != self.model:
+        if self.is_other_kind and self.requests[-1].get("model") != self.model:
             error = {"message": "The model does not exist.", "type": "NotFoundError", "param": None, "code": 404}
             return JSONResponse({"object": "error", "error": error}, 404)
         script = self.scripts.popleft() if self.scripts else Script()
@@ -133,7 +133,7 @@ class ScriptedServer:
         if script.error:
             yield _event({"error": script.error})
             return
-        facts = {} if self.is_foreign else {"timings": {"predicted_n": len(script.pieces)}, "seed": 7}
+        facts = {} if self.is_other_kind else {"timings": {"predicted_n": len(script.pieces)}, "seed": 7}
         yield _chunk(choices=[_choice({}, script.finish_reason)], **facts)
         yield _chunk(choices=[], usage=_usage(len(script.pieces)))
         yield b"data: [DONE]\n\n"
@@ -146,7 +146,7 @@ class ScriptedServer:
         return JSONResponse({"count": count, "context": CONTEXT, "remaining": remaining, "fits": remaining > 0})
 
     async def _models(self, _: Request) -> Response:
-        if self.is_foreign:
+        if self.is_other_kind:
             theirs = {"id": self.model, "object": "model", "created": 1, "owned_by": "vllm", "max_model_len": 4096}
             return JSONResponse({"object": "list", "data": [theirs | {"parent": None, "permission": [{}]}]})
         meta = {"context": CONTEXT, "size": 92_000_000, "quantization": "Q4_1", "architecture": "llama"}

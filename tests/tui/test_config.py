@@ -1,4 +1,4 @@
-"""Settings: the order of their sources, and what a wrong one is told."""
+"""Settings: the order of their sources, and the errors for wrong ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things are, and who may enter."""
+"""Where things are, and the permissions of the folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reaches a terminal is text, whatever was to be shown."""
+"""Any text is made safe for a terminal."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ PROJECT_FILE = ".llama-chat.toml"
 _LARGEST_FILE = 1 << 20
 """Bytes of a file with settings."""
 _RIVALS = {"url": "target", "target": "url"}
-"""Two settings with one meaning: where both are given, the one from the stronger source counts."""
+"""Two settings with one meaning: if both are given, the one from the stronger source counts."""
 _PROJECT_NAMES = frozenset(name for name, setting in SETTINGS.items() if setting.in_project)
 _ALL_NAMES = frozenset(SETTINGS)
 

@@ -45,9 +45,9 @@ _PATH = f"""
     )
     SELECT {_MESSAGE_COLUMNS} FROM path JOIN messages USING (id) ORDER BY depth DESC
 """
-"""A parent is older than its child; asking for that ends the walk even in a damaged file with a cycle of parents."""
+"""A parent is older than its child. That condition ends the query even if a damaged file has a cycle of parents."""
 _LAST_FIRST = "ORDER BY coalesce(tip, 0) DESC, updated DESC, id LIMIT ?"
-"""By the numbers of messages, which grow as they are written; the clock of the machine may have been wrong."""
+"""Sorted by the ids of messages, which only grow, since the clock of the machine may have been wrong at times."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ class StoredMessage:
 
 
 class History:
-    """The conversations in the file at `path`, which is made where there is none.
+    """The conversations in the file at `path`, which is created where there is none.
 
-    Every method raises HistoryError where the file cannot be read or written. `Path(":memory:")` is not a file.
+    Every method raises HistoryError where the file cannot be read or written. `Path(":memory:")` keeps them in memory.
     """
 
     def __init__(self, path: Path) -> None:

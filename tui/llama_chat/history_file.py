@@ -25,7 +25,7 @@ _BUSY_SECONDS = 10.0
 _LONGEST_VALUE = 64 << 20
 """Bytes of one text in the file."""
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
-"""What SQLite appends to the name for the files that belong together."""
+"""Endings of the names of the database and of the files that SQLite keeps beside it."""
 _SCHEMA = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
 _ADVICE = {
     "SQLITE_NOTADB": "; move it elsewhere, and a new one is made",
@@ -116,7 +116,7 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
 def _prepare(path: Path) -> None:
     """Makes folder and file for this user alone.
 
-    Raises HistoryError for something other than a file, where SQLite would wait or read without end.
+    Raises HistoryError for a pipe or a device, on which SQLite would wait or read without end.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file in [path.with_name(path.name + ending) for ending in _SUFFIXES]:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 
 def local_time(moment: float) -> datetime:
-    """Unix seconds in the local time zone; the first or last time of the calendar for one beyond it."""
+    """Unix seconds in the local time zone; times that the calendar does not have become its first or last time."""
     try:
         return datetime.fromtimestamp(moment)
     except (OverflowError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""Makes text from outside safe for a terminal, so that it is shown and never obeyed.
+"""Makes text from outside safe for a terminal, so that the terminal shows it and never acts on it.
 
 Such text comes from a model, a server, the name of a file or the clipboard. This is the only place that decides what
 is safe, for the commands and for the chat: text for a screen goes through `PlainText` or `plain_text`, and text that

@@ -24,7 +24,7 @@ Section = Literal["common", "compute", "serve", "sampling"]
 
 _ENGINE = EngineConfig(path="")
 _SERVER = ServerConfig(model="", engine=_ENGINE)
-"""Both are only asked for their defaults, which are the settings' too."""
+"""Used only for their defaults, which the settings share."""
 _MIB = 1 << 20
 
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
@@ -40,7 +40,7 @@ class Setting(Struct, frozen=True):
     help: str
     """One sentence without its full stop."""
     metavar: str = ""
-    """What help shows in place of the value; empty is what the type says."""
+    """What help shows in place of the value; empty means that it follows from the type."""
     flags: tuple[str, ...] | None = None
     """How click writes its option; None is `--` and the name, and an empty tuple is no option of its own."""
     unset: str = ""
@@ -99,7 +99,7 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
         Setting("common", "Whether conversations are kept in the history", flags=("--log/--no-log", " /-n")),
     ] = True
     theme: Annotated[
-        str | None, Setting("common", "Theme of the chat: its colours", flags=(), unset="Textual's default")
+        str | None, Setting("common", "Theme of the chat, which sets its colours", flags=(), unset="Textual's default")
     ] = None
     url: Annotated[
         str | None, Setting("common", "URL of a backend elsewhere, to use instead of the local one", "URL")
@@ -117,8 +117,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
         str | None,
         Setting(
             "common",
-            "File with API keys, one a line; `serve` accepts all of them on TCP, and a backend elsewhere is sent the"
-            " first",
+            "File with API keys, one a line; `serve` accepts each of them on TCP, and the first is sent to a backend"
+            " elsewhere",
             "FILE",
         ),
     ] = None
@@ -128,9 +128,7 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
 
     host: Annotated[
         str | None,
-        Setting(
-            "serve", "TCP address to listen on", "ADDRESS", unset="127.0.0.1, and no TCP where only --socket is given"
-        ),
+        Setting("serve", "TCP address to listen on", "ADDRESS", unset="127.0.0.1, or no TCP if only --socket is given"),
     ] = None
     port: Annotated[Annotated[int, Meta(ge=0, le=65535)], Setting("serve", "TCP port to listen on", "N")] = _SERVER.port
     socket: Annotated[
@@ -150,7 +148,8 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
         str | None, Setting("serve", "Certificate chain (PEM) for HTTPS; read again when the file changes", "FILE")
     ] = None
     tls_key: Annotated[
-        str | None, Setting("serve", "Private key of that certificate; read again when the file changes", "FILE")
+        str | None,
+        Setting("serve", "Private key of the certificate in --tls-cert; read again when the file changes", "FILE"),
     ] = None
     metrics_open: Annotated[
         bool,
@@ -170,18 +169,18 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
     ] = None
     request_timeout: Annotated[
         Annotated[float, Meta(ge=0, le=1e6)] | None,
-        Setting("serve", "The most seconds that a request may take; 0 is no limit", "SECONDS", unset="no limit"),
+        Setting("serve", "Maximum seconds that a request may take; 0 is no limit", "SECONDS", unset="no limit"),
     ] = None
     resume_grace: Annotated[
         GraceSeconds,
-        Setting("serve", "Seconds for which an answer continues after its client lost the connection", "SECONDS"),
+        Setting("serve", "Seconds for which an answer continues after its client has lost the connection", "SECONDS"),
     ] = _SERVER.resume_grace
     drain: Annotated[
         GraceSeconds, Setting("serve", "Seconds that running answers get to finish after SIGTERM", "SECONDS")
     ] = _SERVER.drain
     kv_sharing: Annotated[
         KVSharing,
-        Setting("serve", "Who can reuse what was computed: requests of the same account, or all"),
+        Setting("serve", "Which requests can reuse a KV state: those of the account that computed it, or all"),
     ] = _ENGINE.kv_sharing
     log_format: Annotated[LogFormat, Setting("serve", "Log lines for people (text) or for programs (json)")] = (
         _SERVER.log_format
@@ -226,41 +225,48 @@ class Settings(SamplingParams, frozen=True, kw_only=True):
         Literal["auto", "unified", "split"],
         Setting(
             "compute",
-            "One pool of KV cells for all answers (unified), or cells of its own for each (split); auto is by"
+            "One pool of KV cells for all answers (unified), or separate cells for each (split); auto chooses by"
             " --parallel and memory",
         ),
     ] = "auto"
     kv_cells: Annotated[
         Annotated[int, Meta(ge=1, le=1 << 30)] | None,
-        Setting("compute", "Tokens in that pool, one context at least", "N", unset="by --parallel and memory"),
+        Setting(
+            "compute",
+            "Tokens that the unified pool holds, at least one context",
+            "N",
+            unset="chosen by --parallel and memory",
+        ),
     ] = None
     flash_attention: Annotated[
-        Literal["auto", "on", "off"], Setting("compute", "Flash attention; auto is on wherever it works")
+        Literal["auto", "on", "off"], Setting("compute", "Flash attention; auto switches it on where it works")
     ] = "auto"
     batch_size: Annotated[
-        Batch | None, Setting("compute", "The most tokens in one step", "N", unset="512, or 2048 on a GPU")
+        Batch | None, Setting("compute", "Maximum tokens in one step", "N", unset="512, or 2048 on a GPU")
     ] = None
     ubatch_size: Annotated[
         Batch | None,
-        Setting("compute", "The most tokens computed at once within a step", "N", unset="128, or 512 on a GPU"),
+        Setting("compute", "Maximum tokens computed at once within a step", "N", unset="128, or 512 on a GPU"),
     ] = None
     speculation: Annotated[
         Literal["auto", "off"],
-        Setting("compute", "Compute tokens that are likely to come next; auto is wherever that is measured to pay"),
+        Setting("compute", "Compute guessed next tokens together; auto does so where measurements show a gain"),
     ] = "auto"
     draft_model: Annotated[
         str | None,
-        Setting("compute", "Smaller model with the same vocabulary, which guesses those tokens too", "NAME|PATH"),
+        Setting(
+            "compute", "Smaller model with the same vocabulary, which guesses tokens for --speculation", "NAME|PATH"
+        ),
     ] = None
     kv_cache_dir: Annotated[
         str | None,
         Setting("compute", "Folder for the KV states of conversations", "FOLDER", unset="as `llama-chat paths` shows"),
     ] = None
-    kv_cache_size: Annotated[MiB, Setting("compute", "The most MiB of KV states on disk; 0 keeps none", "MIB")] = (
+    kv_cache_size: Annotated[MiB, Setting("compute", "Maximum MiB of KV states on disk; 0 keeps none", "MIB")] = (
         _ENGINE.kv_disk // _MIB
     )
     kv_cache_ram: Annotated[
-        MiB, Setting("compute", "The most MiB of KV states in RAM beside the context; 0 keeps none", "MIB")
+        MiB, Setting("compute", "Maximum MiB of KV states in RAM beside the context; 0 keeps none", "MIB")
     ] = _ENGINE.kv_ram // _MIB
     idle_exit: Annotated[
         Seconds | None,
@@ -279,7 +285,7 @@ def _sampling(help: str, *, flags: tuple[str, ...] = (), metavar: str = "", unse
 
 
 _SAMPLING = {
-    "temperature": _sampling("How much chance there is in the choice of tokens; 0 always takes the most likely one"),
+    "temperature": _sampling("Randomness in the choice of tokens; 0 always takes the most likely one"),
     "dynatemp_range": _sampling("How far the temperature moves up and down with the entropy; 0 is off"),
     "dynatemp_exponent": _sampling("Exponent with which the entropy becomes a temperature"),
     "top_k": _sampling("Only the k most likely tokens; 0 is off"),
@@ -289,7 +295,7 @@ _SAMPLING = {
     "top_n_sigma": _sampling("Only logits within this many standard deviations of the highest; 0 or less is off"),
     "xtc_probability": _sampling("How often XTC leaves out the most likely tokens; 0 is off"),
     "xtc_threshold": _sampling("Probability from which XTC counts a token as likely"),
-    "min_keep": _sampling("Tokens that top-p, min-p, typical and XTC leave at least"),
+    "min_keep": _sampling("Tokens that top-p, min-p, typical and XTC always leave"),
     "repeat_penalty": _sampling("Penalty for repeated tokens; 1 is off"),
     "repeat_last_n": _sampling("How many tokens back the penalties look"),
     "frequency_penalty": _sampling("Penalty that grows with each repetition; 0 is off"),
@@ -298,17 +304,17 @@ _SAMPLING = {
     "dry_base": _sampling("How fast DRY's penalty grows with the length of the sequence"),
     "dry_allowed_length": _sampling("Length up to which DRY allows repetitions"),
     "dry_penalty_last_n": _sampling("How many tokens back DRY looks"),
-    "dry_sequence_breakers": _sampling("Texts at which DRY begins anew, as a JSON list"),
+    "dry_sequence_breakers": _sampling("Texts at which DRY stops looking for a repetition, as a JSON list"),
     "mirostat": _sampling("Version of mirostat, 1 or 2; 0 is off"),
     "mirostat_tau": _sampling("Target entropy of mirostat"),
     "mirostat_eta": _sampling("Learning rate of mirostat"),
     "adaptive_target": _sampling("Probability near which adaptive-p chooses; negative is off"),
-    "adaptive_decay": _sampling("How fast adaptive-p forgets"),
+    "adaptive_decay": _sampling("How much earlier tokens count for adaptive-p"),
     "seed": _sampling("Seed of the random numbers", unset="a new one for each answer"),
     "logit_bias": _sampling("What is added to the logits of tokens, as a JSON object from token ids to numbers"),
     "stop": _sampling("Text at which the answer ends, or a JSON list of such texts"),
     "max_tokens": _sampling(
-        "The most tokens of the answer", flags=("--max-tokens",), metavar="N", unset="as many as the context holds"
+        "Maximum tokens in the answer", flags=("--max-tokens",), metavar="N", unset="as many as the context holds"
     ),
     "ignore_eos": _sampling("Whether to continue when the model wants to end"),
     "grammar": _sampling("Grammar (GBNF) that the answer follows"),
@@ -318,7 +324,8 @@ _SAMPLING = {
         metavar="FILE|JSON",
     ),
 }
-"""The settings that SamplingParams declares; `max_completion_tokens` is left to programs, it means `max_tokens`."""
+"""The settings that SamplingParams declares; `max_completion_tokens`, another name for `max_tokens`, is only for
+requests of programs."""
 
 
 def _declared() -> dict[str, Setting]:
@@ -356,7 +363,7 @@ def metavar_of(name: str) -> str:
 
 
 def default_text(name: str) -> str:
-    """The default as help and documents show it; empty where there is none to speak of."""
+    """The default as help and documents show it; empty where there is nothing to show."""
     value = getattr(_DEFAULTS, name)
     if value is None or value in ("", {}):
         return SETTINGS[name].unset

@@ -1,7 +1,7 @@
 """One question and its answer, recorded in the history while the answer is being written.
 
 `ask` prints a turn. In the chat a turn belongs to the conversation on the screen, and is streamed to a widget there;
-both stand on this module, which knows neither terminal nor widgets.
+both use this module, which knows neither the terminal nor widgets.
 """
 
 from __future__ import annotations

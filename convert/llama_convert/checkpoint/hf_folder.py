@@ -8,7 +8,7 @@ from pathlib import Path
 from llama_convert.checkpoint.safetensors import read_safetensors
 from llama_convert.checkpoint.tensor import SourceTensor
 from llama_convert.checkpoint.torch_file import read_torch_file
-from llama_convert.errors import CorruptSource, SourceNotFound, UnsupportedModel
+from llama_convert.errors import CorruptSource, SourceNotFound, only_adapter
 from llama_convert.files import read_json
 from llama_convert.untrusted import excerpt
 
@@ -35,7 +35,7 @@ def weight_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
         if found:
             return found, {}
     if (folder / "adapter_config.json").is_file():
-        raise UnsupportedModel(f"{folder}: holds only an adapter; merge it into its base model first")
+        raise only_adapter(folder)
     raise SourceNotFound(f"{folder}: holds no *.safetensors, pytorch_model*.bin or consolidated.*.pth")
 
 

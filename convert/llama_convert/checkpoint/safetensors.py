@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from llama_convert.checkpoint.tensor import DType, StoredTensor
+from llama_convert.checkpoint.tensor import UNUSED, DType, StoredTensor
 from llama_convert.errors import CorruptSource, UnsupportedModel
 from llama_convert.untrusted import MOST_TOKENIZER, excerpt, open_regular, parse_object
 
@@ -16,7 +16,6 @@ _MOST_HEADER = MOST_TOKENIZER
 _MOST_TENSORS = 1 << 16
 _MOST_AXES = 8
 _MOST_NAME = 500
-_IGNORED = ("rotary_emb.inv_freq", ".attention.bias", ".masked_bias")
 
 
 def read_safetensors(path: Path) -> dict[str, StoredTensor]:
@@ -35,7 +34,7 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     return {
         name: StoredTensor(name, shape, _dtype(path, name, dtype), path, start + begin)
         for name, (dtype, shape, begin, _) in entries.items()
-        if not name.endswith(_IGNORED)
+        if not name.endswith(UNUSED)
     }
 
 
@@ -54,7 +53,7 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
             if len(shape) > _MOST_AXES or not all(map(_is_size, (*shape, begin, end))):
-                raise CorruptSource(f"{path}: {name} has the impossible shape or place {excerpt(entry)}")
+                raise CorruptSource(f"{path}: {name} has an impossible shape or byte range: {excerpt(entry)}")
         case _:
             raise CorruptSource(f"{path}: the header's entry for {name} is broken: {excerpt(entry)}")
     known = DType.__members__.get(dtype)

@@ -13,6 +13,8 @@ from llama_convert.errors import CorruptSource
 from llama_convert.untrusted import open_regular
 
 Rows = npt.NDArray[Any]
+UNUSED = ("rotary_emb.inv_freq", ".attention.bias", ".masked_bias")
+"""Endings of the names of tensors that a model does not need: tables of rope, and masks."""
 
 
 class DType(Enum):

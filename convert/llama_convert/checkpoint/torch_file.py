@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from llama_convert.checkpoint.tensor import DType, Rows, SourceTensor, StoredTensor
+from llama_convert.checkpoint.tensor import UNUSED, DType, Rows, SourceTensor, StoredTensor
 from llama_convert.checkpoint.unpickler import PickledTensor, Storage, unpickle_tensors
 from llama_convert.errors import ConvertError, CorruptSource, UnsupportedModel
 from llama_convert.untrusted import excerpt, open_regular
@@ -19,7 +19,7 @@ from llama_convert.untrusted import excerpt, open_regular
 _MOST_PIECE = 8 << 20
 """Bytes of the pickle, and of the zip's list of files. For Llama 2 70B both have less than a tenth."""
 _LOCAL_HEADER = 30
-_IGNORED = ("rotary_emb.inv_freq", ".attention.bias", ".masked_bias", "rope.freqs")
+_UNUSED = (*UNUSED, "rope.freqs")
 
 
 def read_torch_file(path: Path) -> dict[str, SourceTensor]:
@@ -61,7 +61,7 @@ def _read(path: Path, file: BinaryIO) -> dict[str, SourceTensor]:
             raise CorruptSource(f"{path}: holds {len(pickles)} pickles named data.pkl instead of one")
         folder = pickles[0].removesuffix("data.pkl")
         tensors = unpickle_tensors(path, archive.read(pickles[0]))
-    wanted = {name: tensor for name, tensor in tensors.items() if not name.endswith(_IGNORED)}
+    wanted = {name: tensor for name, tensor in tensors.items() if not name.endswith(_UNUSED)}
     return {name: _locate(name, tensor, path, members, folder) for name, tensor in wanted.items()}
 
 

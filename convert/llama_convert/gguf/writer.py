@@ -17,7 +17,7 @@ from llama_convert.gguf.values import Metadata, encode_string
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor's place in the header; `shape` is row-major, the innermost dimension last."""
+    """A tensor as the header describes it; `shape` is row-major, the innermost dimension last."""
 
     name: str
     shape: tuple[int, ...]

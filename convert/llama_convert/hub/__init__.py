@@ -1,1 +1,1 @@
-"""Fetching from a hub: what a repository holds, which of it is wanted, and files that arrive whole or not at all."""
+"""Fetching from a hub: what a repository holds, which of its files are needed, and how they are downloaded."""

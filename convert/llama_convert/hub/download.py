@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,7 @@ from pathlib import Path
 import httpx2
 
 from llama_convert.errors import ConvertError, CorruptSource, DownloadFailed
-from llama_convert.files import PART, explained
+from llama_convert.files import PART, explained, lock
 from llama_convert.hub.client import answered
 from llama_convert.hub.http import NetworkError, Pace, host, opened
 from llama_convert.hub.listing import RemoteFile
@@ -196,8 +195,5 @@ def _open_part(path: Path) -> Iterator[_Part]:
     """
     path.touch()
     with FileIO(path, "r+") as output:
-        try:
-            fcntl.flock(output.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConvertError(f"{path.name}: another process is fetching it") from error
+        lock(output.fileno(), f"{path.name}: another process is fetching it")
         yield _Part(output)

@@ -1,4 +1,4 @@
-"""Fetches the files of a repository: those that are here already, or in the cache of other programs, are used."""
+"""Fetches the files of a repository, except those that are on the disk or in the cache of other programs already."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_SMALL = 200
 """Small files of one repository; a model has about ten."""
 
 Wanted = Sequence[tuple[RemoteFile, Path]]
-"""Files, and where they are to be."""
+"""Files, and the paths that they should get."""
 
 
 def present_bytes(wanted: Wanted) -> int:

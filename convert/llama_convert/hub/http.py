@@ -71,7 +71,7 @@ def read_body(response: httpx2.Response, most: int, seconds: float, clock: Calla
 
 
 class Pace:
-    """Notices a server that sends so little that a download would never end, but too much to run into the timeout."""
+    """Notices a server so slow that a download would never end, although it sends often enough to avoid the timeout."""
 
     PERIOD = 60.0
     LEAST = 64 << 10

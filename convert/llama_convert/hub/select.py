@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from llama_convert.errors import SourceNotFound, UnsupportedModel, UsageError
+from llama_convert.errors import SourceNotFound, UsageError, only_adapter
+from llama_convert.files import LICENSES
 from llama_convert.hub.listing import Listing, RemoteFile
 
 _PREFERRED = ("Q4_K_M", "Q8_0")
@@ -26,9 +27,7 @@ _TEXTS = (
     "params.json",
     "checklist.chk",
     "README.md",
-    "LICENSE*",
-    "USE_POLICY*",
-    "NOTICE*",
+    *LICENSES,
 )
 _WEIGHTS = (("*.safetensors",), ("pytorch_model*.bin",), ("consolidated.*.pth",))
 
@@ -102,8 +101,13 @@ def source_files(listing: Listing) -> tuple[list[RemoteFile], list[RemoteFile]]:
         if weights:
             return small, weights
     if listing.file("adapter_config.json"):
-        raise UnsupportedModel(f"{listing.repository}: holds only an adapter; merge it into its base model first")
+        raise only_adapter(listing.repository)
     raise SourceNotFound(f"{listing.repository}: holds neither GGUF files nor weights that can be converted")
+
+
+def license_files(listing: Listing) -> list[RemoteFile]:
+    """The licences and notices of a repository."""
+    return [file for file in listing.files if _matches(file, LICENSES)]
 
 
 def _matches(file: RemoteFile, patterns: Sequence[str]) -> bool:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from llama_convert.errors import CorruptSource, UnsupportedModel
-from llama_convert.model.numbers import Numbers
+from llama_convert.model.numbers import MOST_CONTEXT, Numbers
 from llama_convert.model.rope import Rope
-from llama_convert.untrusted import excerpt
+from llama_convert.untrusted import MOST_TOKENS, excerpt
 
 ARCHITECTURES = ("LlamaForCausalLM", "LLaMAForCausalLM")
 LLAMA2_CONTEXT = 4096
@@ -20,8 +20,6 @@ MOST_HEAD_DIM = 256
 MOST_WIDTH = 1 << 16
 """Four times the width of Llama 3.1 405B. The rows of a head are read at once, so this bounds the memory."""
 MOST_INNER = 1 << 18
-MOST_TOKENS = 1 << 20
-MOST_CONTEXT = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ def from_hf(config: dict[str, Any], path: Path) -> LlamaConfig:
     Raises UnsupportedModel where it is not a Llama, is quantised already, or has a kind of rope scaling that llama.cpp
     does not have, and CorruptSource where a number is missing or makes no sense.
     """
-    _refuse_foreign(config, path)
+    _check_architecture(config, path)
     numbers = Numbers(config, path)
     heads, width = numbers.count("num_attention_heads", MOST_HEADS), numbers.count("hidden_size", MOST_WIDTH)
     head_dim = config.get("head_dim")
@@ -109,7 +107,7 @@ def from_meta(params: dict[str, Any], path: Path, *, vocab_size: int, feed_forwa
     return _checked(found, path)
 
 
-def _refuse_foreign(config: dict[str, Any], path: Path) -> None:
+def _check_architecture(config: dict[str, Any], path: Path) -> None:
     quantization = config.get("quantization_config")
     if quantization:
         method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else quantization

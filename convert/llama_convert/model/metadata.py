@@ -14,6 +14,7 @@ from llama_convert.gguf.values import Metadata, Value, f32, i32, string, strings
 from llama_convert.model.card import read_card
 from llama_convert.model.llama_config import LlamaConfig
 
+_UNITS = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K"))
 _SAMPLING: dict[str, tuple[str, Callable[[Any], Value]]] = {
     "top_k": ("top_k", i32),
     "top_p": ("top_p", f32),
@@ -71,11 +72,9 @@ def title(name: str) -> str:
 
 def size_label(parameters: int) -> str:
     """A number of parameters in two digits or more: "6.7B", "135M"."""
-    for divisor, suffix in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if parameters >= divisor or divisor == 10**3:
-            scaled = parameters / divisor
-            return f"{scaled:.{1 if round(scaled, 1) < 10 else 0}f}{suffix}"
-    raise AssertionError("unreachable")
+    divisor, suffix = next((unit for unit in _UNITS if parameters >= unit[0]), _UNITS[-1])
+    scaled = parameters / divisor
+    return f"{scaled:.{1 if round(scaled, 1) < 10 else 0}f}{suffix}"
 
 
 def _sampling(folder: Path) -> Metadata:

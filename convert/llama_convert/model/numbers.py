@@ -11,11 +11,13 @@ from llama_convert.untrusted import excerpt
 
 LARGEST = 3.4e38
 """The largest float of 32 bits, the type as which the numbers are written."""
+MOST_CONTEXT = 1 << 30
+"""Tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """The object `raw` of the file at `path`; `inside` names the part of the file that it is, with a dot at its end."""
+    """The object `raw` of the file at `path`; `inside` is the name of that object, with a dot at its end."""
 
     raw: dict[str, Any]
     path: Path

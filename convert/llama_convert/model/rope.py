@@ -12,10 +12,9 @@ import numpy.typing as npt
 
 from llama_convert.errors import CorruptSource, UnsupportedModel
 from llama_convert.gguf.values import Metadata, f32, string, u32
-from llama_convert.model.numbers import LARGEST, Numbers
+from llama_convert.model.numbers import LARGEST, MOST_CONTEXT, Numbers
 from llama_convert.untrusted import excerpt
 
-_MOST_CONTEXT = 1 << 30
 _NEEDED: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
@@ -111,7 +110,7 @@ def _scaling(kind: str, numbers: Numbers) -> dict[str, float]:
     """The numbers that scaling of this kind uses."""
     found = {name: numbers.real(name) for name in _NEEDED[kind]}
     if kind == "yarn":
-        numbers.count("original_max_position_embeddings", _MOST_CONTEXT)
+        numbers.count("original_max_position_embeddings", MOST_CONTEXT)
         found |= {name: numbers.real(name, above=-LARGEST) for name in _YARN if numbers.raw.get(name) is not None}
     if kind == "llama3":
         found = {name: numbers.real(name, default) for name, default in _LLAMA3.items()}

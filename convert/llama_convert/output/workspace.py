@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_convert.errors import ConvertError
-from llama_convert.files import explained
+from llama_convert.files import explained, lock
 
 FOLDER = ".convert"
 
@@ -43,8 +41,8 @@ def open_workspace(out: Path, name: str, fingerprint: str) -> Iterator[Workspace
     parent = out / FOLDER
     with explained(parent):
         parent.mkdir(exist_ok=True)
-        with (parent / f"{name}.lock").open("w") as lock:
-            _lock(lock.fileno(), name)
+        with (parent / f"{name}.lock").open("w") as opened:
+            lock(opened.fileno(), f"{name} is being converted to this folder by another process")
             folder = workspace_folder(out, name, fingerprint)
             for stale in parent.iterdir():
                 if stale.is_dir() and stale.name.rpartition(".")[0] == name and stale != folder:
@@ -55,10 +53,3 @@ def open_workspace(out: Path, name: str, fingerprint: str) -> Iterator[Workspace
             (parent / f"{name}.lock").unlink()
         if not any(parent.iterdir()):
             parent.rmdir()
-
-
-def _lock(descriptor: int, name: str) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ConvertError(f"{name} is being converted to this folder by another process") from error

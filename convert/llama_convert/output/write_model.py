@@ -54,13 +54,12 @@ def layout_of(
     return Layout(metadata, tensors, dtype)
 
 
-def write_model(checkpoint: Checkpoint, path: Path, outtype: DType | None, progress: Progress) -> Layout:
-    """Writes `checkpoint` to `path`.
+def write_model(checkpoint: Checkpoint, layout: Layout, path: Path, progress: Progress) -> None:
+    """Writes `checkpoint`, which `layout` was planned for, to `path`.
 
     Raises CorruptSource where a tensor holds NaN or infinity, or its file ends early, and UnsupportedModel where a
     value does not fit into F16.
     """
-    layout = plan_layout(checkpoint, outtype)
     progress.start(f"write {layout.dtype.name}", sum(tensor.nbytes for tensor in layout.tensors))
     factors = checkpoint.config.rope.factors(checkpoint.config.head_dim)
     with GGUFWriter(path, layout.metadata, layout.tensors) as writer:
@@ -73,4 +72,3 @@ def write_model(checkpoint: Checkpoint, path: Path, outtype: DType | None, progr
                 copier.copy(tensor)
         writer.finish()
     progress.finish()
-    return layout

@@ -31,7 +31,7 @@ QUANTIZATIONS: dict[str, Quantization] = {
         Quantization("Q5_K_S", 16, 19, "close to the original, a little smaller"),
         Quantization("Q4_K_M", 15, 16, "the best balance, the default"),
         Quantization("Q4_K_S", 14, 16, "a little smaller and worse than Q4_K_M"),
-        Quantization("Q4_0", 2, 260, "made in no time, and fast on CPUs"),
+        Quantization("Q4_0", 2, 260, "quantised fastest, and fast on CPUs"),
         Quantization("IQ4_XS", 30, 5.5, "as good as Q4_K_S and smaller, slower on CPUs"),
         Quantization("Q3_K_L", 13, 30, "noticeably worse"),
         Quantization("Q3_K_M", 12, 30, "where memory is short"),

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from llama_convert.errors import CorruptSource, UnsupportedModel
 from llama_convert.gguf.tensor_types import TokenType
-from llama_convert.untrusted import read_regular
-from llama_convert.vocab.vocabulary import META_SPACE, MOST_TOKENS, Vocabulary
+from llama_convert.untrusted import MOST_TOKENS, read_regular
+from llama_convert.vocab.vocabulary import META_SPACE, Vocabulary
 
 _BPE = 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

@@ -37,7 +37,7 @@ def _described(tokenizer: dict[str, Any], config: dict[str, Any]) -> Iterator[tu
 
 
 def _looks_special(text: str) -> bool:
-    """Whether a token looks like a control token: some models forget to mark theirs as special."""
+    """Whether a token looks like a control token: in some models they are not marked as special."""
     return text in ("<pad>", "<mask>") or (text.startswith("<|") and text.endswith("|>"))
 
 

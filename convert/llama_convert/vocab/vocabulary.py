@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 
 from llama_convert.gguf.tensor_types import TokenType
 from llama_convert.gguf.values import Metadata, boolean, f32s, i32s, string, strings, u32
-from llama_convert.untrusted import excerpt
+from llama_convert.untrusted import MOST_TOKENS, excerpt
 
 PAD_SCORE = -10000.0
 ADDED_SCORE = -1000.0
 META_SPACE = "▁"
-MOST_TOKENS = 1 << 20
-"""Four times the largest vocabulary in use; padding up to an id takes memory."""
 
 _SPECIAL_KEYS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 

@@ -27,7 +27,7 @@ R = TypeVar("R", bound=Result)
 def run_worker(stage: str, progress: Progress, task: Task, result: type[R]) -> R:
     """Runs one task in a child process and returns its result, which is a `result`; `stage` names its progress.
 
-    Whatever ends this function early, such as Ctrl+C, ends the child first.
+    If this function ends early, as by Ctrl+C, the child is ended first.
 
     Raises WorkerFailed where the child cannot be started, refuses or dies (the message has its reason), and any other
     ConvertError that the child reports.

@@ -64,7 +64,7 @@ def _windows(model: llama.Model, tokens: list[int]) -> Iterator[list[int]]:
 
 
 def _scored(size: int) -> int:
-    """How many predictions of a window are scored: those of its second half but the last, whose answer is outside."""
+    """How many predictions of a window are scored: its second half, without the last, whose next token is outside."""
     return size - size // 2 - 1
 
 

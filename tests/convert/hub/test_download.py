@@ -6,7 +6,6 @@ import hashlib
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,11 +23,9 @@ FILE = RemoteFile(NAME, len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
 
 
 @pytest.fixture
-def hub() -> Iterator[LocalHub]:
-    made = LocalHub()
-    made.repositories[REPOSITORY] = {NAME: CONTENT}
-    yield made
-    made.close()
+def hub(hub: LocalHub) -> LocalHub:
+    hub.repositories[REPOSITORY] = {NAME: CONTENT}
+    return hub
 
 
 class Fetcher:

@@ -1,11 +1,10 @@
-"""A hub that lies about names, sizes and places, or never ends to send, does no harm beyond its own repository."""
+"""A hub that lies about names, sizes and paths, or never stops sending, does no harm outside its own repository."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from llama_convert.convert import ConvertOptions
 from llama_convert.errors import ConvertError, CorruptSource, DownloadFailed, UnsupportedModel
 from llama_convert.hub.catalogue import parse_target
 from llama_convert.hub.client import HubClient
@@ -22,22 +22,20 @@ from llama_convert.hub.listing import Listing, RemoteFile, checked
 from llama_convert.progress import Silent
 from llama_convert.pull import PullOptions, pull
 from llama_convert.untrusted import MOST_CONFIG
-from tests.support.convert.local_hub import COMMIT, Fault, LocalHub, sibling
+from tests.support.convert.local_hub import COMMIT, Fault, LocalHub, pull_options, sibling
 
 REPOSITORY, NAME = "someone/tiny", "model.safetensors"
 
 
 @pytest.fixture
-def hub() -> Iterator[LocalHub]:
-    made = LocalHub()
-    made.repositories[REPOSITORY] = {"config.json": b"{}", NAME: b"weights" * 30_000}
-    yield made
-    made.close()
+def hub(hub: LocalHub) -> LocalHub:
+    hub.repositories[REPOSITORY] = {"config.json": b"{}", NAME: b"weights" * 30_000}
+    return hub
 
 
 @pytest.fixture
 def options(hub: LocalHub, tmp_path: Path) -> PullOptions:
-    return PullOptions(tmp_path / "models", endpoint=hub.endpoint, downloader=Downloader({}, lambda seconds: None))
+    return pull_options(hub, ConvertOptions(tmp_path / "models"))
 
 
 def listed(**changes: Any) -> bytes:
@@ -252,13 +250,14 @@ def test_what_a_hostile_model_says_of_itself_is_no_part_of_its_record(
     assert (record["license"], record["context"]) == (None, None)
 
 
-def test_a_link_at_the_place_of_a_model_is_no_way_out(hub: LocalHub, options: PullOptions, tmp_path: Path) -> None:
+def test_a_link_in_place_of_a_model_is_no_way_out(hub: LocalHub, options: PullOptions, tmp_path: Path) -> None:
     hub.repositories[REPOSITORY] = {"tiny.Q4_K_M.gguf": b"GGUF junk"}
     options.models.mkdir()
     (options.models / "tiny.Q4_K_M.gguf").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConvertError, match="exists already"):
         pull(parse_target(REPOSITORY), options, Silent())
+    forced = replace(options, conversion=replace(options.conversion, force=True))
     with pytest.raises(CorruptSource):
-        pull(parse_target(REPOSITORY), replace(options, force=True), Silent())
+        pull(parse_target(REPOSITORY), forced, Silent())
     assert not (tmp_path / "elsewhere").exists()
     assert os.path.lexists(options.models / "tiny.Q4_K_M.gguf")

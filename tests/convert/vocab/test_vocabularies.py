@@ -1,4 +1,4 @@
-"""Converted vocabularies cut text as the libraries do that they were made with."""
+"""Converted vocabularies cut text in the same way as the libraries that made them."""
 
 from __future__ import annotations
 

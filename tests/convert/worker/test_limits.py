@@ -1,4 +1,4 @@
-"""llama.cpp reads weights of strangers in a process that cannot go on for ever or take all memory."""
+"""llama.cpp reads untrusted weights in a process with limits on its time and its memory."""
 
 from __future__ import annotations
 

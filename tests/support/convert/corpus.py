@@ -63,7 +63,7 @@ def sentences(count: int, seed: int) -> Iterator[str]:
 
 
 def strings(count: int, seed: int) -> Iterator[str]:
-    """`count` strings, from nothing at all to a line, with breaks of all kinds at every place."""
+    """`count` strings, from nothing at all to a line, with breaks of all kinds in every position."""
     source = random.Random(seed)
     for _ in range(count):
         parts = []

@@ -1,4 +1,4 @@
-"""Writes small random Llamas to disk, in the layouts that are found in the wild."""
+"""Writes small random Llamas to disk, in the layouts in which checkpoints are published."""
 
 from __future__ import annotations
 

@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from llama_convert.convert import ConvertOptions
+from llama_convert.hub.download import Downloader
+from llama_convert.pull import PullOptions
+
 LARGE = (".gguf", ".safetensors", ".bin", ".pth", ".model")
 _ENDLESS = 1 << 15
 """Blocks of an endless answer: 2 GB are as good as that, and end when nobody is there any more."""
@@ -223,3 +227,8 @@ class _StoreHandler(_Handler):
         self.hub.sent[path] += len(sent)
         if fault.cut is not None or len(raw) != total - start:
             self.close_connection = True
+
+
+def pull_options(hub: LocalHub, conversion: ConvertOptions) -> PullOptions:
+    """Options for pulling from `hub`, without pauses between attempts."""
+    return PullOptions(conversion, endpoint=hub.endpoint, downloader=Downloader({}, lambda seconds: None))

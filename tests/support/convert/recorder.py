@@ -1,4 +1,4 @@
-"""A listener that remembers what it was told."""
+"""A listener that keeps what was reported to it."""
 
 from __future__ import annotations
 

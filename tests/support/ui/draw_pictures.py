@@ -25,32 +25,15 @@ from llama_chat.ui.chat_options import ChatOptions
 from llama_chat.ui.prompt.area import PromptArea
 from llama_chat.ui.screens.history import HistoryScreen
 from llama_chat.ui.widgets.status_line import StatusLine
+from tests.support.ui.sample import ANSWER, QUESTION
 
 FOLDER = next(parent for parent in Path(__file__).parents if (parent / "pyproject.toml").exists()) / "docs" / "pictures"
 _MODEL = "llama2:7b-chat"
 _CONTEXT = 4096
 _TOKENS_PER_WORD = 2
 _NOW = datetime(2026, 11, 20, 15, 30)
-_FOREIGN_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
+_EMBEDDED_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
-QUESTION = "How deep is the sea?"
-ANSWER = """On average about **3,700 m**; the deepest point is *Challenger Deep*.
-
-1. Light ends at 1,000 m
-2. Below that live
-   - anglerfish
-   - giant squid
-
-| Ocean    | Deepest point   |      m |
-|----------|-----------------|-------:|
-| Pacific  | Challenger Deep | 10,935 |
-| Atlantic | Milwaukee Deep  |  8,376 |
-
-```python
-def depth(bar: float) -> float:
-    return (bar - 1) * 10  # metres
-```
-"""
 DRAFT = "And how cold is it down there?"
 EARLIER = (
     (datetime(2025, 6, 3, 9, 0), "Write a packing list for a week in the Alps."),
@@ -68,7 +51,7 @@ class StillBackend:
     model = _MODEL
     is_local = True
 
-    def report_stages(self, tell: Any) -> None: ...
+    def report_stages(self, listener: Any) -> None: ...
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         await asyncio.Event().wait()
@@ -124,7 +107,7 @@ async def draw(act: Act, size: tuple[int, int], *, is_new: bool = False) -> str:
         await act(pilot)
         await _settled(pilot)
         picture = app.export_screenshot(title="llama-chat")
-    return _FOREIGN_FONTS.sub("", picture)
+    return _EMBEDDED_FONTS.sub("", picture)
 
 
 async def _settled(pilot: Pilot[None]) -> None:
@@ -168,7 +151,7 @@ async def draw_all() -> dict[str, str]:
             "welcome.svg": await draw(nothing, (80, 24), is_new=True),
             "messages.svg": await draw(choose_message, (80, 24)),
             "history.svg": await draw(open_history, (80, 24)),
-            "help.svg": await draw(open_help, (80, 34)),
+            "help.svg": await draw(open_help, (80, 42)),
             "commands.svg": await draw(open_palette, (80, 24)),
         }
 

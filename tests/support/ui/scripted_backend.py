@@ -1,4 +1,4 @@
-"""A backend that says what it is told to, as fast as it is told to."""
+"""A backend with scripted answers, at a scripted speed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ScriptedBackend:
     """Answers that were closed before their end."""
     closed: int = 0
     cleared: int = 0
-    """How often it was told to drop KV states."""
+    """How often it was asked to clear KV states."""
     clear_error: BackendError | None = None
     delivered: int = 0
     """Pieces of text that were read."""

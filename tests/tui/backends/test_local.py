@@ -127,7 +127,7 @@ async def test_an_idle_backend_with_another_model_is_replaced(launcher: Launcher
 async def test_a_backend_at_work_with_another_model_stays(launcher: Launcher, sockets: list[Path]) -> None:
     with both(sockets, model="another", active=1) as (first, _):
         first.enqueue(status=404, error={"message": "not served", "code": "model_not_found"})
-        with pytest.raises(Unavailable, match="at work with another"):
+        with pytest.raises(Unavailable, match="busy with another"):
             await answer(local())
     assert launcher.stopped == []
 

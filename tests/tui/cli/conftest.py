@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import select
+import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 
 from llama_chat.history import History
 from tests.support.scripted_server import ScriptedServer
+from tests.support.terminal import Terminal
 
 PROGRAM = (sys.executable, "-m", "llama_chat")
 
@@ -39,55 +38,16 @@ def start(*args: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*PROGRAM, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-class Terminal:
-    """`llama-chat` in a terminal of its own; everything it writes there is in `screen`."""
-
-    def __init__(self, *args: str, stdout: int | None = None) -> None:
-        """`stdout` is a file to write to instead of the terminal."""
-        self._master, slave = os.openpty()
-        self._process = subprocess.Popen([*PROGRAM, *args], preexec_fn=lambda: _take(slave, stdout))
-        os.close(slave)
-        self.screen = b""
-
-    def send(self, keys: bytes) -> None:
-        os.write(self._master, keys)
-
-    def read_until(self, text: bytes, seconds: float = 60) -> None:
-        """Reads until `text` has appeared."""
-        end = time.monotonic() + seconds
-        while text not in self.screen:
-            assert time.monotonic() < end, self.screen
-            assert self._read(0.1), self.screen
-
-    def wait(self, seconds: float = 60) -> int:
-        """Reads to the end; the exit code."""
-        end = time.monotonic() + seconds
-        while self._read(0.1):
-            assert time.monotonic() < end, self.screen
-        return self._process.wait(seconds)
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._master)
-
-    def _read(self, seconds: float) -> bool:
-        """Reads what is there; false once no process has the terminal open."""
-        if not select.select([self._master], [], [], seconds)[0]:
-            return True
-        try:
-            self.screen += os.read(self._master, 65536)
-        except OSError:
-            return False
-        return True
+def fails(done: Outcome, code: int, pattern: str, out: bytes = b"") -> None:
+    """Asserts an exit code and one line on standard error."""
+    assert (done.code, done.out) == (code, out), done
+    assert re.fullmatch(r"llama-chat: [^\n]+\n", done.err), done.err
+    assert re.search(pattern, done.err), done.err
 
 
-def _take(slave: int, stdout: int | None) -> None:
-    """Makes the terminal the new process's own."""
-    kept = None if stdout is None else os.dup(stdout)
-    os.login_tty(slave)
-    if kept is not None:
-        os.dup2(kept, 1)
+def open_terminal(*args: str, stdout: int | None = None) -> Terminal:
+    """`llama-chat` in a terminal of its own; `stdout` is a file that it writes to instead."""
+    return Terminal(*PROGRAM, *args, stdout=stdout)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from llama_chat.cli import group
 from llama_chat.cli.main import COMMANDS
 from tests.support.scripted_server import ScriptedServer
-from tests.tui.cli.conftest import PROGRAM, Outcome, Terminal
+from tests.tui.cli.conftest import PROGRAM, Outcome, open_terminal
 
 Run = Callable[..., Outcome]
 
@@ -209,11 +209,11 @@ def test_alone_without_terminal_and_input_it_says_so(backend: ScriptedServer) ->
 
 def test_the_chat_does_not_go_into_a_file(backend: ScriptedServer, tmp_path: Path) -> None:
     with (tmp_path / "out").open("wb") as file:
-        terminal = Terminal(stdout=file.fileno())
-        assert terminal.wait() == 2
+        terminal = open_terminal(stdout=file.fileno())
+        assert terminal.end() == 2
         terminal.close()
     assert (tmp_path / "out").read_bytes() == b""
-    assert b"needs a terminal" in terminal.screen
+    assert b"needs a terminal" in terminal.written
 
 
 @pytest.mark.parametrize(

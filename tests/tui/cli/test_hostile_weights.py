@@ -1,4 +1,4 @@
-"""What strangers send is an error of one line to who uses `convert` and `models`, and never a fault of ours."""
+"""Hostile weights and models: `convert` and `models` report them in one line and do not crash."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ import pytest
 
 from llama_chat.history import History, StoredMessage
 from tests.support.scripted_server import ScriptedServer
+from tests.support.terminal import Terminal
 from tests.support.wait import until
-from tests.tui.cli.conftest import PROGRAM, Terminal, start
+from tests.tui.cli.conftest import PROGRAM, open_terminal, start
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def slow(backend: ScriptedServer) -> ScriptedServer:
 
 @pytest.fixture
 def terminal(slow: ScriptedServer) -> Iterator[Terminal]:
-    opened = Terminal("ask", "hi")
+    opened = open_terminal("ask", "hi")
     yield opened
     opened.close()
 
@@ -40,10 +41,10 @@ def stored(history: History) -> tuple[StoredMessage, StoredMessage]:
 
 def test_ctrl_c_ends_the_answer_and_keeps_what_came(terminal: Terminal, slow: ScriptedServer, history: History) -> None:
     terminal.read_until(b"word3 ")
-    terminal.send(b"\x03")
-    assert terminal.wait() == 130
-    assert b"Traceback" not in terminal.screen
-    assert terminal.screen.endswith(b"\r\n")
+    terminal.write(b"\x03")
+    assert terminal.end() == 130
+    assert b"Traceback" not in terminal.written
+    assert terminal.written.endswith(b"\r\n")
     wait_until_broken_off(slow)
     question, answer = stored(history)
     assert (question.text, answer.finish_reason, answer.error) == ("hi", "cancelled", None)
@@ -120,20 +121,20 @@ def test_kill_before_the_answer_keeps_the_question(backend: ScriptedServer, hist
 
 def test_a_terminal_gets_no_control_characters(backend: ScriptedServer) -> None:
     backend.enqueue("\x1b]0;title\x07\x1b[31mred", "\x9b2J\rline\n\ttab", finish_reason="length")
-    terminal = Terminal("ask", "hi")
-    assert terminal.wait() == 0
+    terminal = open_terminal("ask", "hi")
+    assert terminal.end() == 0
     terminal.close()
     answer = "␛]0;title␇␛[31mred�2J\r\nline\r\n\ttab\r\n".encode()
-    assert terminal.screen == answer + b"llama-chat: the answer was cut off at its limit of tokens\r\n"
+    assert terminal.written == answer + b"llama-chat: the answer was cut off at its limit of tokens\r\n"
 
 
 def test_waiting_is_shown_on_a_terminal_only(backend: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     backend.enqueue("late", delay=1.5)
-    terminal = Terminal("ask", "hi")
-    assert terminal.wait() == 0
+    terminal = open_terminal("ask", "hi")
+    assert terminal.end() == 0
     terminal.close()
-    assert "\rwaiting for the model …\x1b[K\r\x1b[Klate".encode() in terminal.screen
+    assert "\rwaiting for the model …\x1b[K\r\x1b[Klate".encode() in terminal.written
 
 
 @pytest.mark.parametrize("setting", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}])
@@ -142,17 +143,17 @@ def test_a_dumb_terminal_gets_plain_text(
 ) -> None:
     for name, value in setting.items():
         monkeypatch.setenv(name, value)
-    terminal = Terminal("ask", "hi")
-    assert terminal.wait() == 0
+    terminal = open_terminal("ask", "hi")
+    assert terminal.end() == 0
     terminal.close()
-    assert terminal.screen == b"Hello, world!\r\n"
+    assert terminal.written == b"Hello, world!\r\n"
 
 
 def test_ask_without_a_prompt_does_not_wait_for_typing() -> None:
-    terminal = Terminal("ask")
-    assert terminal.wait() == 2
+    terminal = open_terminal("ask")
+    assert terminal.end() == 2
     terminal.close()
-    assert b"no prompt" in terminal.screen
+    assert b"no prompt" in terminal.written
 
 
 def test_an_interrupt_that_the_caller_ignores_is_ignored(backend: ScriptedServer) -> None:

@@ -1,4 +1,4 @@
-"""Servers of other makes: what they lack is simply absent."""
+"""Other kinds of servers: features that they do not have are left out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from tests.support.scripted_server import ScriptedServer
 from tests.support.server.harness import free_port
 from tests.support.wait import until
-from tests.tui.cli.conftest import Terminal, run
+from tests.tui.cli.conftest import open_terminal, run
 
 REFERENCE = os.environ.get("LLAMA_REFERENCE")
 """A folder with llama.cpp's own programs."""
@@ -22,7 +22,7 @@ REFERENCE = os.environ.get("LLAMA_REFERENCE")
 
 @pytest.fixture
 def vllm() -> Iterator[str]:
-    with ScriptedServer(is_foreign=True) as backend:
+    with ScriptedServer(is_other_kind=True) as backend:
         yield backend.url
 
 
@@ -75,13 +75,13 @@ def test_llama_server(llama_server: str) -> None:
 
 def chat_on(url: str, question: str, answer: str) -> None:
     """Asks in the chat; nothing on the screen complains."""
-    terminal = Terminal("attach", "--max-tokens", "8", url)
+    terminal = open_terminal("attach", "--max-tokens", "8", url)
     try:
         terminal.read_until(b"Write a message")
-        terminal.send(question.encode() + b"\r")
+        terminal.write(question.encode() + b"\r")
         terminal.read_until(answer.encode())
-        terminal.send(b"\x11")
-        assert terminal.wait() == 0
+        terminal.write(b"\x11")
+        assert terminal.end() == 0
     finally:
         terminal.close()
-    assert not any(word in terminal.screen for word in (b"failed", "✗".encode(), b"restarting", b"reconnecting"))
+    assert not any(word in terminal.written for word in (b"failed", "✗".encode(), b"restarting", b"reconnecting"))

@@ -1,4 +1,4 @@
-"""Whatever the umask: what commands write is for this user alone."""
+"""Files that commands write can be read only by this user, whatever the umask."""
 
 from __future__ import annotations
 

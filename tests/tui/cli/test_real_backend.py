@@ -1,4 +1,4 @@
-"""The whole road on the demo model: the backend is started, shared, killed, replaced and ended."""
+"""The real backend with the demo model: it is started, shared, killed, replaced and ended."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_another_model_replaces_an_idle_backend_only(tmp_path: Path, demo_model:
     process = begin()
     busy = run("ask", "-m", other, *SHORT, "Say hi.")
     assert busy.code == 3
-    assert re.fullmatch(r"llama-chat: the backend is at work with smollm2:135m[^\n]+\n", busy.err)
+    assert re.fullmatch(r"llama-chat: the backend is busy with smollm2:135m[^\n]+\n", busy.err)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     until(lambda: status()["active"] == 0, seconds=60)

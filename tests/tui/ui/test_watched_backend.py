@@ -29,7 +29,7 @@ def status(state: State, **facts: Any) -> BackendStatus:
 
 
 class Watch:
-    """A watched backend and the states that it told of."""
+    """A watched backend and the states that it reported."""
 
     def __init__(self, backend: ScriptedBackend) -> None:
         self.states: list[BackendState] = []

@@ -31,7 +31,7 @@ _PERMANENT = (
     "no such file",
     "executable",
 )
-"""Parts of messages that would be the same a second later."""
+"""Parts of messages about errors that another attempt would not change."""
 
 
 class Kubectl:
@@ -67,7 +67,7 @@ class Kubectl:
             await asyncio.wait_for(opened.ready(), _START_SECONDS)
         except TimeoutError:
             await opened.aclose()
-            raise PodPending("no pod takes connections yet") from None
+            raise PodPending("no pod accepts connections yet") from None
         except BaseException:
             await opened.aclose()
             raise
@@ -144,6 +144,6 @@ def failure(message: str) -> KubeError | Unreachable:
 
 
 def _ending_with_parent() -> list[str]:
-    """On Linux, a prefix that ends a command together with this process, even a killed one: no port stays open."""
+    """A prefix that ends the command with this process, even if that is killed: no port stays open. Linux only."""
     found = shutil.which("setpriv") if sys.platform == "linux" else None
     return [found, "--pdeathsig", "TERM", "--"] if found else []

@@ -47,7 +47,7 @@ class LocalBackend:
         """As Client.chat.
 
         A backend that has ended before the answer begins is started again, once. One that serves another model is
-        replaced, unless it is working for somebody.
+        replaced, unless it is busy.
         """
         begun = False
         request = as_logged(request, self._settings)
@@ -74,7 +74,7 @@ class LocalBackend:
         return await (await self._connected()).models()
 
     async def status(self) -> BackendStatus:
-        """As Client.status; a backend with another model is replaced first, unless it is working for somebody."""
+        """As Client.status; a backend with another model is replaced first, unless it is busy."""
         found = await (await self._connected()).status()
         if found.model == self.model or self.model in found.models:
             return found
@@ -93,11 +93,11 @@ class LocalBackend:
             await client.aclose()
 
     async def _stop_idle(self, found: BackendStatus) -> None:
-        """Stops the backend, which serves another model; raises Unavailable while it is working for somebody."""
+        """Stops the backend, which serves another model; raises Unavailable while it is busy."""
         from llama_backend.client.launch import stop
 
         if found.active or not await asyncio.to_thread(stop, runtime_files(self._paths), found.pid):
-            raise Unavailable(f"the backend is at work with {found.model}; try again later, or use that model")
+            raise Unavailable(f"the backend is busy with {found.model}; try again later, or use that model")
 
     async def _connected(self) -> Client:
         async with self._opening:

@@ -36,8 +36,8 @@ class RemoteBackend:
         self._opening = asyncio.Lock()
         self._was_reached = False
         self._listener: StageListener | None = None
-        self._foreign_model: str | None = None
-        """The first model of a server that is not ours; empty where the server is ours, None before it was asked."""
+        self._default_model: str | None = None
+        """The first model of another kind of server; empty where the server is ours, None before it was asked."""
 
     @property
     def model(self) -> str:
@@ -81,7 +81,7 @@ class RemoteBackend:
             return await client.status()
 
     async def clear_kv_states(self) -> None:
-        """Does nothing: a backend elsewhere also keeps other people's KV states and does not say whose each one is."""
+        """Does nothing: a backend elsewhere has KV states of other people too, and cannot delete only those of one."""
 
     async def aclose(self) -> None:
         """Closes the connection and its route; the next request opens both again."""
@@ -91,14 +91,14 @@ class RemoteBackend:
         await self._route.close()
 
     async def _with_model(self, client: Client, request: ChatRequest) -> ChatRequest:
-        """The request with the name of a model, which servers other than ours may insist on."""
+        """The request with the name of a model, which other kinds of servers may require."""
         if request.model:
             return request
-        if self._foreign_model is None:
+        if self._default_model is None:
             with suppress(NotFound, ModelNotFound):
                 models = await client.models()
-                self._foreign_model = "" if not models or models[0].owned_by == OURS else models[0].id
-        return structs.replace(request, model=self._foreign_model or "")
+                self._default_model = "" if not models or models[0].owned_by == OURS else models[0].id
+        return structs.replace(request, model=self._default_model or "")
 
     def _note_delta(self, resume: Resume) -> None:
         self._was_reached = True

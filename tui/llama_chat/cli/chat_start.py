@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ChatStart:
-    """What the settings and the options `--continue` and `--cid` come to."""
+    """The history, conversation, model and backend that the settings, `--continue` and `--cid` choose."""
 
     def __init__(self, setup: Setup, params: Mapping[str, Any]) -> None:
         wanted: str | None = params["conversation_id"]
@@ -44,7 +44,7 @@ class ChatStart:
 
     @cached_property
     def model(self) -> InstalledModel | None:
-        """What the local backend is to serve: the option's, the conversation's or the settings' model.
+        """The model that the local backend should serve, from the option, the conversation or the settings.
 
         None where the backend is elsewhere.
         """
@@ -62,18 +62,18 @@ class ChatStart:
         return resolve(settings.model, folder)
 
     def start_backend(self) -> None:
-        """Starts the local backend, where it is the local one.
+        """Starts the local backend; does nothing for a backend elsewhere.
 
-        Nothing that this does not need is imported before, so that the model loads while the rest of this process
-        still comes up.
+        Only what this needs is imported before, so that the model is already loading while this process imports the
+        rest.
         """
         if self.model is not None:
             from llama_chat.backends.launching import start
 
             start(self.setup.settings, self.setup.paths, self.model)
 
-    def connection(self) -> LocalBackend | RemoteBackend:
-        """A connection to the backend, not yet opened."""
+    def backend(self) -> LocalBackend | RemoteBackend:
+        """The backend; it is connected to when it is first asked."""
         if self.model is None:
             elsewhere = options.remote(self.setup.settings)
             assert elsewhere is not None

@@ -16,12 +16,12 @@ yes_flag: Decorator[Any] = click.option("yes", "-y", "--yes", is_flag=True, help
 
 
 def confirm_deletion(lines: Sequence[str]) -> None:
-    """Shows what would be deleted, a line each, and asks; a no ends the command.
+    """Shows what would be deleted, a line each, and asks; the answer "no" ends the command.
 
     Raises UsageError where standard input is not a terminal, so that nobody can be asked.
     """
     if not sys.stdin.isatty():
-        raise UsageError("--yes is needed where nobody can be asked")
+        raise UsageError("standard input is not a terminal, so nobody can confirm this; use --yes")
     for line in lines:
         output.print_note(line)
     if not click.confirm("Delete this for good?", err=True):

@@ -52,7 +52,7 @@ hub = several(
     call_option(
         "endpoint", "--endpoint", metavar="URL", help="Another hub, such as a mirror; HF_ENDPOINT does the same."
     ),
-    call_flag("send_token", "--send-token", help="Send your token to that other hub too."),
+    call_flag("send_token", "--send-token", help="Send your token to the hub of --endpoint too."),
     call_flag("keep_source", "--keep-source", help="Keep the weights that were fetched for a conversion."),
 )
 
@@ -62,18 +62,15 @@ def quant_option(help: str) -> Decorator[Any]:
     return call_option("quant", "-q", "--quant", metavar="TYPE,…", help=f"{help}  [default: {DEFAULT}]")
 
 
-def convert_options(params: Mapping[str, Any], out: Path, quant: str | None) -> ConvertOptions:
-    """The conversion that the command line describes; `quant` names quantisations, None is the default one.
-
-    Raises UsageError of llama_convert for an unknown quantisation.
-    """
+def convert_options(params: Mapping[str, Any], out: Path) -> ConvertOptions:
+    """The conversion that the command line describes, without the quantisations."""
     from llama_convert.checkpoint.tensor import DType
     from llama_convert.convert import ConvertOptions
     from llama_convert.llama_checkpoint import SourceOptions
 
     outtype = DType[params["outtype"].upper()] if params["outtype"] != "auto" else None
     text: Path | None = params["report_text"]
-    options = ConvertOptions(
+    return ConvertOptions(
         out=out,
         source=SourceOptions(params["name"], params["context"], params["chat_template"], params["rms_eps"]),
         outtype=outtype,
@@ -84,4 +81,3 @@ def convert_options(params: Mapping[str, Any], out: Path, quant: str | None) -> 
         report_text=text.read_text("utf-8", errors="replace") if text else None,
         force=params["force"],
     )
-    return options.with_kinds(quant or DEFAULT)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Decorator = Callable[[Decorated], Decorated]
 Parse = Callable[[str, str], Any]
-"""Makes the value from the text of an option and, for errors, its name."""
+"""Makes a value from the text of an option; its name, the second argument, is for errors."""
 
 
 def setting(name: str, parse: Parse | None = None) -> Decorator[Any]:
@@ -141,7 +141,7 @@ _sampling_option = click.option(
     multiple=True,
     metavar="KEY VALUE",
     callback=_sampling,
-    help="How tokens are chosen, such as `-o temperature 0.2`; an unknown KEY lists all of them.",
+    help="Set how tokens are chosen, as in `-o temperature 0.2`; an unknown KEY shows the known ones.",
 )
 _continue_flag = call_flag(
     "continue_latest", "-c", "--continue", help="Continue the conversation that was written to last."
@@ -161,7 +161,7 @@ attached = several(
     _conversation_option,
     setting("log"),
 )
-"""The options of a conversation on a backend that something else names, as for `attach`."""
+"""The options of a conversation, without those that name the backend: `attach` has an argument for that."""
 conversation = several(attached, elsewhere)
 """The options of a conversation."""
 

@@ -21,13 +21,13 @@ class PrintedAnswer:
     def __init__(self, start: ChatStart, writer: output.AnswerWriter, *, streamed: bool) -> None:
         settings = start.setup.settings
         self._sampling = settings.sampling()
-        self._connection = start.connection()
+        self._backend = start.backend()
         self._writer = writer
         self._streamed = streamed
         self._turn = Turn(
             start.history,
             start.conversation,
-            model=self._connection.model,
+            model=self._backend.model,
             system=settings.system,
             record=settings.log,
         )
@@ -62,7 +62,7 @@ class PrintedAnswer:
 
     async def _answer(self, prompt: str) -> None:
         complete = False
-        async with aclosing(self._connection):
+        async with aclosing(self._backend):
             try:
                 await self._stream(prompt)
                 complete = True
@@ -71,8 +71,8 @@ class PrintedAnswer:
 
     async def _stream(self, prompt: str) -> None:
         with WaitingLine() as waiting:
-            self._connection.report_stages(waiting.set_stage)
-            async with aclosing(self._turn.stream(self._connection, prompt, self._sampling)) as deltas:
+            self._backend.report_stages(waiting.set_stage)
+            async with aclosing(self._turn.stream(self._backend, prompt, self._sampling)) as deltas:
                 async for delta in deltas:
                     waiting.remove()
                     if self._streamed:

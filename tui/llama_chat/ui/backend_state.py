@@ -1,4 +1,4 @@
-"""What is known of the backend, and how it is found out."""
+"""What is known of the backend, and how the backend is asked for it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def ask_state(backend: StateSource) -> BackendState:
     try:
         status = await backend.status()
     except (NotFound, ModelNotFound):
-        return await _ask_foreign_state(backend)
+        return await _ask_models_only(backend)
     if status.state == "failed":
         raise ModelUnreadable(status.reason or "the model could not be loaded")
     if status.state == "draining":
@@ -76,8 +76,8 @@ async def ask_state(backend: StateSource) -> BackendState:
     )
 
 
-async def _ask_foreign_state(backend: StateSource) -> BackendState:
-    """The state of a server that is not ours and has no status; llama-server names its model by the file's path."""
+async def _ask_models_only(backend: StateSource) -> BackendState:
+    """The state of another kind of server, which has no status; llama-server names its model by the file's path."""
     models = await backend.models()
     if not models:
         return BackendState("ready")

@@ -49,7 +49,7 @@ class ContextMeter:
             self._set(replace(self.reading, context=context))
 
     def estimate_answer(self, tokens: int) -> None:
-        """Adds about so many tokens of the answer that is arriving to the count of its prompt."""
+        """Adds the estimated `tokens` of the answer that is arriving to the count of its prompt."""
         self._estimated = tokens
         if self._counted is not None:
             self._set(replace(self.reading, count=self._counted + tokens, is_exact=False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 AGAIN_SECONDS = 3.0
-"""Within so long a second press quits."""
+"""Time within which a second press quits."""
 
 
 class InterruptAction(Enum):

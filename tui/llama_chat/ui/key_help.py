@@ -26,8 +26,12 @@ KEY_GROUPS = (
             KeyUse("Enter", "send"),
             KeyUse("Ctrl+J", "new line; Shift+Enter and Alt+Enter too, in terminals that report them"),
             KeyUse("↑ ↓", "in the first or last line: earlier prompts"),
-            KeyUse("Ctrl+/", "undo"),
-            KeyUse("Ctrl+W  Ctrl+U", "delete the word, or the line, before the cursor"),
+            KeyUse("Ctrl+A  Ctrl+E", "go to the start, or the end, of the line; Ctrl+← Ctrl+→ move by words"),
+            KeyUse("Ctrl+W", "delete the word before the cursor"),
+            KeyUse("Ctrl+U  Ctrl+K", "delete to the start, or to the end, of the line"),
+            KeyUse("Ctrl+/  Ctrl+Y", "undo, and redo"),
+            KeyUse("F6  F7", "select the line, or everything; Shift with the arrow keys selects text"),
+            KeyUse("Ctrl+X  Ctrl+V", "cut the selection, and paste what was cut or copied in the chat"),
         ),
     ),
     KeyGroup(
@@ -46,6 +50,7 @@ KEY_GROUPS = (
         (
             KeyUse("Ctrl+C", "copy the selection; or clear the draft; or stop the answer; or, pressed twice, quit"),
             KeyUse("Ctrl+D", "quit, when the draft is empty"),
+            KeyUse("Ctrl+Q", "quit at once; what has arrived of an answer is kept"),
             KeyUse("Ctrl+P", "all commands, and themes"),
             KeyUse("Ctrl+Z", "suspend; `fg` in the shell returns"),
         ),

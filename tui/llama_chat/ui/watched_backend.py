@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 _FIRST_POLL_SECONDS = 0.1
 _SLOWEST_POLL_SECONDS = 1.0
 SILENCE_SECONDS = 1.0
-"""After so long without a piece of the answer the state is asked for, and then again and again."""
+"""After so long without a piece of the answer the backend is asked for its state, again and again."""
 
 
 class WatchedBackend:
     """A backend whose state is followed until it is ready, and again after each error.
 
-    `on_change` is called with every new state. A backend elsewhere that cannot be reached is tried until it can be; a
-    local one that cannot be reached has failed. `backend` connects when it is first used, and anew after `aclose`.
+    `on_change` is called with every new state. A backend elsewhere that cannot be reached is tried again and again;
+    a local one that cannot be reached has failed. `backend` connects when it is first used, and again after `aclose`.
     """
 
     def __init__(self, backend: AttachedBackend, on_change: Callable[[BackendState], None]) -> None:
@@ -44,7 +44,7 @@ class WatchedBackend:
         return self.state.phase == "ready"
 
     def wake(self) -> None:
-        """Starts to connect and to watch, unless that is under way."""
+        """Connects and follows the state, unless that is under way."""
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
 
@@ -99,7 +99,7 @@ class WatchedBackend:
     async def _watch_silence(self) -> None:
         """Follows what an answer waits for as long as nothing of it arrives.
 
-        The newest request is the last in the queue, and later ones stand behind it, so its position never grows.
+        Later requests queue up behind this one, so its position never grows.
         """
         position = None
         while True:
@@ -119,7 +119,7 @@ class WatchedBackend:
         self._failure = None
         try:
             await self._poll()
-        except Exception as error:  # noqa: BLE001 - kept for whoever waits; nobody may be waiting
+        except Exception as error:  # noqa: BLE001 - kept for a request that waits, if there is one
             self._failure = error
             self._set(replace(self.state, phase="failed", reason=str(error)))
             await self._backend.aclose()
@@ -157,7 +157,7 @@ class WatchedBackend:
         return "reconnecting" if self._was_ready else "connecting"
 
     def _take_stage(self, stage: Stage, reason: str) -> None:
-        """Takes what the connection reports; another attempt without a reason does not replace what is known."""
+        """Takes what the connection reports; another attempt without a reason does not replace the known reason."""
         if stage == "reached":
             self._set(replace(self.state, phase="ready", reason=""))
         elif reason or stage == "waiting for a pod" or self.state.phase not in CONNECTING_PHASES:

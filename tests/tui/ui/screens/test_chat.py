@@ -189,7 +189,7 @@ class TestErrors:
             await chat.answered()
             assert "busy [red]␛[0m" in chat.note
 
-    async def test_a_history_that_cannot_be_written_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_history_that_cannot_be_written_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         async with running() as chat:
 
             def fail(*_: object, **__: object) -> None:
@@ -200,7 +200,7 @@ class TestErrors:
             await chat.until(lambda: "the disk is full" in chat.line)
             await chat.until(lambda: (chat.prompt.text, chat.messages) == ("Hi", []))
 
-    async def test_the_length_limit_is_told(self) -> None:
+    async def test_the_length_limit_is_shown(self) -> None:
         async with running(ScriptedBackend(answers=[["a b c"]], finish_reason="length")) as chat:
             await chat.send("Hi")
             await chat.answered()

@@ -91,7 +91,7 @@ async def test_deletes_after_a_yes(history: History) -> None:
         await chat.until(lambda: chat.backend.cleared == 1)
 
 
-async def test_tells_where_the_backend_cannot_forget_what_was_deleted(history: History) -> None:
+async def test_reports_where_the_backend_cannot_clear_the_kv_states(history: History) -> None:
     backend = ScriptedBackend(clear_error=Unreachable("the backend does not answer"))
     async with running(backend, history=history) as chat:
         await delete_first(chat)

@@ -42,6 +42,6 @@ def _open_chat(setup: options.Setup, params: dict[str, Any]) -> None:
     start = ChatStart(setup, params)
     if start.continues and not setup.settings.log:
         raise UsageError("a chat that continues a conversation is kept in the history; --no-log is for new ones")
-    run_app(setup.settings, start.connection(), start.history, start.conversation)
+    run_app(setup.settings, start.backend(), start.history, start.conversation)
     if start.history:
         start.history.close()

@@ -21,7 +21,7 @@ def command(json: bool, **params: Any) -> None:
 
     The first of these that sets it counts: an option of the command, an environment variable (LLAMA_CHAT_MODEL for
     model), the nearest .llama-chat.toml in the working directory or above it, the user's config.toml (see `llama-chat
-    paths`), the default. A text in parentheses describes a default.
+    paths`), the default. A text in parentheses says what the default does.
     """
     found = options.load(params).config
     values = _values(found)

@@ -14,6 +14,7 @@ from llama_chat.cli.conversion_options import conversion, convert_options, hub, 
 from llama_chat.cli.display.conversion_results import print_outcome, print_plan
 from llama_chat.cli.display.stages import shown_stages
 from llama_chat.cli.options import call_option
+from llama_convert.quant.file_types import DEFAULT
 
 
 @click.command("convert")
@@ -46,7 +47,7 @@ def command(source: str, out: Path | None, json: bool, **params: Any) -> None:
     with shown_stages(json) as listener:
         from llama_convert.convert import convert, plan_conversion
 
-        wanted = convert_options(params, target, params["quant"])
+        wanted = convert_options(params, target).with_kinds(params["quant"] or DEFAULT)
         if params["plan"]:
             print_plan(plan_conversion(folder, wanted), json)
         else:

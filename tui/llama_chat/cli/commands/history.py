@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def command() -> None:
     """List, show and delete conversations.
 
-    The beginning of an ID is enough if no other ID begins like it.
+    The beginning of an ID is enough if no other ID begins in the same way.
     """
 
 
@@ -49,7 +49,7 @@ def list_conversations(limit: int, json: bool) -> None:
 def show(conversation_id: str | None, json: bool) -> None:
     """Write a conversation as Markdown.
 
-    Without an ID, it is the one that was written to last.
+    Without an ID, the conversation that was written to last is shown.
     """
     from llama_chat.cli.chat_start import find_conversation
 

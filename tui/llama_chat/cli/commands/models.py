@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 import click
 
 from llama_backend.errors import ModelUnreadable
-from llama_backend.models.installed import InstalledModel, installed, resolve
+from llama_backend.models.installed import (
+    DEMO_NAME,
+    DEMO_PACKAGE,
+    InstalledModel,
+    demo_model,
+    installed,
+    resolve,
+)
 from llama_chat.cli import options
 from llama_chat.cli.confirm_deletion import confirm_deletion, yes_flag
 from llama_chat.cli.display import output
@@ -69,9 +76,14 @@ def show(name: str, json: bool) -> None:
 @click.argument("name")
 @yes_flag
 def remove(name: str, yes: bool) -> None:
-    """Delete a model, its record and its licence files."""
+    """Delete a model with its record, its licence files and its report."""
     folder = options.load({}).paths.models
     model = resolve(name, folder)
+    demo = demo_model()
+    if demo and model.path == demo.path:
+        raise UsageError(
+            f"{DEMO_NAME} belongs to the package {DEMO_PACKAGE}: `pip uninstall {DEMO_PACKAGE}` removes it"
+        )
     if model.path.parent != folder:
         raise UsageError(f"{model.path} is not in {folder}, so it is not removed")
     files = files_of(model.path)

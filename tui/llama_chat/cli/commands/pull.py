@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 @click.command("pull")
 @click.argument("target", metavar="NAME")
 @quant_option(
-    "Quantisation to install, as in OWNER/REPO:TYPE: any that the repository has. Where weights are converted, those to"
-    " make: Q4_K_M,Q8_0 makes two files, and F16, BF16 or F32 one without quantisation."
+    "Quantisation to install, of those that the repository has; OWNER/REPO:TYPE does the same. If weights are"
+    " converted: the quantisations to make. Q4_K_M,Q8_0 makes two files; F16, BF16 or F32 makes one that is not"
+    " quantised."
 )
 @call_flag("official", "--official", help="Take the weights that the model's makers publish, and convert them.")
 @hub
@@ -46,14 +47,12 @@ def fetch(target: str, models: Path, json: bool, params: dict[str, Any]) -> None
 
         wanted = parse_target(target, official=params["official"])
         chosen = PullOptions(
-            models=models,
+            conversion=convert_options(params, models),
             quant=params["quant"],
             revision=params["revision"],
             endpoint=params["endpoint"],
             send_token=params["send_token"],
             keep_source=params["keep_source"],
-            force=params["force"],
-            conversion=convert_options(params, models, quant=None),
         )
         if params["plan"]:
             print_plan(plan_pull(wanted, chosen), json)

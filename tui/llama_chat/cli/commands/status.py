@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def command(json: bool, **params: Any) -> None:
     """Show the state of the backend.
 
-    If none is running, the exit code is 3; none is started.
+    It never starts a backend. If none is running, the exit code is 3.
     """
     setup = options.load(params)
     elsewhere = options.remote(setup.settings)

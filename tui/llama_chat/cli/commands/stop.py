@@ -15,7 +15,7 @@ from llama_chat.errors import ChatError
 def command(**params: Any) -> None:
     """End the background backend.
 
-    Answers that it is still writing may be completed first.
+    Answers that it is still writing are completed first.
     """
     from llama_backend.client.launch import find, stop
     from llama_chat.backends.launching import runtime_files

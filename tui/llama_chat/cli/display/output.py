@@ -69,7 +69,7 @@ def print_json(value: Any) -> None:
 def write_now(text: str, stream: TextIO) -> None:
     """Writes text and flushes the stream.
 
-    Raises BrokenPipeError where nobody reads any more, and ChatError where it cannot be written.
+    Raises BrokenPipeError where the reader has gone, and ChatError where the text cannot be written.
     """
     try:
         stream.write(text)
@@ -97,7 +97,7 @@ def format_table(rows: list[tuple[str, ...]]) -> str:
 
 
 def _discard_stdout() -> None:
-    """Sends what is still buffered nowhere; else the interpreter would complain about it as it ends."""
+    """Discards what is still buffered; otherwise the interpreter would report an error for it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -36,7 +36,7 @@ class StageClock:
         self._start, self._shown = self._now(), float("-inf")
 
     def advance(self, done: int) -> None:
-        """What is done at the first call was done by an earlier run: it does not count for the rate."""
+        """Takes how much is done; what is done at the first call comes from an earlier run and is not in the rate."""
         if self._first < 0:
             self._first = done
         self.done = done

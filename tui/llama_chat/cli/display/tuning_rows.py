@@ -30,11 +30,11 @@ def _threads(tuning: TuningStatus) -> str:
     if tuning.threads_fixed:
         return f"{tuning.threads}, set by hand"
     changes = f", changed {tuning.thread_changes} times" if tuning.thread_changes else ""
-    return f"{tuning.threads} of {tuning.threads_most}, chosen by itself{changes}"
+    return f"{tuning.threads} of {tuning.threads_most}, chosen automatically{changes}"
 
 
 def _source(is_fixed: bool) -> str:
-    return "set by hand" if is_fixed else "chosen by itself"
+    return "set by hand" if is_fixed else "chosen automatically"
 
 
 def _gpu(gpu: GPUShare) -> str:

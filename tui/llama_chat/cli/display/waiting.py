@@ -44,7 +44,7 @@ class WaitingLine:
     def set_stage(self, stage: Stage, reason: str) -> None:
         """Says how far the connection to a backend elsewhere is.
 
-        A first connection without a known problem is as likely to wait for the model, so the line says that.
+        During a first connection without a known problem the backend may be loading the model, so the usual text stays.
         """
         is_usual = stage == "reached" or (stage == "connecting" and not reason)
         self._text = _TEXT if is_usual else f"{stage} …"

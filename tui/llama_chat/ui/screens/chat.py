@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _HINT_SECONDS = 4.0
 _REFUSAL_SECONDS = 12.0
 ALIVE_SECONDS = 20.0
-"""Proxies and load balancers close what was silent for a minute: exec sessions as well as port-forwards."""
+"""Proxies and load balancers close connections that are silent for a minute, of exec sessions and of port-forwards."""
 
 
 class ChatScreen(Screen[None]):
@@ -202,12 +202,12 @@ class ChatScreen(Screen[None]):
     async def action_history(self) -> None:
         from llama_chat.ui.screens.history import HistoryScreen
 
-        chosen = await self.app.push_screen_wait(HistoryScreen(self._session.history, self._forget_deleted))
+        chosen = await self.app.push_screen_wait(HistoryScreen(self._session.history, self._clean_up_deleted))
         if chosen is not None or self._session.conversation.is_deleted():
             await self._open(chosen)
 
     @work
-    async def _forget_deleted(self) -> None:
+    async def _clean_up_deleted(self) -> None:
         """After a conversation was deleted: stops its answer, and deletes what the backend has computed of it."""
         if self._session.conversation.is_deleted():
             await self._open(None)

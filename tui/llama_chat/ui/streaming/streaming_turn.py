@@ -64,7 +64,7 @@ class StreamingTurn:
 
     @property
     def refusal(self) -> str | None:
-        """Why the question was not asked at all: it is too long, or the history cannot keep it."""
+        """Why the question was not asked: it is too long, or the history cannot be written."""
         if isinstance(self.error, PromptTooLong):
             return self.error.message
         is_unkept = isinstance(self.error, HistoryError) and self.turn.answer is None

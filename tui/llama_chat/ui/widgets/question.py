@@ -1,4 +1,4 @@
-"""A message of the person, as it was typed."""
+"""A message of the user, as it was typed."""
 
 from __future__ import annotations
 

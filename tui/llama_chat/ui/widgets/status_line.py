@@ -1,4 +1,4 @@
-"""One row: the model, its backend and the state of that, how fast it answers, how full the context is."""
+"""One row: the model, the backend and its state, the speed of the answer, and how full the context is."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class StatusLine(Widget):
         self.status = replace(self.status, is_answering=is_answering)
 
     def show_hint(self, text: str, seconds: float, *, is_warning: bool) -> None:
-        """Shows a hint in place of the state for so many seconds."""
+        """Shows a hint in place of the state for `seconds`."""
         self.end_hint()
         self.status = replace(self.status, hint=text, is_warning=is_warning)
         self._hint_timer = self.set_timer(seconds, self.end_hint)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llama_chat.history import Conversation, History
-from tests.tui.cli.conftest import Outcome, Terminal, run
+from tests.tui.cli.conftest import Outcome, open_terminal, run
 
 
 @pytest.fixture
@@ -64,11 +64,11 @@ def test_show_as_json(talk: Conversation) -> None:
 
 
 def test_show_on_a_terminal_is_harmless(talk: Conversation) -> None:
-    terminal = Terminal("history", "show")
-    assert terminal.wait() == 0
+    terminal = open_terminal("history", "show")
+    assert terminal.end() == 0
     terminal.close()
-    assert "It ␛[31mbegan".encode() in terminal.screen
-    assert b"\x1b" not in terminal.screen
+    assert "It ␛[31mbegan".encode() in terminal.written
+    assert b"\x1b" not in terminal.written
 
 
 @pytest.mark.parametrize("command", ["show", "delete"])
@@ -95,19 +95,22 @@ def test_delete_of_several_is_all_or_nothing(talk: Conversation, history: Histor
 
 def test_delete_needs_a_yes(talk: Conversation, history: History) -> None:
     done = run("history", "delete", talk.id)
-    assert (done.code, done.err) == (2, "llama-chat: --yes is needed where nobody can be asked\n")
+    assert (done.code, done.err) == (
+        2,
+        "llama-chat: standard input is not a terminal, so nobody can confirm this; use --yes\n",
+    )
     assert [found.id for found in history.conversations()] == [talk.id]
 
 
 @pytest.mark.parametrize(("keys", "code", "left"), [(b"y\r", 0, 0), (b"n\r", 1, 1), (b"\r", 1, 1), (b"\x03", 130, 1)])
 def test_delete_asks(talk: Conversation, history: History, keys: bytes, code: int, left: int) -> None:
-    terminal = Terminal("history", "delete", talk.id)
+    terminal = open_terminal("history", "delete", talk.id)
     terminal.read_until(b"[y/N]")
     time.sleep(0.3)  # CPython misses an interrupt in the moment before it waits for a line
-    terminal.send(keys)
-    assert terminal.wait() == code
+    terminal.write(keys)
+    assert terminal.end() == code
     terminal.close()
-    assert f"{talk.id}  What is a GGUF?".encode() in terminal.screen
+    assert f"{talk.id}  What is a GGUF?".encode() in terminal.written
     assert len(history.conversations()) == left
 
 

@@ -1,4 +1,4 @@
-"""`llama-chat cache`: what is kept of conversations, and how it goes."""
+"""`llama-chat cache`: showing and clearing the KV states of conversations."""
 
 from __future__ import annotations
 

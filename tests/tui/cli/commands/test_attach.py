@@ -12,8 +12,7 @@ import pytest
 from tests.support import stub_kubectl
 from tests.support.scripted_server import ScriptedServer
 from tests.support.stub_kubectl import Cluster
-from tests.tui.cli.conftest import Terminal, run
-from tests.tui.cli.test_ask_errors import fails
+from tests.tui.cli.conftest import fails, open_terminal, run
 
 
 @pytest.fixture
@@ -30,13 +29,13 @@ def config(isolated_home: Path) -> Path:
 
 
 def test_the_chat_opens_on_a_backend_elsewhere(elsewhere: ScriptedServer) -> None:
-    terminal = Terminal("attach", elsewhere.url)
+    terminal = open_terminal("attach", elsewhere.url)
     try:
         terminal.read_until(b"ready")
-        terminal.send(b"hi\r")
+        terminal.write(b"hi\r")
         terminal.read_until(b"world!")
-        terminal.send(b"\x11")
-        assert terminal.wait() == 0
+        terminal.write(b"\x11")
+        assert terminal.end() == 0
     finally:
         terminal.close()
     assert elsewhere.requests[0]["messages"][-1]["content"] == "hi"

@@ -13,14 +13,7 @@ import pytest
 
 from llama_chat.history import History
 from tests.support.scripted_server import ScriptedServer
-from tests.tui.cli.conftest import PROGRAM, Outcome, run
-
-
-def fails(done: Outcome, code: int, pattern: str, out: bytes = b"") -> None:
-    """Asserts an exit code and one line on standard error."""
-    assert (done.code, done.out) == (code, out), done
-    assert re.fullmatch(r"llama-chat: [^\n]+\n", done.err), done.err
-    assert re.search(pattern, done.err), done.err
+from tests.tui.cli.conftest import PROGRAM, Outcome, fails, run
 
 
 @pytest.mark.parametrize(

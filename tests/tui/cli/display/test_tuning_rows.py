@@ -36,7 +36,7 @@ GPU = GPUShare(
 
 def test_what_was_chosen() -> None:
     assert tuning_rows(CHOSEN) == {
-        "threads": "1 of 2, chosen by itself, changed 3 times",
+        "threads": "1 of 2, chosen automatically, changed 3 times",
         "batch": "at most 512 tokens, 128 at once, flash attention on",
         "KV cells": "4096 of q8_0: 50.1 MB, one pool",
         "GPU layers": None,
@@ -59,6 +59,6 @@ def test_what_was_set_by_hand() -> None:
 
 def test_gpus() -> None:
     rows = tuning_rows(replace(CHOSEN, gpus=[GPU], gpu_layers=20))
-    assert rows["GPU layers"] == "20 of 31, chosen by itself"
+    assert rows["GPU layers"] == "20 of 31, chosen automatically"
     assert rows["CUDA0"] == "a GPU: 20 layers, weights 2.0 GB, KV 100 MB, computing 50 MB, of 8.0 GB free"
     assert tuning_rows(replace(CHOSEN, gpus=[GPU], gpu_layers_fixed=True))["GPU layers"] == "0 of 31, set by hand"
