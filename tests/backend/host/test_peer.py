@@ -132,10 +132,15 @@ def test_where_connections_queue_up_somebody_listens(place: RuntimeFiles) -> Non
 
 
 @needs_root
-def test_whom_the_system_does_not_let_us_end_is_named(place: RuntimeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_owner_of_a_process_that_cannot_be_ended_is_named(
+    place: RuntimeFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(signal, "pidfd_send_signal", refuse)
-    with held(place.socket) as process, pytest.raises(UntrustedSocket, match=f"process {process.pid} of user root"):
+    with (
+        held(place.socket) as process,
+        pytest.raises(UntrustedSocket, match=f"process {process.pid}, which only user root"),
+    ):
         stop(place, process.pid)
