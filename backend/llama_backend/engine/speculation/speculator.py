@@ -103,7 +103,7 @@ class Speculator:
 
     def _may_draft(self, batch: Batch) -> bool:
         """Whether drafts take no time from a prompt, and can be compared with a plain step."""
-        if not self._is_on or batch.prefill or batch.holds_up:
+        if not self._is_on or batch.prefill or batch.delays_prompt:
             return False
         return self._relative.is_known(len(batch.items))
 

@@ -125,7 +125,7 @@ def test_no_draft_beside_a_prompt(unified: bool) -> None:
     bench.submit(2, [500 + n for n in range(100)], max_tokens=2)
     bench.run()
     assert sum(drafted(bench)) > 0
-    assert all(batch.drafted == 0 for batch in bench.runner.batches if batch.prefill or batch.holds_up)
+    assert all(batch.drafted == 0 for batch in bench.runner.batches if batch.prefill or batch.delays_prompt)
 
 
 def test_drafts_take_free_cells_only() -> None:
