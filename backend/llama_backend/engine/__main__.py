@@ -24,7 +24,7 @@ def main() -> int:
         # A signal to the process group is for the server, which lets running answers finish and then ends the engine.
         signal.signal(number, signal.SIG_IGN)
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-    # numpy's BLAS is not used here, and starting its threads would double the time of the import.
+    # numpy computes little here, and starting the threads of its BLAS would double the time of its import.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     config = msgspec.json.decode(sys.argv[1], type=EngineConfig)
     from llama_backend.engine.process import run

@@ -21,7 +21,7 @@ class Place(Enum):
     MOVING = "in RAM, and soon on disk instead, since a slot has the cells anyway"
     BOTH = "on disk, with a copy in RAM"
     DISK = "on disk only"
-    GONE = "given up: nobody finds it any more"
+    GONE = "given up, and no longer found"
 
 
 _UNWRITTEN = frozenset((Place.QUEUED, Place.MOVING))
@@ -30,12 +30,12 @@ _DURABLE = _UNWRITTEN | {Place.BOTH, Place.DISK}
 
 @dataclass(slots=True, eq=False)
 class StoredState:
-    """A state, which changes its place by the methods below. Whoever calls them holds the store's lock."""
+    """A state, whose place the methods below change. They must be called with the store's lock held."""
 
     tokens: bytes
     """Ids as int32."""
     scope: str
-    """Who may use it."""
+    """Only requests of the same scope may use it."""
     place: Place
     last_used: int
     data: Bytes | None = None
@@ -60,7 +60,7 @@ class StoredState:
         return self.place in _DURABLE
 
     def written(self, path: Path | None) -> None:
-        """Its file was written, or could not be."""
+        """Notes that its file was written, or could not be where `path` is None."""
         self.path = path
         if path is None:
             self.place = Place.RAM
@@ -70,22 +70,22 @@ class StoredState:
             self.place = Place.BOTH
 
     def was_read(self, data: Bytes) -> None:
-        """Its file was read; the data stays in RAM as well."""
+        """Notes that its file was read, and keeps the data in RAM as well."""
         if self.place is Place.DISK:
             self.place, self.data = Place.BOTH, data
 
     def free_ram(self) -> None:
-        """Gives up the data in RAM; what is not on disk is gone then."""
+        """Gives up the data in RAM; a state that is not on disk is gone then."""
         self.data = None
         self.place = Place.DISK if self.place in (Place.BOTH, Place.DISK) else Place.GONE
 
     def file_removed(self) -> None:
-        """Its file was removed; what is not in RAM is gone then."""
+        """Notes that its file was removed; a state that is not in RAM is gone then."""
         self.path = None
         self.place = Place.RAM if self.place is Place.BOTH else Place.GONE
 
     def give_up(self) -> None:
-        """It is not wanted any more, wherever it is; a file that is being written is removed afterwards."""
+        """Gives the state up, wherever it is; a file that is being written is removed afterwards."""
         self.place = Place.GONE
 
     def is_beginning_of(self, other: StoredState) -> bool:
@@ -93,7 +93,7 @@ class StoredState:
         return self.scope == other.scope and other.tokens.startswith(self.tokens)
 
     def in_common(self, wanted: bytes) -> int:
-        """How many whole tokens it has in common with the beginning of others, which are packed too."""
+        """How many tokens it has in common with the beginning of `wanted`, which is packed too."""
         low, high = 0, min(len(self.tokens), len(wanted)) // _TOKEN_BYTES
         if self.tokens[: high * _TOKEN_BYTES] == wanted[: high * _TOKEN_BYTES]:
             return high
@@ -109,7 +109,7 @@ class StoredState:
 
 @dataclass(frozen=True)
 class Match:
-    """A state, and how many tokens of it are the beginning of what was looked for."""
+    """A state that was found, and how many of its tokens are the first of those that were looked for."""
 
     state: StoredState
     length: int

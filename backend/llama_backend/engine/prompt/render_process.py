@@ -1,8 +1,8 @@
 """`python -m llama_backend.engine.prompt.render_process`: compiles a chat template and renders conversations with it.
 
-A template is a program that comes with a model's file, and Python can neither interrupt it nor limit its memory. So it
-runs in a process of its own, which the system ends when it takes too much time. If this process dies, the template has
-failed. Its standard input is a socket: a Source comes first, then conversations, and each is answered by a Rendered.
+A template is a program in a model's file, and Python can neither interrupt it nor limit its memory. So it runs in a
+process of its own, which the system ends when it takes too much time; then the template has failed. The process's
+standard input is a socket: a Source comes first, then conversations, and a Rendered is sent in reply to each.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from llama_backend.host.parent import die_with_parent
 from llama_backend.wire.ipc import HEADER
 
 _MOST_REASON = 500
-"""Characters of an error; the rest is cut off."""
+"""Most characters of an error; the rest is cut off."""
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ def bench_with(guesser: FakeGuesser, part: float = 0.01) -> Bench:
 class SlowReader(DraftModel):
     """Takes a tenth of a plain step for each token that it reads."""
 
-    def reading(self, sequence: Sequence) -> float:
+    def reading_seconds(self, sequence: Sequence) -> float:
         return 0.0001 * self.unread(sequence)
 
 
