@@ -270,7 +270,11 @@ decode_event = msgspec.msgpack.Decoder(Event).decode
 
 def frame(message: Command | Event) -> bytes:
     """The bytes of one message on the socket."""
-    payload = _encoder.encode(message)
+    return framed(_encoder.encode(message))
+
+
+def framed(payload: bytes) -> bytes:
+    """A payload with its size in front."""
     return HEADER.pack(len(payload)) + payload
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from llama_backend.engine.kv.memory import Bytes
 
-_TOKEN_BYTES = 4
+TOKEN_BYTES = 4
+"""Bytes of a token id in `packed` tokens."""
 
 
 class Place(Enum):
@@ -43,7 +44,7 @@ class StoredState:
 
     @property
     def length(self) -> int:
-        return len(self.tokens) // _TOKEN_BYTES
+        return len(self.tokens) // TOKEN_BYTES
 
     @property
     def ids(self) -> list[int]:
@@ -94,12 +95,12 @@ class StoredState:
 
     def in_common(self, wanted: bytes) -> int:
         """How many tokens it has in common with the beginning of `wanted`, which is packed too."""
-        low, high = 0, min(len(self.tokens), len(wanted)) // _TOKEN_BYTES
-        if self.tokens[: high * _TOKEN_BYTES] == wanted[: high * _TOKEN_BYTES]:
+        low, high = 0, min(len(self.tokens), len(wanted)) // TOKEN_BYTES
+        if self.tokens[: high * TOKEN_BYTES] == wanted[: high * TOKEN_BYTES]:
             return high
         while high - low > 1:
             middle = (low + high) // 2
-            start, end = low * _TOKEN_BYTES, middle * _TOKEN_BYTES
+            start, end = low * TOKEN_BYTES, middle * TOKEN_BYTES
             if self.tokens[start:end] == wanted[start:end]:
                 low = middle
             else:

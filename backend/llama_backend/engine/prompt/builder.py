@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from array import array
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Protocol
 
 from llama_backend.engine.kv.state_files import StoredAnswer
+from llama_backend.engine.kv.stored_state import TOKEN_BYTES, packed
 from llama_backend.engine.prompt.render_messages import Fragment
 from llama_backend.engine.prompt.vocab import Vocab
 from llama_backend.errors import InvalidRequest, PromptTooLong
@@ -16,7 +16,6 @@ from llama_backend.wire.api import ChatMessage
 
 _REMEMBERED_TOKENS = 1_000_000
 """Most tokens of all remembered answers together."""
-_TOKEN_BYTES = 4
 _USUAL_BYTES = 16
 """A text with at most so many bytes for each token of the context is not compared with the longest token: to find that
 one, the whole vocabulary would have to be read."""
@@ -56,7 +55,7 @@ class AnswerMemory:
 
     def within(self, tokens: list[int], scope: str) -> list[StoredAnswer]:
         """The answers of a scope in a conversation of `tokens`; one at its end may lack its last token."""
-        data = _packed(tokens)
+        data = packed(tokens)
         own = [answer for (known_scope, _), answer in list(self._answers.items()) if known_scope == scope]
         return [answer for answer in own if _contains(data, answer.tokens)]
 
@@ -71,15 +70,11 @@ class AnswerMemory:
 
 
 def _contains(data: bytes, tokens: list[int]) -> bool:
-    wanted = _packed(tokens)
+    wanted = packed(tokens)
     found = data.find(wanted)
-    while found % _TOKEN_BYTES and found >= 0:
+    while found % TOKEN_BYTES and found >= 0:
         found = data.find(wanted, found + 1)
-    return found >= 0 or (len(tokens) > 1 and data.endswith(wanted[:-_TOKEN_BYTES]))
-
-
-def _packed(tokens: list[int]) -> bytes:
-    return array("i", tokens).tobytes()
+    return found >= 0 or (len(tokens) > 1 and data.endswith(wanted[:-TOKEN_BYTES]))
 
 
 class PromptBuilder:

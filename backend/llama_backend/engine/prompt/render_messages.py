@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import BinaryIO
+
 from msgspec import Struct
 
 from llama_backend.wire.api import ChatMessage
+from llama_backend.wire.ipc import HEADER
 
 SECONDS = 1.0
 """Most processor time for compiling a template, and for rendering each conversation."""
@@ -41,3 +44,9 @@ class Rendered(Struct, frozen=True, kw_only=True):
 
 Conversation = list[ChatMessage]
 """The messages to render; sent after the template, any number of times."""
+
+
+def read_payload(file: BinaryIO) -> bytes:
+    """The payload of the next frame; empty where the other side has closed its end."""
+    header = file.read(HEADER.size)
+    return file.read(HEADER.unpack(header)[0]) if len(header) == HEADER.size else b""

@@ -11,10 +11,10 @@ import threading
 
 import msgspec
 
-from llama_backend.engine.prompt.render_messages import MEMORY, SECONDS, Fragment, Rendered, Source
+from llama_backend.engine.prompt.render_messages import MEMORY, SECONDS, Fragment, Rendered, Source, read_payload
 from llama_backend.errors import InvalidRequest
 from llama_backend.wire.api import ChatMessage
-from llama_backend.wire.ipc import HEADER
+from llama_backend.wire.ipc import framed
 
 MODULE = "llama_backend.engine.prompt.render_process"
 WALL_SECONDS = 15.0
@@ -99,10 +99,9 @@ class _Process:
 
     def ask(self, message: Source | list[ChatMessage]) -> list[Fragment]:
         """The fragments that the process replies with. Raises InvalidRequest with its error or with how it ended."""
-        payload = msgspec.msgpack.encode(message)
         try:
-            self._sock.sendall(HEADER.pack(len(payload)) + payload)
-            rendered = msgspec.msgpack.decode(self._receive(), type=Rendered)
+            self._sock.sendall(framed(msgspec.msgpack.encode(message)))
+            rendered = msgspec.msgpack.decode(read_payload(self._file), type=Rendered)
         except (OSError, msgspec.DecodeError) as error:
             raise InvalidRequest(f"the model's chat template {self.end()}", param="messages") from error
         if rendered.error is not None:
@@ -123,9 +122,3 @@ class _Process:
         if code == -signal.SIGPROF:
             return f"takes more than {SECONDS:g} s of processor time"
         return f"has crashed its process, whose limit is {MEMORY >> 20} MiB of memory"
-
-    def _receive(self) -> bytes:
-        header = self._file.read(HEADER.size)
-        if len(header) < HEADER.size:
-            raise ConnectionResetError
-        return self._file.read(HEADER.unpack(header)[0])
