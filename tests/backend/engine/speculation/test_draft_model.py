@@ -109,7 +109,7 @@ def test_measuring_leaves_nothing_and_tells_what_a_guess_takes() -> None:
     assert guesser.memory.occupied == []
 
 
-def test_without_room_it_forgets_and_guesses_nothing() -> None:
+def test_without_room_it_frees_its_cells_and_guesses_nothing() -> None:
     guesser = FakeGuesser(capacity=8)
     model, mine = DraftModel(guesser, 2), sequence(1, [*LONG])
     assert len(model.guess([mine], [9])[0]) == 4

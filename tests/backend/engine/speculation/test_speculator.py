@@ -223,10 +223,10 @@ def test_samplers_move_on_by_the_tokens_that_are_taken_and_no_others() -> None:
 def test_each_token_has_the_log_probabilities_of_its_own_row() -> None:
     bench = Bench(model=repeating, token_part=FREE)
     bench.submit(1, [*TEXT, *TEXT[:5]], max_tokens=30, top_logprobs=1)
-    pieces: list[SequenceOutput] = []
+    outputs: list[SequenceOutput] = []
     while bench.engine.busy:
-        pieces += bench.engine.step().outputs
-    entries = [entry for piece in pieces for entry in piece.logprobs or []]
+        outputs += bench.engine.step().outputs
+    entries = [entry for output in outputs for entry in output.logprobs or []]
     assert [entry.token for entry in entries] == [f"{token} ".encode() for token in TEXT[5:35]]
     assert sum(drafted(bench)) > 0
 
