@@ -1,7 +1,7 @@
 """The engine's notes on which requests it works on, in memory that outlives it, for the server to read after a crash.
 
-llama.cpp ends the process when it meets what it cannot handle, so that the process itself cannot say whose request it
-was.
+llama.cpp ends the process on errors that it cannot handle. The process can then no longer say which request it worked
+on, so the notes must be written before.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import IO
 
 _NUMBER = "Q"
 _SIZE = array(_NUMBER).itemsize
-READERS = 2
-"""Threads of the engine that read requests. Each has a place for its notes."""
-_BATCH = 1 + 2 * READERS
-"""Where the numbers of the batch begin, behind those of the grammar and of the readers."""
+LANES = 2
+"""Threads of the engine that cut the texts of requests into tokens. Each has a place for its notes."""
+_BATCH = 1 + 2 * LANES
+"""Where the numbers of the batch begin, behind those of the grammar and of the lanes."""
 _MOST = PAGESIZE // _SIZE - _BATCH - 1
 """Requests of a batch that fit on the page."""
 _TRACE = 64 * 1024
@@ -44,11 +44,11 @@ def nameless_file() -> IO[bytes]:
 
 
 class CrashNotes:
-    """The engine's side, which writes. Without a file nobody reads the notes.
+    """The engine's side, which writes. Without a file the notes go nowhere.
 
-    The first number on the page is that of the request whose grammar is at work, or 0. For each reader follow the
-    number of its thread and that of the request that it reads, or 0. The last ones are the number of requests in the
-    batch, and their numbers. Behind the page Python writes in which thread a signal ended the process.
+    The first number on the page is that of the request whose grammar is at work, or 0. Then come, for each lane, the
+    id of its thread and the number of the request that it works on, or 0. Last come how many requests are in the batch,
+    and their numbers. Behind the page Python writes the stack of the thread in which a signal ended the process.
     """
 
     def __init__(self, file: int | None = None) -> None:
@@ -56,7 +56,7 @@ class CrashNotes:
         self._page = mmap(-1 if file is None else file, PAGESIZE)
 
     def watch(self) -> None:
-        """Lets Python write, from now on, in which thread a fatal signal ended the process."""
+        """From now on Python writes the stacks of all threads when a signal ends the process."""
         if self._file is not None:
             os.lseek(self._file, PAGESIZE, os.SEEK_SET)
             faulthandler.enable(self._file, all_threads=True)
@@ -80,7 +80,7 @@ class CrashNotes:
 
     @contextmanager
     def reading(self, place: int, number: int) -> Iterator[None]:
-        """Notes that this thread, the reader of that place, works on a request in this block."""
+        """Notes that this thread, the lane of that place, works on a request in this block."""
         at = 1 + 2 * place
         self._write(at, [get_ident(), number])
         try:
@@ -95,7 +95,7 @@ class CrashNotes:
 
 @dataclass(frozen=True)
 class Suspects:
-    """The requests that an engine worked on when it died; only those of the thread that died, where that is known."""
+    """The requests that an engine worked on when it died; only those of the thread that crashed, if that is known."""
 
     grammar: int = 0
     """The request whose grammar was at work, or 0."""
@@ -105,7 +105,7 @@ class Suspects:
 
     @property
     def all(self) -> frozenset[int]:
-        """The request whose grammar was at work, or else all of them."""
+        """Only the request whose grammar was at work, if there was one, or else all of them."""
         return frozenset({self.grammar}) if self.grammar else self.batch | self.reading
 
 
@@ -128,11 +128,11 @@ class CrashPage:
     def suspects(self) -> Suspects:
         """The requests that the engine worked on last."""
         numbers = array(_NUMBER, self._page[:PAGESIZE])
-        readers = {numbers[at]: numbers[at + 1] for at in range(1, _BATCH, 2) if numbers[at]}
+        lanes = {numbers[at]: numbers[at + 1] for at in range(1, _BATCH, 2) if numbers[at]}
         first = _BATCH + 1
         batch = frozenset(numbers[first : first + min(numbers[_BATCH], _MOST)])
         found = _CULPRIT.search(self._page[PAGESIZE:])
         culprit = int(found[1], 16) if found else None
-        if culprit in readers:
-            return Suspects(reading=frozenset({readers[culprit]}))
-        return Suspects(numbers[0], batch, frozenset() if culprit else frozenset(readers.values()))
+        if culprit in lanes:
+            return Suspects(reading=frozenset({lanes[culprit]}))
+        return Suspects(numbers[0], batch, frozenset() if culprit else frozenset(lanes.values()))

@@ -1,14 +1,14 @@
 """All errors of the backend, as one tree with HTTP status codes.
 
     BackendError
-    ├─ InvalidRequest         400  a field is wrong; `param` names it
+    ├─ InvalidRequest         400  a field has a wrong value; `param` names the field
     │  ├─ PromptTooLong       400  the prompt has more tokens than the context holds
     │  ├─ BodyTooLarge        413  the body has more bytes than are allowed
     │  ├─ BodyTooSlow         408  the body did not arrive in time
     │  └─ HeadTooLarge        431  the request line and the headers are too large
     ├─ Unauthorized           401  a valid API key is needed
-    ├─ Forbidden              403  a server without keys was asked under another name than localhost
-    │  └─ ForeignOrigin       403  a web page asks whose origin is not allowed
+    ├─ Forbidden              403  a server without keys answers requests to localhost only
+    │  └─ ForeignOrigin       403  the request comes from a web page whose origin is not allowed
     ├─ ModelNotFound          404  no model has this name
     ├─ NotFound               404  no such path, or an answer that is not kept
     ├─ MethodNotAllowed       405  the path does not have this method
@@ -16,8 +16,8 @@
     ├─ RateLimited            429  more requests than the key may send; carries `retry_after`
     ├─ Unavailable            503  loading, restarting or draining; carries `retry_after`
     │  ├─ BodiesFull          503  the memory for the texts of all requests is full
-    │  ├─ ModelUnreadable     503  the file is no model that llama.cpp can load
-    │  ├─ DeviceUnavailable   503  a GPU was asked for that is not there
+    │  ├─ ModelUnreadable     503  llama.cpp cannot load the model's file
+    │  ├─ DeviceUnavailable   503  the GPU that was asked for does not exist
     │  └─ EngineDied          503  the engine process ended while it worked on the request
     ├─ DeadlineExceeded       504  the time that the request or the server allows is over
     ├─ InternalError          500  a fault of the backend
@@ -35,6 +35,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 _LONGEST_TEXT = 1000
+"""Most characters of a message that are sent."""
+_LONGEST_FOREIGN_TEXT = 2000
+"""Most characters that are taken from another server's message."""
 
 
 class BackendError(Exception):
@@ -184,8 +187,6 @@ def _family(base: type[BackendError]) -> list[type[BackendError]]:
     return [base] + [found for sub in base.__subclasses__() for found in _family(sub)]
 
 
-_MOST_MESSAGE = 2000
-"""Most characters that are taken from another server's message."""
 _BY_CODE = {kind.code: kind for kind in _family(BackendError)}
 
 
@@ -198,7 +199,7 @@ def from_wire(body: Any, status: int) -> BackendError:
     known = {"message", "type", "code"}
     details = {key: value for key, value in error.items() if key not in known and key.isidentifier()}
     message = str(error.get("message") or f"HTTP status {status}")
-    return kind(message[:_MOST_MESSAGE], **details)
+    return kind(message[:_LONGEST_FOREIGN_TEXT], **details)
 
 
 def _by_status(status: int) -> type[BackendError]:

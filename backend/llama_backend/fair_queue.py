@@ -2,7 +2,7 @@
 
 Each account has a counter of the tokens that were computed for it, divided by its weight. The account with the lowest
 counter is next; within an account the request that came first is. An account that comes back after a pause starts with
-the lowest counter of those that are active, so that nobody saves up a claim. This is the virtual token counter of
+the lowest counter of those that are active, so that a pause brings no advantage. This is the virtual token counter of
 Sheng et al., "Fairness in Serving Large Language Models", 2024.
 """
 
@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 from llama_backend.account import Account
 
 ANSWER_COST = 2.0
-"""A token of an answer counts as two of a prompt, since those of a prompt are computed many at once."""
+"""A token of an answer counts as two of a prompt, since many tokens of a prompt are computed at once."""
 
 
 class Queued(Protocol):
@@ -54,8 +54,8 @@ class _Line(Generic[Item]):
         return bool(self.waiting) and (limit is None or self.running < limit)
 
     @property
-    def claim(self) -> tuple[float, int, int]:
-        """The smallest is next: the lowest counter, then the fewest running, then the first that came."""
+    def rank(self) -> tuple[float, int, int]:
+        """The order between accounts, smallest first: by counter, then by running items, then by arrival."""
         return self.spent, self.running, self.waiting[0][0]
 
 
@@ -82,19 +82,19 @@ class FairQueue(Generic[Item]):
         line = self._line(item)
         line.account = item.account
         if not line.active:
-            self._rise()
+            self._raise_level()
             line.spent = max(line.spent, self._level)
         line.waiting.append((next(self._arrivals), item))
 
     def put_back(self, item: Item) -> None:
-        """Queues an item again that was taken and had to make room for others: it is next."""
+        """Queues an item again, in front of all others: one that was taken and had to make room for others."""
         self._returning.appendleft(item)
 
     def next(self) -> Item | None:
         """The item whose turn it is; None where nothing waits, or only items of accounts that are at their limit."""
         if self._returning:
             return self._returning[0]
-        line = min((line for line in self._lines.values() if line.ready), key=lambda line: line.claim, default=None)
+        line = min((line for line in self._lines.values() if line.ready), key=lambda line: line.rank, default=None)
         return line.waiting[0][1] if line else None
 
     def take(self, item: Item) -> None:
@@ -112,20 +112,20 @@ class FairQueue(Generic[Item]):
 
     def done(self, item: Item) -> None:
         """Notes that an item that was taken has ended."""
-        self._rise()
+        self._raise_level()
         self._line(item).running -= 1
-        self._forget()
+        self._drop_inactive()
 
     def remove(self, item: Item) -> None:
-        """Takes an item out of the queue that is no longer wanted."""
+        """Takes an item that is no longer wanted out of the queue."""
         if item in self._returning:
             self._returning.remove(item)
             self.done(item)
             return
-        self._rise()
+        self._raise_level()
         line = self._line(item)
         line.waiting = deque(entry for entry in line.waiting if entry[1] is not item)
-        self._forget()
+        self._drop_inactive()
 
     def _line(self, item: Item) -> _Line[Item]:
         name = item.account.name
@@ -134,11 +134,11 @@ class FairQueue(Generic[Item]):
             line = self._lines[name] = _Line(item.account)
         return line
 
-    def _rise(self) -> None:
+    def _raise_level(self) -> None:
         spent = [line.spent for line in self._lines.values() if line.active]
         self._level = max(self._level, min(spent, default=0.0))
 
-    def _forget(self) -> None:
+    def _drop_inactive(self) -> None:
         """Drops the inactive accounts whose counters would start at the lowest active one anyway."""
         if len(self._lines) > 1:
             kept = {name: line for name, line in self._lines.items() if line.active or line.spent > self._level}

@@ -12,7 +12,7 @@ LogFormat = Literal["text", "json"]
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True):
-    """The settings of one server process, with their defaults: models, addresses, access, limits, end, log."""
+    """The settings of one server process, with their defaults: models, addresses, access, limits, shutdown, log."""
 
     model: str
     """The name under which the model is served."""
@@ -31,7 +31,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     socket_fd: int | None = None
     """File descriptor of a Unix socket that the parent process has bound to the path `socket`."""
     api_key_file: str | None = None
-    """File with one API key a line. Keys are needed on TCP, never on the Unix socket."""
+    """File with one API key per line. Keys are needed on TCP, never on the Unix socket."""
     allow_origins: tuple[str, ...] = ()
     """Origins whose web pages may use the server, in addition to its own."""
     metrics_open: bool = False

@@ -77,7 +77,7 @@ class Lab:
             engine.submit(EngineRequest(number, self._prompt(subject), params, is_chat=True, top_logprobs=2))
         sequence, margins = next(iter(engine.scheduler.queue)), list[float]()
         while engine.busy:
-            entries = [piece.logprobs or [] for piece in engine.step().outputs if piece.id == 0]
+            entries = [output.logprobs or [] for output in engine.step().outputs if output.id == 0]
             margins += [entry.top[0][1] - entry.top[1][1] for entry in chain.from_iterable(entries)]
         return Answer(sequence.tokens[sequence.n_prompt :], margins)
 

@@ -27,7 +27,7 @@ OTHERS: dict[str, list[object]] = {
     "_FREE": [0.3, 0.95],
     "_LOOK_SECONDS": [0.25, 4.0],
     "_BETTER": [{DOWN: 0.99, UP: 0.99}, {DOWN: 0.8, UP: 0.8}],
-    "_HOPELESS": [1.2, 10.0],
+    "_MUCH_SLOWER": [1.2, 10.0],
     "_PATIENCE_STEPS": [3, 50],
     "_FIRST_PAUSE": [0.5, 8.0],
     "_LONGEST_PAUSE": [4.0, 600.0],

@@ -1,1 +1,1 @@
-"""The way to a backend: an HTTP client, and the backend of this user, started where it is missing."""
+"""How a front end reaches a backend: the HTTP client, and finding or starting this user's own backend."""

@@ -1,4 +1,4 @@
-"""The one way to a backend: the HTTP API over a Unix socket or a URL."""
+"""The HTTP client of a backend, over a Unix socket or to a URL."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0
-"""The server sends a heartbeat every 15 s; four missing ones mean that it is gone."""
+"""A server that sends nothing for so long is gone: it sends a heartbeat every 15 s, so four are missing."""
 _STOP_SECONDS = 2.0
 _MOST_REASON = 300
-"""Most characters of a foreign error that are shown."""
+"""Most characters that are shown of an error of a library."""
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -58,7 +58,7 @@ class Client:
 
     All requests of a client carry the same random id, so that a router in front of several backends can send them to
     the same one. `wait` is how many seconds a request may wait for a model that is loading (RFC 7240 `Prefer: wait`).
-    Raises Unreachable for an address that is no URL, and Unauthorized for a key that cannot be sent in a header.
+    Raises Unreachable for an address that is not a URL, and Unauthorized for a key that cannot be sent in a header.
     """
 
     def __init__(self, address: Address, api_key: str | None = None, wait: float = 300.0) -> None:
@@ -92,7 +92,7 @@ class Client:
         await self._http.aclose()
 
     async def chat(self, request: ChatRequest, position: StreamPosition | None = None) -> AsyncGenerator[Delta, None]:
-        """As ChatBackend.chat. With a position, another call with the same one continues an answer that broke there."""
+        """As ChatBackend.chat. After a broken connection, a call with the same position continues the answer there."""
         place = position or StreamPosition()
         async with self._asked(0, **_chat_call(request, position)) as answer:
             if answer.status_code != 200:
@@ -103,7 +103,7 @@ class Client:
                 yield delta
 
     async def stop(self, position: StreamPosition) -> None:
-        """Stops an answer that can be taken up again; otherwise the server would keep it for a while."""
+        """Stops a resumable answer, which the server would otherwise continue for a while."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_SECONDS), self._asked(0, "DELETE", f"/v1/streams/{position.name}"):
                 pass
@@ -136,7 +136,7 @@ class Client:
 
     @asynccontextmanager
     async def _asked(self, extra: float, method: str, url: str, **content: Any) -> AsyncIterator[httpx2.Response]:
-        """A response whose body is still to be read; its head may take `extra` seconds longer than usual."""
+        """The response to a request, with its body still to be read; its head may take `extra` seconds longer."""
         async with self._mapped_errors():
             request = self._http.build_request(method, url, timeout=_timeout(extra), **content)
             async with asyncio.timeout(extra + SILENCE_SECONDS + CONNECT_SECONDS):
@@ -176,16 +176,16 @@ def _base_url(url: str) -> httpx2.URL:
     try:
         return httpx2.URL(url.rstrip("/").removesuffix("/v1"))
     except httpx2.InvalidURL as error:
-        raise Unreachable(f"{url} is no valid URL: {error}") from error
+        raise Unreachable(f"{url} is not a valid URL: {error}") from error
 
 
 def _timeout(extra: float) -> httpx2.Timeout:
-    """How long a connection may take, and silence: `extra` seconds longer where no heartbeats are sent."""
+    """Limits for connecting and for silence, which may last `extra` seconds longer where no heartbeats are sent."""
     return httpx2.Timeout(SILENCE_SECONDS + extra, connect=CONNECT_SECONDS)
 
 
 def _streaming(request: ChatRequest) -> dict[str, Any]:
-    """The request with streaming, without fields that are not set, and with the schema in OpenAI's own field."""
+    """The fields of a streaming request: only those that are set, with the schema where OpenAI's API has it."""
     fields = msgspec.to_builtins(request)
     unset = {field.name: field.default for field in msgspec.structs.fields(request)}
     chosen = {name: value for name, value in fields.items() if value != unset[name]}
@@ -210,7 +210,7 @@ def _chat_call(request: ChatRequest, position: StreamPosition | None) -> dict[st
 
 
 async def _deltas(answer: httpx2.Response, position: StreamPosition) -> AsyncGenerator[Delta, None]:
-    """Server-sent events as Deltas; raises the error of an error event, and ConnectionLost where the end is missing."""
+    """Server-sent events as Deltas. Raises the error of an error event, and ConnectionLost for an incomplete stream."""
     finished, number, size = False, 0, 0
     async for line in lines_of(answer, SILENCE_SECONDS):
         if line.startswith(b"id:") and position.grace is not None:
@@ -235,6 +235,7 @@ async def _deltas(answer: httpx2.Response, position: StreamPosition) -> AsyncGen
 
 
 def _raise_error_event(data: bytes, position: StreamPosition) -> None:
+    """Raises the error that an event holds; a delta whose text only mentions the word has none."""
     body = parsed(data)
     if isinstance(body, dict) and body.get("error"):
         position.has_failed = True

@@ -1,7 +1,7 @@
 """The backend of this user on this machine: found where it runs, started where it does not.
 
-The front end binds the Unix socket itself, under a lock, and passes it to the new process. So a request can be sent at
-once, without waiting for the start, and a second front end finds the socket in files.
+The front end binds the Unix socket itself, under a lock, and passes it to the new process. So requests can be sent at
+once, without waiting for the start, and a second front end finds the socket and starts no other backend.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def find(files: RuntimeFiles) -> Address | None:
 
 
 def ensure(files: RuntimeFiles, config: ServerConfig) -> Address:
-    """The running backend, or a new one that is starting; requests can be sent to both at once.
+    """The running backend, or a new one that is starting; requests can be sent to either at once.
 
-    Raises Unreachable where none can be started, and UntrustedSocket.
+    Raises Unreachable where no backend can be started, and UntrustedSocket.
     """
     if _answers(files):
         return _address(files)
@@ -75,10 +75,10 @@ def ensure(files: RuntimeFiles, config: ServerConfig) -> Address:
 
 
 def stop(files: RuntimeFiles, pid: int, seconds: float = 10.0) -> bool:
-    """Asks the backend to end, whose status named the process id `pid`; returns whether it ended in time.
+    """Asks the backend to end; returns whether it ended in time. `pid` is its process id according to its status.
 
-    Only the process is signalled that listens on the socket according to the kernel. Raises UntrustedSocket where that
-    is not `pid`: then another process has answered than the one that listens.
+    Only the process that listens on the socket according to the kernel is signalled. Raises UntrustedSocket where that
+    is not `pid`, since then the status came from another process.
     """
     found = _listener(files)
     if found is None:
@@ -129,7 +129,7 @@ def _start(files: RuntimeFiles, config: ServerConfig) -> None:
             cwd="/",
             env=without_secrets(os.environ),
         )
-    # A thread waits for its end, so that no zombie is left while this process lives.
+    # A thread waits for the end of the new process, so that it does not stay as a zombie while this process lives.
     threading.Thread(target=process.wait, name="backend", daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""What callers need of a backend, one protocol for each need. All methods raise BackendError."""
+"""What callers need of a backend: one protocol for each purpose. All methods raise BackendError."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class KVStateCache(Protocol):
     """Keeps KV states of conversations."""
 
     async def clear_kv_states(self) -> None:
-        """Drops everything that a local backend keeps so that conversations go on quickly."""
+        """Drops the KV states that a local backend keeps so that conversations continue quickly."""
         ...
 
 
@@ -58,4 +58,4 @@ class Closable(Protocol):
 
 
 class Backend(ChatBackend, TokenCounter, ModelLister, StatusReporter, Closable, Protocol):
-    """Everything that a whole front end needs; a single caller should ask for one of the protocols above."""
+    """All that a front end needs; a function that needs less should ask for one of the protocols above."""

@@ -1,7 +1,7 @@
 """Reads a server's responses within limits, so that a broken or hostile server costs neither memory nor time.
 
-Nothing is decompressed: the client asks for nothing compressed, and a few bytes could become gigabytes. No redirect is
-followed: it could send the API key to another server.
+Compressed responses are refused: the client does not ask for any, and a few bytes could become gigabytes. Redirects are
+not followed: they could send the API key to another server.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import msgspec
 from llama_backend.errors import BackendError, ConnectionLost, from_wire
 
 MOST_BODY = 8 << 20
-"""Most bytes of a response that is no stream."""
+"""Most bytes of a response that is not a stream."""
 MOST_LINE = 4 << 20
 """Most bytes of one line of a stream."""
 MOST_ANSWER = 64 << 20
 """Most characters of an answer; the largest context holds fewer."""
 _MOST_SHOWN = 500
-"""Most characters that are shown of a response that is no JSON."""
+"""Most characters that are shown of a response that is not JSON."""
 
 
 async def body_of(answer: httpx2.Response, seconds: float) -> bytes:
@@ -40,7 +40,7 @@ async def body_of(answer: httpx2.Response, seconds: float) -> bytes:
 
 
 async def lines_of(answer: httpx2.Response, seconds: float) -> AsyncGenerator[bytes, None]:
-    """The lines of an event stream. `aiter_lines` would also split at Unicode's other line ends within a text.
+    """The lines of an event stream. (`aiter_lines` would also split texts at Unicode's other line separators.)
 
     Raises BackendError for a line that is too long, and ConnectionLost for one that takes more than `seconds`.
     """
@@ -62,12 +62,12 @@ async def lines_of(answer: httpx2.Response, seconds: float) -> AsyncGenerator[by
 async def refusal(answer: httpx2.Response, seconds: float) -> BackendError:
     """The error that a response with an unexpected status describes."""
     if answer.is_redirect:
-        return BackendError("the server redirects to another URL, to which the key is not sent; give that URL instead")
+        return BackendError("the server redirects to another URL, which gets no API key; give that URL instead")
     return from_wire(parsed(await body_of(answer, seconds)), answer.status_code)
 
 
 def parsed(body: bytes) -> Any:
-    """The body as JSON, or its first characters where it is none."""
+    """The body as JSON, or its first characters where it is not JSON."""
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError):

@@ -12,7 +12,7 @@ def _new_name() -> str:
 
 @dataclass
 class StreamPosition:
-    """A position in one answer. A client that knows the answer's name and has the same key can continue there."""
+    """A position in one answer. A client with the answer's name and the same API key can continue there."""
 
     name: str = field(default_factory=_new_name)
     last: int = 0
@@ -22,9 +22,9 @@ class StreamPosition:
     has_failed: bool = False
     """Whether an error event has come, after which nothing follows."""
     grace: float | None = None
-    """Seconds that the server keeps the answer after a break; None where it does not."""
+    """Seconds that the server keeps the answer after a break; None where it does not keep it."""
 
     @property
     def can_go_on(self) -> bool:
-        """Whether the answer can be continued here without a part lost or repeated."""
+        """Whether the answer can be continued here, with nothing lost or repeated."""
         return not self.has_failed and (self.grace is not None or not self.has_begun)

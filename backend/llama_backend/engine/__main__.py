@@ -21,10 +21,10 @@ from llama_backend.wire.ipc import EngineConfig
 def main() -> int:
     die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
-        # A signal to the whole process group is meant for the server, which lets running answers finish first.
+        # A signal to the process group is for the server, which lets running answers finish and then ends the engine.
         signal.signal(number, signal.SIG_IGN)
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-    # numpy only adds and compares here; starting the threads of its BLAS takes as long as the rest of its import.
+    # numpy computes little here, and starting the threads of its BLAS would double the time of its import.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     config = msgspec.json.decode(sys.argv[1], type=EngineConfig)
     from llama_backend.engine.process import run

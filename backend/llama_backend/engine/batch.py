@@ -1,4 +1,4 @@
-"""What one step computes, and what can go wrong with it."""
+"""The tokens that one step computes, and what can go wrong with sampling."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from llama_backend.engine.sequence import Sequence
 
 
 class DeadEnd(Exception):
-    """No token of the vocabulary can come next in what a grammar describes."""
+    """A grammar allows none of the model's tokens to come next."""
 
 
 @dataclass(slots=True)
 class BatchItem:
-    """Consecutive tokens of one sequence; its logits are wanted where no token is left to compute behind them."""
+    """Consecutive tokens of one sequence. Its logits are needed if these are its last tokens."""
 
     sequence: Sequence
     start: int
     count: int
     draft: list[int] = field(default_factory=list)
-    """Tokens that may come next, computed behind the others."""
+    """Drafted tokens, computed behind the others."""
 
     @property
     def tokens(self) -> list[int]:
-        """All of them, with the draft."""
+        """All tokens, with the draft."""
         return self.sequence.tokens[self.start : self.start + self.count] + self.draft
 
     @property
@@ -42,8 +42,8 @@ class Batch:
     """Tokens of sequences that generate."""
     drafted: int = 0
     """Tokens of drafts."""
-    holds_up: bool = False
-    """Somebody's prompt waits for the end of this step."""
+    delays_prompt: bool = False
+    """Whether the prompt of a sequence waits for the end of this step."""
 
     @property
     def size(self) -> int:

@@ -1,4 +1,4 @@
-"""What the engine counts of itself as it goes, and where its time goes."""
+"""Counters of an engine, and stopwatches for the parts of its steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llama_backend.wire.status import StepTimes
 
 
 class Stopwatch:
-    """Adds up the seconds of its `with` blocks, one after another. It is made once, since a block may be a token's."""
+    """Adds up the seconds of its `with` blocks. It is reused, since there may be a block for each token."""
 
     __slots__ = ("begin", "end", "seconds")
 
@@ -39,22 +39,22 @@ class EngineCounters:
         self.step = Stopwatch()
         """All of a step."""
         self.schedule = Stopwatch()
-        """What a step computes is chosen; a draft model works meanwhile, too."""
+        """Choosing what a step computes, including the work of a draft model."""
         self.decode = Stopwatch()
         self.sample = Stopwatch()
         self.prompt_tokens = 0
         """Tokens of the prompts whose answers have begun."""
         self.cached_tokens = 0
-        """Those of them that were not computed."""
+        """Those of them that did not have to be computed."""
         self.generated_tokens = 0
 
     def count_prompt(self, sequence: Sequence) -> None:
-        """Counts the prompt of a sequence, once all of it is computed."""
+        """Counts the prompt of a sequence that has been computed."""
         self.prompt_tokens += sequence.n_prompt
         self.cached_tokens += sequence.cached
 
     def times(self, draft: float) -> StepTimes:
-        """Where the time went, of which a draft model took `draft` seconds."""
+        """The time of all steps by what it was spent on; a draft model took `draft` seconds of `schedule`."""
         total, schedule = self.step.seconds, self.schedule.seconds - draft
         deliver = total - self.schedule.seconds - self.decode.seconds - self.sample.seconds
         return StepTimes(

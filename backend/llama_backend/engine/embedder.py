@@ -1,4 +1,4 @@
-"""Embeddings of texts, computed a part at a time so that answers go on beside them."""
+"""Embeddings of texts, computed in parts between the steps of answers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from llama_backend.fair_queue import FairQueue
 from llama_backend.wire.ipc import Embedded
 
 BESIDE_ANSWERS = 32
-"""Tokens of one step while somebody reads a stream, which has to wait for that step."""
+"""Most tokens of one step while answers are streamed, which have to wait for it."""
 Vectors = npt.NDArray[np.floating[Any]]
 Pooling = Literal["mean", "first", "last"]
-"""Which vectors of a text's tokens make that of the text: all, the first or the last."""
+"""The vector of a text is the mean of its tokens' vectors, or the first or the last of them."""
 
 
 @dataclass(slots=True, eq=False)
 class Text:
-    """One text that is embedded, and how far that has come."""
+    """One text to embed, and how much of it is done."""
 
     request: int
     index: int
@@ -32,9 +32,9 @@ class Text:
     dimensions: int | None = None
     seq_id: int = -1
     done: int = 0
-    """Tokens that were computed."""
+    """Tokens that have been computed."""
     pooled: Vectors | None = None
-    """The sum of their vectors, or the first or last one."""
+    """The sum of their vectors, or the first or the last one."""
 
     @property
     def pending(self) -> int:
@@ -59,7 +59,7 @@ class Context(Protocol):
 
     @property
     def room(self) -> int:
-        """The most tokens of all texts that are computed at the same time."""
+        """The most tokens of all texts together that are computed at the same time."""
         ...
 
     @property
@@ -81,7 +81,7 @@ class Context(Protocol):
         ...
 
     def close(self) -> None:
-        """Gives the memory back."""
+        """Frees the memory."""
         ...
 
 
@@ -106,14 +106,14 @@ class Embedder:
             self._queue.add(Text(number, index, tokens, account, dimensions))
 
     def cancel(self, number: int) -> None:
-        """Forgets the texts of a request."""
+        """Drops the texts of a request."""
         for text in [text for text in self._queue if text.request == number]:
             self._queue.remove(text)
         for text in [text for text in self._active if text.request == number]:
             self._end(text)
 
     def cancel_all(self) -> set[int]:
-        """Forgets all texts; returns the numbers of their requests."""
+        """Drops all texts; returns the numbers of their requests."""
         numbers = {text.request for text in (*self._queue, *self._active)}
         for number in numbers:
             self.cancel(number)
@@ -138,7 +138,7 @@ class Embedder:
         return [self._vector(text) for text in complete]
 
     def close(self) -> None:
-        """Gives the context's memory back if no text needs it."""
+        """Frees the context if no text needs it."""
         if self._context is not None and not self.busy:
             self._context.close()
             self._context = None

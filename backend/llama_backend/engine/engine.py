@@ -26,7 +26,7 @@ from llama_backend.wire.api import FinishReason
 from llama_backend.wire.ipc import EngineStats, StepDone, TokenLogprob
 
 OnAnswer = Callable[[str, list[int], bool, str], None]
-"""Called with the text, the token ids, whether a leading space was left out, and the scope of a finished answer."""
+"""Called with a finished answer: its text, its token ids, whether a leading space was left out, and its scope."""
 _DEAD_END = "grammar: none of the model's tokens can come next"
 
 
@@ -56,12 +56,12 @@ class Runner(Protocol):
         ...
 
     def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
-        """Log probability of a token that was sampled from `row`, and ids and those of the `top` likeliest."""
+        """The log probability of a token that was sampled from `row`, and the `top` likeliest ids with theirs."""
         ...
 
 
 class LLMEngine:
-    """All sequences of one model, a `llama_decode` a step. Not thread-safe: one thread owns it."""
+    """Computes all sequences of one model, with one `llama_decode` in each step. Only one thread may use it."""
 
     def __init__(
         self,
@@ -116,16 +116,16 @@ class LLMEngine:
             self.cancel(number)
 
     def save_idle(self) -> bool:
-        """Saves the state of one idle slot on disk; False where there is none left that is worth it."""
+        """Saves the state of one idle slot on disk; False where no slot is worth saving."""
         return self._cache.save_idle()
 
     def clear_kv_states(self) -> None:
-        """Frees the cells of all idle slots."""
+        """Frees the cells of all idle slots, and those of the draft model."""
         self._cache.clear_kv_states()
         self._speculator.clear()
 
     def step(self) -> StepDone:
-        """Runs one batch and returns what it brought."""
+        """Runs one batch and returns its outputs."""
         with self._counters.step:
             batch = self._schedule()
             rows = self._decode(batch) if batch.items else []
@@ -135,7 +135,7 @@ class LLMEngine:
         return self._deliver()
 
     def stats(self) -> EngineStats:
-        """What was counted so far, and how the KV cells are used now."""
+        """The counters so far, and the present use of the KV cells."""
         counters, cache = self._counters, self._cache
         return EngineStats(
             times=counters.times(self._speculator.draft_seconds),
@@ -199,7 +199,7 @@ class LLMEngine:
             self._costs.observe_decode(batch.size, seconds)
 
     def _verify(self, item: BatchItem, row: int) -> None:
-        """Samples a token from each row, as long as the one from the row before is what was drafted."""
+        """Samples a token from each row, until one differs from the drafted token."""
         slot = item.sequence.slot
         assert slot is not None
         for offset, drafted in enumerate((*item.draft, None)):
@@ -210,7 +210,7 @@ class LLMEngine:
         self._cache.free_rejected(slot)
 
     def _advance(self, sequence: Sequence, row: int, drafted: int | None = None) -> int | None:
-        """Samples the next token of a sequence and outputs the text that it makes certain; None at the end."""
+        """Samples the next token of a sequence and outputs the text that is complete with it; None at the end."""
         try:
             token = self._next_token(sequence, row)
         except DeadEnd:
@@ -225,7 +225,7 @@ class LLMEngine:
         return token if self._output(sequence, token) else None
 
     def _next_token(self, sequence: Sequence, row: int) -> int:
-        """The token that the sampler takes, noted on the sequence's clock. Raises DeadEnd."""
+        """Samples the next token and notes the time. Raises DeadEnd."""
         with self._counters.sample:
             if sequence.has_grammar:
                 with self._notes.grammar(sequence.id):
@@ -240,14 +240,14 @@ class LLMEngine:
         return token
 
     def _append(self, sequence: Sequence, token: int, drafted: int | None) -> None:
-        """Adds a token to a sequence, which generates from now on."""
+        """Adds a token to a sequence, whose status is DECODE from now on."""
         sequence.status = SequenceStatus.DECODE
         sequence.tokens.append(token)
         self._counters.generated_tokens += 1
         self._speculator.advance(sequence, drafted)
 
     def _output(self, sequence: Sequence, token: int) -> bool:
-        """Outputs the text that the last token makes certain; False where the answer ends with it."""
+        """Outputs the text that is complete with the last token; False where the answer ends with it."""
         text = sequence.detokenizer.push(token)
         reason = self._end_reason(sequence)
         if reason is not None:
@@ -270,16 +270,16 @@ class LLMEngine:
     def _finish(
         self, sequence: Sequence, reason: FinishReason, text: str = "", error: BackendError | None = None
     ) -> None:
-        """Ends a sequence and frees what it used; `text` is what its last token made certain."""
+        """Ends a sequence and frees what it used; `text` is the text that is complete with its last token."""
         text += sequence.detokenizer.flush()
         self.scheduler.finish(sequence)
         self._runner.free_sampler(sequence.sampler)
         del self._sequences[sequence.id]
-        self._remember(sequence)
+        self._report_answer(sequence)
         self._outputs.add_end(sequence, text, reason, error)
 
-    def _remember(self, sequence: Sequence) -> None:
-        """Tells of an answer whose text is that of its tokens, so that the next prompt is cut into the same ones."""
+    def _report_answer(self, sequence: Sequence) -> None:
+        """Reports an answer if its text is exactly that of its tokens, so that the next prompt gets the same tokens."""
         tokens = sequence.tokens[sequence.n_prompt :]
         whole = b"".join(map(self._vocab.piece, tokens)).decode("utf-8", "replace")
         text = sequence.detokenizer.text

@@ -2,9 +2,9 @@
 
 1. The chat template's process is started, and numpy imported, while the weights are loaded.
 2. The placement: on GPUs before the weights are loaded, in main memory afterwards.
-3. The prompt builder and the store of KV states, so that the thread that reads commands can start.
+3. The prompt builder and the store of KV states; then the thread that reads commands is started.
 4. llama.cpp's context, which is warmed up with one token; then the draft model's.
-5. The engine over them. The server is told that it is ready.
+5. The engine, which uses all of these. The server is told that it is ready.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _PROGRESS_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Loaded:
-    """An engine that is ready, and what else its loop needs."""
+    """An engine that is ready, and the other parts that its loop needs."""
 
     engine: LLMEngine
     embedder: Embedder
@@ -60,9 +60,9 @@ class Loaded:
 
 
 def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, notes: CrashNotes) -> Loaded:
-    """Returns an engine for `config`. From then on a thread puts what comes over `channel` into `inbox`.
+    """Returns an engine for `config`, and starts the thread that puts requests from `channel` into `inbox`.
 
-    Raises ModelUnreadable, and DeviceUnavailable where a GPU was asked for and there is none.
+    Raises ModelUnreadable, and DeviceUnavailable where a GPU was asked for that does not exist.
     """
     # Importing numpy takes as long as loading a small model, so both are done at once.
     importer = threading.Thread(target=lambda: __import__("llama_backend.engine.llama.runner"))
@@ -100,7 +100,7 @@ def load(config: EngineConfig, channel: Channel, inbox: Inbox, log: LlamaLog, no
 
 @dataclass(frozen=True)
 class _Weights:
-    """What is loaded of files, and where it was placed."""
+    """The loaded models, and where they were placed."""
 
     model: Model
     draft: Model | None
@@ -110,7 +110,7 @@ class _Weights:
 def _load_weights(config: EngineConfig, channel: Channel, log: LlamaLog) -> _Weights:
     """Loads the model and its draft model: onto GPUs by a plan made before, or else into main memory.
 
-    In main memory the KV cells are planned afterwards, since a loaded model tells its sizes without reading its file.
+    In main memory the KV cells are planned afterwards: a loaded model knows its sizes, so its file is not read again.
     """
     placement = plan_gpus(config)
     offload = placement.offload if placement is not None else None
@@ -125,7 +125,7 @@ def _load_weights(config: EngineConfig, channel: Channel, log: LlamaLog) -> _Wei
 
 
 def _with_template(renderer: Renderer, model: Model, path: str) -> Renderer:
-    """Has the process compile the model's chat template. Raises ModelUnreadable where the template is broken."""
+    """Makes the process compile the model's chat template. Raises ModelUnreadable where the template is broken."""
     vocab = model.vocab
     try:
         renderer.open(model.template, vocab.text(vocab.bos), vocab.text(vocab.eos))
@@ -172,9 +172,9 @@ def _ready(model: Model, plan: KVPlan, tuning: Tuning) -> Ready:
 
 
 def _open_store(config: EngineConfig, model: Model, plan: KVPlan, prompts: PromptBuilder) -> StateStore:
-    """Opens the store of KV states, and has `prompts` remember the answers in the states of earlier processes.
+    """Opens the store of KV states, and gives `prompts` the answers in the states of earlier processes.
 
-    With a sliding window a state has the last tokens only, so that nothing is stored.
+    With a sliding window nothing is stored, since a state would only have the last tokens.
     """
     folder, ram = None, config.kv_ram if model.states_are_complete else 0
     if config.kv_folder and config.kv_disk and model.states_are_complete:

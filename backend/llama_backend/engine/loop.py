@@ -1,4 +1,4 @@
-"""The engine's loop: it takes jobs, runs steps, and saves idle slots on disk when there is nothing else to do."""
+"""The engine's loop: takes jobs, runs steps, and saves idle slots on disk when there is nothing else to do."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from time import monotonic
 from llama_backend.engine.loading import Loaded
 from llama_backend.engine.messages.channel import Channel, refusal
 from llama_backend.engine.messages.inbox import Answers, Inbox, Job, Texts
-from llama_backend.engine.messages.intake import LEAVE_SECONDS
+from llama_backend.engine.messages.intake import SHUTDOWN_SECONDS
 from llama_backend.errors import BackendError, InvalidRequest
 from llama_backend.wire.ipc import Cancel, ClearKVStates, Stop, StoreChanged, Tuned
 
 _SAVE_AFTER_SECONDS = 15.0
-"""An engine that is idle for as long saves the states of its slots on disk, one after another."""
+"""An engine that has been idle for so long saves the states of its slots on disk, one after another."""
 _SAVE_NEXT_SECONDS = 0.2
 """The pause between two of them, in which a new request finds the engine idle."""
 _STATS_SECONDS = 1.0
-"""A busy engine reports its counters as often as this."""
+"""The interval at which a busy engine reports its counters."""
 
 
 class EngineLoop:
-    """Runs an engine: does the jobs that come, steps while there is work, and reports what changes."""
+    """Runs an engine: takes jobs, runs steps while there is work, and reports what has changed."""
 
     def __init__(self, loaded: Loaded, channel: Channel, inbox: Inbox) -> None:
         self._engine = loaded.engine
@@ -37,7 +37,7 @@ class EngineLoop:
         self._next_stats = 0.0
 
     def run(self) -> None:
-        """Steps until it is told to stop or the server is gone, and then saves the idle slots on disk."""
+        """Runs steps until Stop comes or the server is gone, and then saves the idle slots on disk."""
         with suppress(BrokenPipeError):
             self._serve()
         self._leave()
@@ -61,7 +61,7 @@ class EngineLoop:
             self._report_changes()
 
     def _step(self) -> None:
-        """Runs a step of the answers, and before the next one a part of the embeddings."""
+        """Runs a step of the answers, and then a part of the embeddings."""
         done = self._engine.step()
         self._report_stats()
         self._outbox.put(done, is_last=not self._engine.busy)
@@ -93,14 +93,14 @@ class EngineLoop:
             self._channel.send(refusal(job.id, error))
 
     def _report_stats(self) -> None:
-        """Sends the statistics now and then, and before the last part of the last answer."""
+        """Sends the counters at intervals, and before the end of the last running answer."""
         now = monotonic()
         if now >= self._next_stats or not self._engine.busy:
             self._next_stats = now + _STATS_SECONDS
             self._channel.send(self._engine.stats())
 
     def _report_changes(self) -> None:
-        """Reports what the store keeps and how the engine computes, where that has changed."""
+        """Reports the state of the store and the number of threads, where they have changed."""
         if self._reported_version != self._store.version:
             self._reported_version = self._store.version
             self._channel.send(StoreChanged(self._store.status))
@@ -109,7 +109,8 @@ class EngineLoop:
             self._channel.send(Tuned(self._tuning.status))
 
     def _leave(self) -> None:
-        end = monotonic() + LEAVE_SECONDS
+        """Saves the idle slots on disk, as far as the time allows."""
+        end = monotonic() + SHUTDOWN_SECONDS
         self._engine.cancel_all()
         while monotonic() < end and self._engine.save_idle():
             self._store.wait_written(end - monotonic())

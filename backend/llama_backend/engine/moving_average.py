@@ -1,8 +1,8 @@
-"""The moving average that all estimates of the engine are kept with."""
+"""The moving average that the estimates of the engine use."""
 
 from __future__ import annotations
 
 
 def moving_average(old: float, new: float, weight: float) -> float:
-    """The average after a new value, which counts for `weight`; older values count less and less."""
+    """The average after a new value with a weight from 0 to 1; the weights of older values shrink with each new one."""
     return old + weight * (new - old)

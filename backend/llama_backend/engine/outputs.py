@@ -1,4 +1,4 @@
-"""What the sequences of a step get: the text of their tokens, and at the end usage and timings."""
+"""The outputs of a step: text for each sequence, and usage and timings at its end."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from llama_backend.wire.ipc import SequenceOutput, TokenLogprob
 
 
 class Outputs:
-    """Collects the outputs of one step after another."""
+    """Collects the outputs of the steps."""
 
     def __init__(self) -> None:
         self._collected: list[SequenceOutput] = []
 
     def take(self) -> list[SequenceOutput]:
-        """All since it was asked last."""
+        """The outputs since the last call."""
         taken, self._collected = self._collected, []
         return taken
 

@@ -1,4 +1,4 @@
-"""The engine's process: it loads the model, and then steps while a second thread reads commands."""
+"""The engine's process: loads the model, and then runs steps while other threads read and prepare commands."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from llama_backend.errors import BackendError
 from llama_backend.wire.ipc import EngineConfig, Failed
 
 _SWITCH_SECONDS = 2e-4
-"""The thread that makes prompts and the one that steps share Python's lock. With the default of 5 ms a step could wait
-that long for it."""
+"""How long a thread may hold Python's lock while others wait for it. With the default of 5 ms, the threads that prepare
+prompts could delay a step by that much."""
 
 
 def run(config: EngineConfig, sock: socket.socket, notes: CrashNotes) -> int:

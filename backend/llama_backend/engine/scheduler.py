@@ -1,4 +1,4 @@
-"""Which tokens the next step decodes: a token for each sequence that generates, and chunks of prompts."""
+"""Which tokens the next step computes: one of each sequence that is decoding, and chunks of prompts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from llama_backend.engine.sequence import Sequence, SequenceStatus
 from llama_backend.fair_queue import ANSWER_COST, FairQueue
 
 _RESERVE = 64
-"""Cells that stay free for what each running sequence will generate next, when another one is admitted."""
+"""Cells that must stay free for each running sequence's next tokens, when another sequence is admitted."""
 
 
 class Scheduler:
-    """Fair between accounts; a sequence that generates never waits for one that is in prefill.
+    """Chooses the sequences of each step, fairly between accounts; decoding never waits for prefill.
 
-    Where a unified pool runs full, the sequence that was admitted last gives up its cells and waits in the queue: its
+    When a unified pool is full, the sequence that was admitted last gives up its cells and waits in the queue; its
     state is saved in RAM where that is quicker than computing it again. No request fails because of others.
     """
 
@@ -51,9 +51,9 @@ class Scheduler:
         self._crowded = False
 
     def shrink(self) -> bool:
-        """Evicts idle slots after llama.cpp found no room for a batch, or else the sequence that was admitted last.
+        """Evicts idle slots after llama.cpp found no room for a batch, or else preempts the sequence admitted last.
 
-        In that case no other is admitted before one has finished. False where only one sequence is left.
+        After a preemption, none is admitted until a sequence has finished. False where only one sequence is left.
         """
         if self._cache.evict_idle():
             return True
@@ -101,7 +101,7 @@ class Scheduler:
             self.running.append(sequence)
 
     def _find_prefix_source(self, sequence: Sequence) -> None:
-        """Finds a sequence in prefill that computes a longer prefix of this one than is there already."""
+        """Finds a sequence in prefill that is computing a longer prefix of this one than the cache has."""
         sequence.prefix_source, sequence.shared_tokens = None, sequence.computed
         limit = len(sequence.tokens) - 1
         for other in self.running if self._cache.can_share else []:
@@ -113,7 +113,7 @@ class Scheduler:
                 sequence.prefix_source, sequence.shared_tokens = other, shared
 
     def _waits_for_prefix(self, sequence: Sequence) -> bool:
-        """Whether a sequence's prefix is still being computed; once it is there, its cells are taken over."""
+        """Whether another sequence is still computing this one's prefix; if not, its cells are taken over."""
         source = sequence.prefix_source
         if source is None or sequence.slot is None:
             return False
@@ -125,21 +125,21 @@ class Scheduler:
         return False
 
     def _fits(self, sequence: Sequence) -> bool:
-        """Whether the pool has cells for a sequence, beside those that the running ones will need."""
+        """Whether the pool has cells for a sequence, in addition to those that the running ones will need."""
         if not self.running:
             return True
         if self._crowded:
             return False
         if not self._cache.unified:
             return True
-        planned = self._cache.used_by_busy + sum(_to_come(other) for other in self.running)
+        planned = self._cache.used_by_busy + sum(_cells_to_come(other) for other in self.running)
         own = len(sequence.tokens) - self._cache.shared_prefix(sequence.tokens, sequence.scope) + _reserve(sequence)
         return planned + own <= self._cache.cells
 
     def _take_turns(self, batch: Batch) -> None:
-        """Plans prompts and answers in separate steps: llama.cpp computes each stream of cells on its own anyway.
+        """Plans prefill and decoding in separate steps; llama.cpp computes each stream of cells on its own anyway.
 
-        So a prompt is computed in the same way, to the last bit, whatever else runs.
+        So the result of a prompt is the same to the last bit, whatever else runs.
         """
         if self._prompts_next:
             self._plan_prefill(batch)
@@ -148,10 +148,10 @@ class Scheduler:
         if not batch.items:
             self._plan_prefill(batch)
         self._prompts_next = batch.decode > 0
-        batch.holds_up = any(sequence.status is SequenceStatus.PREFILL for sequence in self.running)
+        batch.delays_prompt = any(sequence.status is SequenceStatus.PREFILL for sequence in self.running)
 
     def _plan_decode(self, batch: Batch) -> None:
-        """Adds a token of each sequence that generates."""
+        """Adds a token of each sequence that is decoding."""
         for sequence in self._decoding:
             if sequence.slot is not None and self._make_room(batch, 1, sequence):
                 batch.items.append(BatchItem(sequence, len(sequence.tokens) - 1, 1))
@@ -177,7 +177,7 @@ class Scheduler:
                 batch.prefill += count
 
     def _make_room(self, batch: Batch, count: int, sequence: Sequence) -> bool:
-        """Makes room for `count` tokens, if need be by preempting the sequences that were admitted last.
+        """Makes room for `count` more tokens, if need be by preempting the sequences that were admitted last.
 
         False where the sequence itself was preempted.
         """
@@ -212,7 +212,7 @@ class Scheduler:
 
 
 def _by_slot(item: BatchItem) -> int:
-    """The order of a batch: llama.cpp computes neighbouring streams together where they come in order."""
+    """The order of a batch: llama.cpp computes neighbouring streams together if they come in their order."""
     return item.sequence.slot.seq_id if item.sequence.slot else -1
 
 
@@ -220,8 +220,8 @@ def _can_be_source(other: Sequence, scope: str) -> bool:
     return other.scope == scope and other.status is SequenceStatus.PREFILL and other.prefix_source is None
 
 
-def _to_come(sequence: Sequence) -> int:
-    """Cells that a running sequence is about to need."""
+def _cells_to_come(sequence: Sequence) -> int:
+    """Cells that a running sequence will need."""
     there = sequence.shared_tokens if sequence.prefix_source else sequence.computed
     return len(sequence.tokens) - there + _reserve(sequence)
 

@@ -1,4 +1,4 @@
-"""One answer inside the engine: what was asked for, and how far it has come."""
+"""One answer inside the engine: its request, and how far it has come."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """One answer that is asked for, to a prompt that is known to fit the context."""
+    """The request for one answer, to a prompt that fits the context."""
 
     id: int
     tokens: list[int]
@@ -27,13 +27,12 @@ class EngineRequest:
     is_chat: bool = False
     """Whether the answer begins a message, whose leading space is not shown."""
     top_logprobs: int | None = None
-    """Alternatives that the log probabilities of each token come with; None is without them."""
+    """Number of alternatives that are reported for each token; None means no log probabilities."""
     store: bool = True
     """Whether its KV state may be kept anywhere but in its slot."""
     account: Account = LOCAL
-    """Whose it is."""
     scope: str = ""
-    """Who else may use what is computed for it."""
+    """Requests of the same scope may use what is computed for it, see `scope_of`."""
 
 
 class SequenceStatus(Enum):
@@ -78,13 +77,13 @@ class Sequence:
     )
 
     def __init__(self, request: EngineRequest, detokenizer: Detokenizer, sampler: Any = None) -> None:
-        """`sampler` is the sampler chain, which the runner has made and uses; it is opaque here."""
+        """`sampler` is the sampler chain that the runner has made; only the runner uses it."""
         self.request = request
         self.id = request.id
         self.account = request.account
         self.scope = request.scope
         self.max_tokens = request.sampling.limit
-        """The most tokens that the completion may have; None is no limit."""
+        """The most tokens that the completion may have; None means no limit."""
         self.has_grammar = request.sampling.grammar is not None
         self.detokenizer = detokenizer
         self.sampler = sampler
@@ -97,11 +96,11 @@ class Sequence:
         self.cached = 0
         """Prompt tokens that were found in the KV cache."""
         self.prefix_source: Sequence | None = None
-        """A sequence whose prompt begins in the same way and is being computed; its cells are waited for."""
+        """A sequence that is computing a prefix of this one; this one waits for it and takes over its cells."""
         self.shared_tokens = 0
-        """Tokens that it has in common with that one."""
+        """Tokens that it has in common with `prefix_source`."""
         self.draft_history: DraftHistory | None = None
-        """What may come next, where speculation is on and the first token is there."""
+        """What speculation knows of it; None where speculation is off, and before the first token."""
         self.clock = Clock()
 
     @property
@@ -110,7 +109,7 @@ class Sequence:
 
     @property
     def computed(self) -> int:
-        """Tokens whose KV cells are there."""
+        """Tokens that have KV cells."""
         return len(self.slot.tokens) if self.slot else 0
 
     @property
@@ -120,5 +119,5 @@ class Sequence:
 
     @property
     def remaining(self) -> int | None:
-        """Tokens that the completion may still get, or None for no limit."""
+        """Tokens that the completion may still get; None means no limit."""
         return None if self.max_tokens is None else self.max_tokens - self.n_completion

@@ -1,4 +1,4 @@
-"""How an engine computes, for its status: what was chosen for it, and what it changes while it works."""
+"""The settings that an engine computes with, for its status: those chosen at the start, and the number of threads."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def plan_gpus(config: EngineConfig) -> Placement | None:
-    """The placement of a model that GPUs compute, at least in part; None where there is none, or none is wanted.
+    """The placement of a model on GPUs; None where there is no GPU, or none is to be used.
 
-    Raises DeviceUnavailable where a GPU was asked for that is not there, and ModelUnreadable.
+    Raises DeviceUnavailable where a GPU was asked for that does not exist, and ModelUnreadable.
     """
     devices = gpu_devices()
     wanted = usable(devices, config.gpu_layers, config.tensor_split, config.main_gpu)
@@ -28,7 +28,7 @@ def plan_gpus(config: EngineConfig) -> Placement | None:
 
 
 class Tuning:
-    """What an engine chose; its number of threads may change."""
+    """The settings of an engine, of which only the number of threads changes."""
 
     def __init__(self, config: EngineConfig, placement: Placement, model: Model, draft: Model | None = None) -> None:
         kv = self._plan = placement.kv
@@ -40,7 +40,7 @@ class Tuning:
         self._threads_fixed, self._layers_fixed = config.threads is not None, config.gpu_layers is not None
         self._flash_attention = kv.flash_attention
         self.threads = config.threads or default_threads()
-        """Threads at the start, which are also the most."""
+        """Threads at the start, which is also the largest number."""
         tuned = not self.is_all_on_gpus and not config.threads
         self.tuner = ThreadTuner(self.threads, IdleProcessors()) if tuned else None
         """None where the number is set by hand, and where GPUs compute all layers."""
@@ -66,13 +66,13 @@ class Tuning:
         return self._offload.layers if self._offload else 0
 
     def note_context(self, log: LlamaLog) -> None:
-        """Takes note of llama.cpp's warning that a device has no flash attention, which comes with a new context."""
+        """Notes whether llama.cpp has warned, when it made the context, that a device has no flash attention."""
         if any("flash" in line.lower() and "disabled" in line for line in log.lines):
             self._flash_attention = False
 
     @property
     def status(self) -> TuningStatus:
-        """All of it, as `/v1/status` shows it."""
+        """The settings as `/v1/status` shows them."""
         return TuningStatus(
             threads=self.threads_now,
             threads_most=self.threads,

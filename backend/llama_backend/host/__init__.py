@@ -1,1 +1,1 @@
-"""This machine: folders that only this user may use, and processes and whom they belong to."""
+"""This machine: folders and files that only this user may use, and processes: whose they are and when they end."""

@@ -1,4 +1,4 @@
-"""The folder of KV states on disk: its files, whatever is in them."""
+"""The folder of KV states on disk: finds, measures and removes its files without reading them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ENDING = ".kvstate"
 PART = ".part"
 """The ending of a file that is being written."""
 _STAMP = re.compile(r"[0-9a-f]{32}")
-"""The name of a folder with the states of one model and layout. Nothing else below the root belongs to this program."""
+"""The name of a folder with the states of one model and layout. Anything else below the root is left alone."""
 
 
 def states_in(root: Path) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Ends a process together with the one that started it, however that one ends."""
+"""Ends a process when the process that started it ends, for whatever reason."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Has the kernel kill this process when the thread that started it ends, even if this process is stopped.
+    """Makes the kernel kill this process when the thread that started it ends, even if this process is stopped.
 
-    That is possible on Linux only. On other systems this process notices that its socket was closed, once it runs.
+    Only Linux can do that. On other systems this process notices that its socket was closed when it reads from it.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """Which process is at the other end of a Unix socket, as the kernel says, and how to end that process.
 
-What is written to a socket is not believed. The kernel says which process it is, and a file descriptor holds on to that
-process, so that another one which has got the same number meanwhile is never ended.
+The process id comes from the kernel and not from the process itself, which could lie. While a process is being ended, a
+file descriptor refers to it, so that another process that has got the same id meanwhile is never ended.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from llama_backend.errors import UntrustedSocket
 
 _LOOK_SECONDS = 0.02
 _SOL_LOCAL, _LOCAL_PEERCRED, _LOCAL_PEERPID = 0, 1, 2
-"""macOS's, from sys/un.h."""
+"""Constants of macOS, from sys/un.h."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """The process that listens on a socket; `pid` is 0 where this process cannot see that one (in a container)."""
+    """The process that listens on a socket; `pid` is 0 for one outside of this container, which has no id here."""
 
     pid: int
     uid: int
 
 
 def listener(path: Path) -> Peer | None:
-    """The process that listens there, or None. Raises UntrustedSocket for one of neither this user nor root.
+    """The process that listens at `path`, or None. Raises UntrustedSocket if it is neither this user's nor root's.
 
-    Of a process that is too busy to accept connections the kernel does not say whose it is. It is taken for this
-    user's, since `runtime_folder` makes sure that nobody else can bind a socket there.
+    The kernel does not identify a process that is too busy to accept connections. Such a process is taken for one of
+    this user, since `runtime_folder` makes sure that nobody else can bind a socket there.
     """
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
@@ -51,13 +51,13 @@ def listener(path: Path) -> Peer | None:
 
 
 def end_process(peer: Peer, path: Path, seconds: float) -> bool:
-    """Asks the process that listens at `path` to end; returns whether it did within as many seconds.
+    """Asks the process that listens at `path` to end; returns whether it ended within `seconds`.
 
     Raises UntrustedSocket for a process that must not be ended from here: process 1 of a container, this process
     itself, one that it cannot see, or one of root.
     """
     if peer.pid <= 1 or peer.pid == os.getpid():
-        raise UntrustedSocket(f"{path}: the backend is process {peer.pid} of this system, which is not ended from here")
+        raise UntrustedSocket(f"{path}: the backend is process {peer.pid}, which is not ended from here")
     try:
         with _held(peer.pid) as held:
             again = listener(path)
@@ -68,8 +68,8 @@ def end_process(peer: Peer, path: Path, seconds: float) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError as error:
-        whose = owner_name(peer.uid)
-        raise UntrustedSocket(f"{path}: the backend is process {peer.pid} of {whose}, who alone can end it") from error
+        owner = owner_name(peer.uid)
+        raise UntrustedSocket(f"{path}: the backend is process {peer.pid}, which only {owner} can end") from error
 
 
 def _trusted(connected: socket.socket, path: Path) -> Peer:
@@ -127,7 +127,7 @@ def _signal(pid: int, held: int | None) -> None:
 
 
 def _wait(pid: int, held: int | None, seconds: float) -> bool:
-    """Whether the process ends within as many seconds."""
+    """Whether the process ends within `seconds`."""
     if held is not None:
         poll = select.poll()
         poll.register(held, select.POLLIN)

@@ -1,4 +1,4 @@
-"""Keeps private what the processes of this program have: their files, memory, and secrets in the environment."""
+"""Keeps the data of this program's processes private: their files, memory, and secrets in the environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SECRET = ("TOKEN", "SECRET", "PASSW", "_KEY", "CREDENTIAL", "LLAMA_CHAT_")
 
 
 def keep_private() -> None:
-    """Lets this process, and those that it starts, make files for this user alone and leave no core dump.
+    """Makes this process, and those that it starts, create files for this user alone and leave no core dump.
 
     Prompts and answers are in its memory and in most of what it writes. Other processes of the same user may still
     read its memory, so that debuggers and profilers work; they could read the history as well.
@@ -33,9 +33,9 @@ def keep_private() -> None:
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """Only the variables that a server or an engine may need.
+    """The environment with only the variables that a server or an engine may need.
 
-    A list of secret ones would not be enough, since a variable of any name can hold a key.
+    Removing known secrets would not be enough, since a variable of any name can hold a key.
     """
     return {name: value for name, value in environment.items() if _is_needed(name)}
 

@@ -1,4 +1,4 @@
-"""The folder of the backend's socket. Whoever can write there could pretend to be the backend and read every prompt."""
+"""The folder of the backend's socket. A user who can write there could pose as the backend and read every prompt."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def check_folder(folder: Path) -> bool:
     if not stat.S_ISDIR(found.st_mode):
         raise UntrustedSocket(f"{folder} is a link or a file, not a folder of this user; {_ELSEWHERE}")
     if found.st_uid != os.geteuid():
-        whose = owner_name(found.st_uid)
-        raise UntrustedSocket(f"{folder} is not a folder of this user: it belongs to {whose}; {_ELSEWHERE}")
+        owner = owner_name(found.st_uid)
+        raise UntrustedSocket(f"{folder} is not a folder of this user: it belongs to {owner}; {_ELSEWHERE}")
     if found.st_mode & 0o077:
         raise UntrustedSocket(f"other users may enter {folder}, where the backend's socket is; `chmod 700` it")
     for parent in _above(folder):
@@ -45,13 +45,13 @@ def check_folder(folder: Path) -> bool:
 
 
 def _above(folder: Path) -> Iterator[Path]:
-    """All folders and links on the way to the folder, both as its path is written and as it is resolved."""
+    """All parents of the folder, both of its path as written and of the path with links resolved."""
     yield from folder.parents
     yield from folder.resolve().parents
 
 
 def _check_parent(path: Path) -> None:
-    """Refuses a link of another user, who could change it, and a folder to which others write, who could replace ours.
+    """Refuses a link that another user could change, and a folder in which other users could replace ours.
 
     What root has set up is accepted: the temporary folder of a pod may be open to all and have no sticky bit.
     """

@@ -26,17 +26,17 @@ _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<
 _STRING, _ARRAY = 8, 9
 _INTEGERS = frozenset({0, 1, 2, 3, 4, 5, 10, 11})
 _MAX_HEADER = 64 << 20
-"""Bytes; a model with 262,144 tokens and their merges has a header of a quarter of that."""
+"""Most bytes of a header; that of a model with 262,144 tokens and their merges has a quarter of that."""
 _MAX_TEXT = 4 << 20
-"""Bytes of all texts together, without those in arrays. Chat templates have up to 64 KiB."""
+"""Most bytes of all texts together, without those in arrays. Chat templates have up to 64 KiB."""
 _MAX_KEYS = 10_000
 _MAX_STRINGS = 1 << 21
-"""Texts and arrays inside of arrays, each of which takes the reader a step."""
+"""Texts and arrays inside of arrays; each of them takes a step to skip."""
 _MAX_TENSORS = 1 << 16
 _MAX_LAYERS = 1024
-"""Whole numbers of an array that is kept; longer ones are about tokens. The largest models have 126 layers."""
+"""Longer arrays are not kept: they are about tokens and not about layers. The largest models have 126 layers."""
 _MAX_NUMBERS = 1 << 16
-"""Whole numbers that are kept of all arrays together."""
+"""Most numbers that are kept of all arrays together."""
 _MAX_PARTS = 1000
 _ALIGNMENT = "general.alignment"
 

@@ -24,7 +24,7 @@ class Hyperparameters:
         return value if isinstance(value, int) else default
 
     def by_layer(self, key: str, default: int = 0) -> tuple[int, ...]:
-        """A number for each layer: all alike where the header has one number, `default` where it has none that fit."""
+        """A number for each layer: the same one where the header has only one, `default` where it has no valid ones."""
         value = self.value(key)
         if isinstance(value, tuple) and len(value) == self.layers:
             return value

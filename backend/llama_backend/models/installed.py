@@ -53,14 +53,14 @@ _FILE_TYPES = {
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """A GGUF file and its name. Its header is read when something of it is first asked for."""
+    """A GGUF file and its name. Its header is read when it is first needed."""
 
     name: str
     path: Path
 
     @cached_property
     def size(self) -> int:
-        """Bytes on disk; of a split model those of the first file."""
+        """Bytes on disk; for a split model only those of the first file."""
         return self.path.stat().st_size
 
     @cached_property

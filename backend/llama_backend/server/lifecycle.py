@@ -1,4 +1,4 @@
-"""The life of a server: signals, draining, and the end after idle time."""
+"""How a server starts to listen and ends: signals, draining, and the end after idle time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llama_backend.server.state import ServerState
 _log = logging.getLogger("llama_backend.server")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LINGER_SECONDS = 0.25
-"""After removing its socket, an idle server still serves the clients that connected just before."""
+"""How long an idle server still serves clients after removing its socket, for those that connected just before."""
 
 
 class Lifecycle(uvicorn.Server):
@@ -91,7 +91,7 @@ class Lifecycle(uvicorn.Server):
         self.should_exit = True
 
     async def watch_idle(self, seconds: float) -> None:
-        """Ends the server after `seconds` without a request; its socket is removed first, so that no client is late."""
+        """Ends the server after `seconds` without a request; its socket is removed first, so that no client is lost."""
         while True:
             admission = self._server.admission
             left = admission.last_activity + seconds - monotonic()

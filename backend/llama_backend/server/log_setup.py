@@ -29,9 +29,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up_log(kind: LogFormat) -> None:
-    """Logs to standard error; the lines of llama.cpp are left out where that is a terminal.
+    """Logs to standard error; llama.cpp's lines are left out where that is a terminal.
 
-    uvicorn's warnings are left out too: anyone who can connect causes them, and could fill the disk with them.
+    uvicorn's warnings are left out too: anyone who can connect can cause them, and could fill the disk with them.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if kind == "json" else logging.Formatter(_TEXT))

@@ -1,7 +1,7 @@
 """Runs a server.
 
-The engine is started first, so that it loads its model while the server imports the rest. That is why everything that
-the start of the engine does not need is imported inside the functions below.
+The engine is started first, so that it loads its model while the server imports the rest. That is why modules that are
+not needed to start the engine are imported inside the functions below.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llama_backend.server.state import ServerState
 
 _CLOSE_SECONDS = 5
-"""Seconds that uvicorn waits for connections to close; answers are complete by then, except for their last bytes."""
+"""Seconds that uvicorn waits for connections to close; only the last bytes of answers are still to be sent then."""
 
 
 def run(config: ServerConfig) -> int:
@@ -41,7 +41,7 @@ def run(config: ServerConfig) -> int:
 
 
 def _open(config: ServerConfig, stack: ExitStack) -> list[socket.socket]:
-    """The listening sockets; their file is removed however the server ends from now on."""
+    """The listening sockets. From now on the Unix socket's file is removed however the server ends."""
     signal.signal(signal.SIGTERM, _leave)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     sockets = open_sockets(config)
@@ -129,7 +129,7 @@ def _make_server(config: ServerConfig, process: EngineProcess) -> ServerState:
 def installed_engines(config: ServerConfig) -> dict[str, EngineConfig]:
     """The models in the folder, each with the first model's settings but without its draft model.
 
-    A model whose path is no text is left out, since no request could name it.
+    A model whose path is not text is left out, since no request could name it.
     """
     from llama_backend.models.installed import installed
 
@@ -144,12 +144,12 @@ def installed_engines(config: ServerConfig) -> dict[str, EngineConfig]:
 
 
 def _is_text(path: str) -> bool:
-    """Whether a path can be written in JSON and in one line of a log; a file's name can be any bytes but zero."""
+    """Whether a path can be written in JSON and in one line of a log; a file's name can have any bytes except zero."""
     return not any(category(character) in ("Cc", "Cs") for character in path)
 
 
 def _check(config: ServerConfig) -> None:
-    """Raises InvalidRequest for a path that is no text, half a certificate, and a port for others without a key."""
+    """Raises InvalidRequest for a path that is not text, half a TLS certificate, and a public port without API keys."""
     for path in (config.engine.path, config.engine.draft_model or ""):
         if not _is_text(path):
             raise InvalidRequest(

@@ -39,7 +39,7 @@ class Histogram:
             below += count
             yield f"{name}_bucket{_labelled({**labels, 'le': bound})} {below}"
         yield f"{name}_sum{_labelled(labels)} {_number(self._sum)}"
-        yield f"{name}_count{_labelled(labels)} {below}"
+        yield f"{name}_count{_labelled(labels)} {self.count}"
 
 
 class Page:

@@ -12,6 +12,7 @@ from llama_backend.errors import BackendError
 from llama_backend.server.prometheus import Histogram
 from llama_backend.wire.ipc import SequenceOutput
 
+# Upper bounds of the histograms' buckets, in seconds.
 _WAITS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _GAPS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 _WHOLE = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -42,7 +43,7 @@ class RequestMetrics:
 
 
 class RequestTimer:
-    """Times one request from the moment at which it is constructed; as a context it counts the request at the end."""
+    """Times one request from when it is constructed; as a context manager it counts the request at the end."""
 
     def __init__(self, metrics: RequestMetrics, account: Account = LOCAL) -> None:
         self._metrics = metrics
@@ -70,7 +71,7 @@ class RequestTimer:
                 self._metrics.drafts_accepted += output.timings.draft_n_accepted
 
     def end(self, reason: str, prompt_tokens: int, completion_tokens: int) -> None:
-        """Notes how an answer ended and its tokens; the prompt of several answers counts once."""
+        """Notes how an answer ended, and its tokens; the prompt counts once for several answers."""
         tokens = completion_tokens + (0 if self._reason else prompt_tokens)
         self._metrics.account_tokens[self._account] += tokens
         self._reason = reason

@@ -1,4 +1,4 @@
-"""Files with secrets: read up to a likely size, and checked for who else can read or change them."""
+"""Reads files with secrets up to a plausible size, and checks whether other users can read or change them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_secret(path: Path) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InvalidRequest("this is no regular file")
+            raise InvalidRequest("this is not a regular file")
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
         raise InvalidRequest(f"the file has more than {LARGEST} bytes")
@@ -25,9 +25,9 @@ def read_secret(path: Path) -> bytes:
 
 
 def exposure(found: os.stat_result) -> str | None:
-    """A warning where another user can read or change a file, or None. Its group may read it.
+    """A warning where another user can read or change a file, or None. The file's group may read it.
 
-    This is no error, since Kubernetes mounts Secrets readable by all, in a container of their own.
+    This is not an error, since Kubernetes mounts Secrets so that all users of the container can read them.
     """
     if found.st_uid not in (os.geteuid(), 0):
         return "it belongs to another user, who can change it"

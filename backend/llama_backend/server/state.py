@@ -23,7 +23,7 @@ from llama_backend.wire.status import BackendStatus, State
 
 @dataclass
 class ServerState:
-    """Everything of a server that outlives a request: its models, its clients' limits, its open streams."""
+    """What outlives a request: the models, the limits of clients, the open streams, and counts of errors."""
 
     config: ServerConfig
     models: ModelPool
@@ -39,7 +39,7 @@ class ServerState:
 
     @cached_property
     def version(self) -> str:
-        """The installed version; read on demand, since `importlib.metadata` would make the start slower."""
+        """The installed version; read on demand, since importing `importlib.metadata` would slow down the start."""
         from importlib.metadata import version
 
         return version("llama-chat")
@@ -99,5 +99,5 @@ class ServerState:
 
 
 def new_seed() -> int:
-    """A seed for a request that names none; the answer names it, so that the same answer can be computed again."""
+    """A seed for a request without one; the response contains it, so that the same answer can be computed again."""
     return secrets.randbits(31)

@@ -8,9 +8,10 @@ from llama_backend.server.engines.liveness import hang_reason
 from llama_backend.server.engines.pool import ModelPool
 
 _WAIT_FACTOR = 1.5
-"""`/livez` fails after `stall` seconds; after this many times as long without help from outside the engine is ended."""
+"""`/livez` fails after `stall` seconds. The engine is ended after this many times as long, if nothing restarts the
+server before."""
 _LEAST_PAUSE, _MOST_PAUSE = 0.1, 5.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 
 async def watch(models: ModelPool, stall: float) -> None:

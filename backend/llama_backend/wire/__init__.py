@@ -1,1 +1,1 @@
-"""The messages between processes: requests and answers over HTTP, frames between server and engine."""
+"""The messages between processes: HTTP between client and server, frames on a socket between server and engine."""

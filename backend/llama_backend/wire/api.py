@@ -1,7 +1,7 @@
 """OpenAI-compatible requests, answers and events of a stream, for client and server.
 
 Decoding validates: `msgspec.ValidationError` names the wrong field. Unknown fields are ignored. Known fields that this
-backend does not support are refused, since the answer would be another one without them.
+backend does not support are refused, since ignoring them would change the answer.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ class _Request(SamplingParams, frozen=True, kw_only=True):
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
-    """Number of answers to the prompt, which is computed once; each answer has the next seed."""
+    """Number of answers to the prompt, which is computed once; each further answer has the next seed."""
     response_format: ResponseFormat | None = None
     timeout: Annotated[float, Meta(gt=0, le=1e6)] | None = None
-    """Seconds until the answer must be complete. After that comes an error; text that was sent stays valid."""
+    """Seconds until the answer must be complete; then it ends with an error. Text that was sent by then stays valid."""
     store: bool | None = None
     """False keeps the request's KV state in its slot only, and neither in RAM nor on disk."""
     cache_salt: CacheSalt | None = None
@@ -129,7 +129,7 @@ class ChatRequest(_Request, frozen=True, kw_only=True):
 
     @property
     def alternatives(self) -> int | None:
-        """Number of alternatives that are told for each token; None means no log probabilities."""
+        """Number of alternatives that are reported for each token; None means no log probabilities."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def validate(self) -> None:
@@ -152,7 +152,7 @@ class CompletionRequest(_Request, frozen=True, kw_only=True):
 
     @property
     def alternatives(self) -> int | None:
-        """Number of alternatives that are told for each token; None means no log probabilities."""
+        """Number of alternatives that are reported for each token; None means no log probabilities."""
         return self.logprobs
 
     def validate(self) -> None:
@@ -184,7 +184,7 @@ class EmbeddingRequest(Struct, frozen=True, kw_only=True):
     input: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1, max_length=2048)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Meta(ge=1)] | None = None
-    """Only this many first numbers of the vector, scaled to length 1 again; None means all."""
+    """The vector is cut to its first so many numbers and scaled to length 1 again; None means all."""
     timeout: Annotated[float, Meta(gt=0, le=1e6)] | None = None
     """Seconds until the answer must be complete."""
 
@@ -202,14 +202,14 @@ class EmbeddingRequest(Struct, frozen=True, kw_only=True):
 
 
 class TokenizeRequest(Struct, frozen=True, kw_only=True):
-    """`POST /v1/tokenize`: a conversation, whose template counts as well, or a plain text."""
+    """`POST /v1/tokenize`: a conversation, counted with its chat template, or a plain text."""
 
     model: str = ""
     messages: list[ChatMessage] | None = None
     prompt: str | None = None
     return_tokens: bool = False
     cache_salt: CacheSalt | None = None
-    """The salt of the requests that the messages' answers came from; only with it their exact token ids are known."""
+    """The salt of the requests that produced the answers in `messages`; without it their token ids are not found."""
 
 
 class TokenCount(Struct, frozen=True, kw_only=True):
@@ -225,7 +225,7 @@ class TokenCount(Struct, frozen=True, kw_only=True):
 
 
 class Usage(Struct, frozen=True):
-    """Tokens of one answer. The details tell how many `cached_tokens` of the prompt did not have to be computed."""
+    """Tokens of one answer. `cached_tokens` in the details are those of the prompt that did not have to be computed."""
 
     prompt_tokens: Whole
     completion_tokens: Whole
@@ -296,7 +296,7 @@ class ModelMeta(Struct, frozen=True, kw_only=True):
 
 
 OURS = "llama-chat"
-"""The owner that this backend gives for its models, which tells it from other servers."""
+"""The `owned_by` of this backend's models, by which clients recognise it."""
 ModelState = State | Literal["unloaded"]
 
 
@@ -309,7 +309,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     owned_by: str = OURS
     meta: ModelMeta | None = None
     state: ModelState | None = None
-    """Whether the model is loaded; None where the server does not tell."""
+    """Whether the model is loaded; None where the server does not report it."""
 
 
 class ModelList(Struct, frozen=True):

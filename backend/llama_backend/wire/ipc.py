@@ -34,7 +34,7 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     slots: int | None = None
     """Sequences that are decoded at the same time; None means four that share the cells of one context."""
     threads: int | None = None
-    """None means as many as the processors allow, and fewer while other processes use them."""
+    """None means one for each processor, and fewer while other processes use them."""
     gpu_layers: int | None = None
     """Layers on GPUs, including the output layer; None means as many as fit, -1 all. Without a GPU only 0 is valid."""
     tensor_split: list[float] | None = None
@@ -77,9 +77,9 @@ class Submit(Struct, frozen=True, kw_only=True, tag=True):
     messages: list[ChatMessage] | None = None
     prompt: str | list[int] | None = None
     n: int = 1
-    """Number of answers; the first has the id and the seed of the request, each other one the next ones."""
+    """Number of answers; the first has the id and the seed of the request, each further one the next id and seed."""
     top_logprobs: int | None = None
-    """Number of alternatives that are told for each token; None means no log probabilities."""
+    """Number of alternatives that are reported for each token; None means no log probabilities."""
     store: bool = True
     """Whether its KV state may be kept in RAM and on disk."""
     account: Account = LOCAL
@@ -88,13 +88,13 @@ class Submit(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Cancel(Struct, frozen=True, tag=True):
-    """Ends an answer, or the count or embedding of that id."""
+    """Cancels an answer, a count or an embedding."""
 
     id: int
 
 
 class Count(Struct, frozen=True, kw_only=True, tag=True):
-    """Asks for the number of tokens of a conversation or a text, which computes nothing."""
+    """Asks for the number of tokens of a conversation or a text; the model computes nothing for it."""
 
     id: int = 0
     """See Submit."""
@@ -113,7 +113,7 @@ class Embed(Struct, frozen=True, kw_only=True, tag=True):
     """See Submit."""
     inputs: list[str | list[int]]
     dimensions: int | None = None
-    """Only this many first numbers of each vector; None means all."""
+    """Each vector is cut to its first so many numbers; None means all."""
     account: Account = LOCAL
 
 
@@ -219,7 +219,7 @@ class SequenceOutput(Struct, frozen=True, array_like=True):
     message: str | None = None
     """What went wrong, where the finish reason is `error`."""
     logprobs: list[TokenLogprob] | None = None
-    """One entry for each token of the text, where they were asked for."""
+    """One entry for each token of the text; None where none were asked for."""
     code: str | None = None
     """The code of an error in `errors`, where the finish reason is `error`; None means an internal error."""
 
@@ -270,7 +270,11 @@ decode_event = msgspec.msgpack.Decoder(Event).decode
 
 def frame(message: Command | Event) -> bytes:
     """The bytes of one message on the socket."""
-    payload = _encoder.encode(message)
+    return framed(_encoder.encode(message))
+
+
+def framed(payload: bytes) -> bytes:
+    """A payload with its size in front."""
     return HEADER.pack(len(payload)) + payload
 
 
@@ -283,7 +287,7 @@ class Frames:
         """Size of the payload that is being received."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The payloads that are complete now. Raises DecodeError for a frame that is too large to be real."""
+        """The payloads that are complete after `data`. Raises DecodeError for a frame that is too large to be real."""
         data, start = self._rest + data, 0
         while len(data) - start >= HEADER.size:
             begin = start + HEADER.size

@@ -1,4 +1,4 @@
-"""The sampling parameters of a request, with llama-server's names, and the checks that types do not make."""
+"""The sampling parameters of a request, with llama-server's names, and the checks that their types cannot express."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TOKEN_ID = re.compile(r"[0-9]{1,9}")
 
 TokenLimit = Annotated[int, Meta(ge=1, le=_INT32)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-"""A probability or another part of one whole."""
+"""A number from 0 to 1, such as a probability."""
 Window = Annotated[int, Meta(ge=0, le=65_536)]
 """A number of past tokens; 0 means none."""
 Breaker = Annotated[str, Meta(min_length=1, max_length=40)]
@@ -83,7 +83,7 @@ class SamplingParams(Struct, frozen=True, kw_only=True):
         return [stop for stop in stops if stop]
 
     def sampling(self) -> SamplingParams:
-        """These fields alone, of a request that has more."""
+        """The sampling parameters alone, without the other fields of a request."""
         names = SamplingParams.__struct_fields__
         return SamplingParams(**{name: getattr(self, name) for name in names})
 

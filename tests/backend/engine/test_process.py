@@ -99,7 +99,7 @@ def test_a_request_is_accepted_then_answered_step_by_step(engine: EngineProcess)
 @pytest.mark.usefixtures("ready")
 def test_statistics_are_there_when_the_work_is_done_and_step_times_add_up(engine: EngineProcess) -> None:
     engine.send(Submit(id=2, sampling=GREEDY, prompt="Once upon a time"))
-    done = engine.wait_for(StepDone, lambda event: any(piece.finish_reason for piece in event.outputs))
+    done = engine.wait_for(StepDone, lambda event: any(output.finish_reason for output in event.outputs))
     assert (done.running, done.waiting) == (0, 0)
     stats = engine.stats
     assert stats is not None
@@ -121,7 +121,7 @@ def test_two_requests_are_answered_at_the_same_time(engine: EngineProcess) -> No
     for event in engine.events():
         if isinstance(event, StepDone):
             most = max(most, event.running)
-            finished |= {piece.id: piece.finish_reason for piece in event.outputs if piece.finish_reason}
+            finished |= {output.id: output.finish_reason for output in event.outputs if output.finish_reason}
         if len(finished) == 2:
             break
     assert most == 2

@@ -272,7 +272,7 @@ def test_log_probabilities_are_those_of_the_model(bench: RealBench, model: Model
     bench.engine.submit(EngineRequest(1, tokens, SamplingParams(temperature=0, max_tokens=4), top_logprobs=5))
     entries = []
     while bench.engine.busy:
-        entries += [entry for piece in bench.engine.step().outputs for entry in piece.logprobs or []]
+        entries += [entry for output in bench.engine.step().outputs for entry in output.logprobs or []]
     assert len(entries) == 4
     assert entries[0].token == b" Paris"
     for entry in entries:
@@ -363,4 +363,4 @@ def test_cancelling_in_the_middle_keeps_what_came(bench: RealBench) -> None:
 def test_text_comes_piece_by_piece(bench: RealBench) -> None:
     bench.ask(1, COUNT)
     bench.run()
-    assert bench.pieces >= 20
+    assert bench.outputs >= 20

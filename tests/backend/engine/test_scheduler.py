@@ -131,7 +131,7 @@ def test_an_answer_s_step_says_that_a_prompt_waits_for_its_end() -> None:
     held = []
     for _ in range(6):
         batch = scheduler.schedule()
-        held.append((batch.decode, batch.holds_up))
+        held.append((batch.decode, batch.delays_prompt))
         compute(scheduler, batch)
     assert held == [(0, True), (1, True), (0, True), (1, True), (0, True), (2, False)]
 

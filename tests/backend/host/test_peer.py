@@ -33,7 +33,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be some
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> RuntimeFiles:
+def files(tmp_path: Path) -> RuntimeFiles:
     folder = tmp_path / "run"
     folder.mkdir(mode=0o700)
     return RuntimeFiles(folder, tmp_path / "log")
@@ -55,87 +55,92 @@ def held(path: Path, user: int = os.geteuid()) -> Iterator[subprocess.Popen[byte
             process.kill()
 
 
-def test_the_kernel_names_the_process_that_listens(place: RuntimeFiles) -> None:
-    with held(place.socket) as process:
-        assert listener(place.socket) == Peer(process.pid, os.geteuid())
-        assert stop(place, process.pid)
+def test_the_kernel_names_the_process_that_listens(files: RuntimeFiles) -> None:
+    with held(files.socket) as process:
+        assert listener(files.socket) == Peer(process.pid, os.geteuid())
+        assert stop(files, process.pid)
         assert process.wait() == -15
-    assert listener(place.socket) is None
+    assert listener(files.socket) is None
 
 
-def test_the_answer_of_a_socket_points_at_nobody_else(place: RuntimeFiles) -> None:
-    with held(place.socket), subprocess.Popen(["sleep", "600"]) as victim:
+def test_the_answer_of_a_socket_points_at_nobody_else(files: RuntimeFiles) -> None:
+    with held(files.socket), subprocess.Popen(["sleep", "600"]) as victim:
         with pytest.raises(UntrustedSocket, match=f"and {victim.pid} answers; neither is ended"):
-            stop(place, victim.pid)
+            stop(files, victim.pid)
         assert runs(victim.pid)
         victim.kill()
 
 
 @pytest.mark.parametrize("pid", [-1, 0, 1, os.getpid()])
-def test_some_processes_are_never_ended(place: RuntimeFiles, pid: int) -> None:
-    with held(place.socket), pytest.raises(UntrustedSocket, match="not ended from here"):
-        end_process(Peer(pid, os.geteuid()), place.socket, 1)
+def test_some_processes_are_never_ended(files: RuntimeFiles, pid: int) -> None:
+    with held(files.socket), pytest.raises(UntrustedSocket, match="not ended from here"):
+        end_process(Peer(pid, os.geteuid()), files.socket, 1)
 
 
-def test_a_number_that_another_process_has_got_meanwhile_is_not_signalled(place: RuntimeFiles) -> None:
-    with held(place.socket) as old:
-        found = listener(place.socket)
+def test_a_number_that_another_process_has_got_meanwhile_is_not_signalled(files: RuntimeFiles) -> None:
+    with held(files.socket) as old:
+        found = listener(files.socket)
         old.kill()
         old.wait()
-    place.socket.unlink()
-    with subprocess.Popen(["sleep", "600"]) as heir, held(place.socket) as other:
+    files.socket.unlink()
+    with subprocess.Popen(["sleep", "600"]) as heir, held(files.socket) as other:
         assert found is not None
-        assert end_process(Peer(heir.pid, found.uid), place.socket, 1)
+        assert end_process(Peer(heir.pid, found.uid), files.socket, 1)
         assert runs(heir.pid)
         assert runs(other.pid)
         heir.kill()
 
 
-def test_one_who_ended_meanwhile_has_ended(place: RuntimeFiles) -> None:
-    with held(place.socket) as process:
-        found = listener(place.socket)
+def test_one_who_ended_meanwhile_has_ended(files: RuntimeFiles) -> None:
+    with held(files.socket) as process:
+        found = listener(files.socket)
         process.kill()
         process.wait()
     assert found is not None
-    assert end_process(found, place.socket, 1)
+    assert end_process(found, files.socket, 1)
 
 
 @needs_root
-def test_a_process_of_somebody_else_is_sent_nothing(place: RuntimeFiles) -> None:
-    with held(place.socket, user=STRANGER) as process:
-        for ask in (lambda: find(place), lambda: stop(place, process.pid)):
+def test_a_process_of_somebody_else_is_sent_nothing(files: RuntimeFiles) -> None:
+    with held(files.socket, user=STRANGER) as process:
+        for ask in (lambda: find(files), lambda: stop(files, process.pid)):
             with pytest.raises(UntrustedSocket, match=f"a process of user {STRANGER} listens there"):
                 ask()
         assert runs(process.pid)
 
 
 @needs_root
-@pytest.mark.parametrize("ask", [find, lambda place: stop(place, 4242)], ids=["find", "stop"])
+@pytest.mark.parametrize("ask", [find, lambda files: stop(files, 4242)], ids=["find", "stop"])
 def test_in_a_folder_of_somebody_else_nobody_is_asked(
-    place: RuntimeFiles, ask: Callable[[RuntimeFiles], object]
+    files: RuntimeFiles, ask: Callable[[RuntimeFiles], object]
 ) -> None:
-    os.chown(place.folder, STRANGER, STRANGER)
+    os.chown(files.folder, STRANGER, STRANGER)
     with pytest.raises(UntrustedSocket, match=f"it belongs to user {STRANGER}"):
-        ask(place)
+        ask(files)
 
 
-def test_where_connections_queue_up_somebody_listens(place: RuntimeFiles) -> None:
+def test_where_connections_queue_up_somebody_listens(files: RuntimeFiles) -> None:
     with socket.socket(socket.AF_UNIX) as full, ExitStack() as stack:
-        full.bind(str(place.socket))
+        full.bind(str(files.socket))
         full.listen(0)
-        while (found := listener(place.socket)) == Peer(os.getpid(), os.geteuid()):
+        while (found := listener(files.socket)) == Peer(os.getpid(), os.geteuid()):
             waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
             waiting.setblocking(False)
             with suppress(BlockingIOError):
-                waiting.connect(str(place.socket))
+                waiting.connect(str(files.socket))
         assert found == Peer(0, os.geteuid())
 
 
 @needs_root
-def test_whom_the_system_does_not_let_us_end_is_named(place: RuntimeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_owner_of_a_process_that_cannot_be_ended_is_named(
+    files: RuntimeFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(signal, "pidfd_send_signal", refuse)
-    with held(place.socket) as process, pytest.raises(UntrustedSocket, match=f"process {process.pid} of user root"):
-        stop(place, process.pid)
+    with (
+        held(files.socket) as process,
+        pytest.raises(UntrustedSocket, match=f"process {process.pid}, which only user root"),
+    ):
+        stop(files, process.pid)

@@ -71,10 +71,10 @@ class EngineProcess:
     def answer(self, number: int) -> tuple[str, SequenceOutput]:
         text = ""
         for event in self.events():
-            for piece in event.outputs if isinstance(event, StepDone) else []:
-                text += piece.text if piece.id == number else ""
-                if piece.id == number and piece.finish_reason:
-                    return text, piece
+            for output in event.outputs if isinstance(event, StepDone) else []:
+                text += output.text if output.id == number else ""
+                if output.id == number and output.finish_reason:
+                    return text, output
         raise AssertionError("the engine ended before the answer did")
 
     def hang_up(self) -> None:

@@ -263,11 +263,11 @@ class Bench:
         )
 
     def step(self) -> None:
-        for piece in self.engine.step().outputs:
-            answer = self.answers[piece.id]
-            assert answer.last is None, "nothing comes after the last piece"
-            answer.text += piece.text
-            answer.last = piece if piece.finish_reason else None
+        for output in self.engine.step().outputs:
+            answer = self.answers[output.id]
+            assert answer.last is None, "nothing comes after the last output"
+            answer.text += output.text
+            answer.last = output if output.finish_reason else None
 
     def run(self, most_steps: int = 20_000) -> None:
         """Steps until nothing is left to do."""

@@ -34,7 +34,7 @@ class RealBench:
     usages: dict[int, Usage] = field(default_factory=dict)
     accepted: int = 0
     """Drafted tokens that were right, in answers that have ended."""
-    pieces: int = 0
+    outputs: int = 0
 
     def submit(self, number: int, prompt: list[ChatMessage] | str, **sampling: Any) -> None:
         """A conversation to answer or a text to continue, greedily where nothing else is said."""
@@ -47,14 +47,14 @@ class RealBench:
         self.submit(number, [ChatMessage("user", question)], **sampling)
 
     def step(self) -> None:
-        for piece in self.engine.step().outputs:
-            self.pieces += 1
-            self.texts[piece.id] += piece.text
-            if piece.finish_reason is not None:
-                assert piece.usage is not None
-                self.reasons[piece.id] = piece.finish_reason
-                self.usages[piece.id] = piece.usage
-                self.accepted += piece.timings.draft_n_accepted if piece.timings else 0
+        for output in self.engine.step().outputs:
+            self.outputs += 1
+            self.texts[output.id] += output.text
+            if output.finish_reason is not None:
+                assert output.usage is not None
+                self.reasons[output.id] = output.finish_reason
+                self.usages[output.id] = output.usage
+                self.accepted += output.timings.draft_n_accepted if output.timings else 0
 
     def run(self) -> None:
         for _ in range(5000):

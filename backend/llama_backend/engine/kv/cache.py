@@ -1,12 +1,12 @@
 """Which llama.cpp sequence holds the KV cells of which tokens.
 
-What happens to the cells of a slot has one word each:
+The words for what happens to the cells of a slot:
 
-- to *release* a slot is to make it idle, since its request has ended; its cells stay for the next turn;
+- to *release* a slot is to make it idle when its request has ended; its cells stay for the next turn;
 - to *save* it is to copy its state into the store, and to *restore* it is to load one from there;
-- to *evict* it is to free its cells for others; it is saved before that, where that is worth it;
-- to *free* its cells is to give them up without saving them;
-- to *clear* KV states is what a user asks for: all that nobody uses is freed, and nothing is saved.
+- to *evict* it is to free its cells for others; it is saved first, where that is worth it;
+- to *free* cells is to give them up without saving them;
+- to *clear* KV states, as a user may ask for, is to free all cells that no request uses, without saving them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from llama_backend.engine.kv.stored_state import Match
 from llama_backend.engine.kv.swap_policy import LEAST_KEPT, SwapPolicy
 
 LEAST_SHARED = 12
-"""Tokens that taking over a part of a prompt must save: fewer are computed as quickly as a stream is copied."""
+"""Tokens that taking over a part of a prompt must save: computing fewer is as quick as copying a stream."""
 
 
 class KVCache:
@@ -32,13 +32,12 @@ class KVCache:
     In split mode every slot owns `cells / slots` of them, so that a pool never runs out; in unified mode
     all slots share the pool, and idle slots give way to busy ones, least recently used first.
 
-    A prefix that another slot holds already is taken over instead of being computed again: at no cost in
-    unified mode, where several sequences may have the same cell, by copying in split mode.
+    A prefix that another slot already holds is taken over instead of being computed again: without any copying in
+    unified mode, where several sequences can share a cell, and by copying in split mode.
 
-    Cells that give way are saved in the store, where computing them again would take longer, and come back from
-    there.
+    Evicted cells are saved in the store and restored from there, where that is quicker than computing them again.
 
-    What was computed for one scope (an account, or what a request names as `cache_salt`) is found by no other.
+    Requests only find what was computed for their own scope (see `scope_of`).
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class KVCache:
 
     @property
     def used(self) -> int:
-        """Cells that hold tokens, of busy and of idle slots; one that is shared counts once."""
+        """Cells that hold tokens, of busy and idle slots; a shared one counts once."""
         return self._pool.used
 
     @property
@@ -81,7 +80,7 @@ class KVCache:
 
     @property
     def shared(self) -> int:
-        """Cells that are saved since slots share them."""
+        """Cells that are saved because slots share them."""
         return sum(len(slot.cells) for slot in self.slots) - self._pool.used
 
     @property
@@ -92,11 +91,10 @@ class KVCache:
     def acquire(self, tokens: Tokens[int], scope: str = "", private: bool = False) -> Slot | None:
         """The idle slot that shares the longest prefix with `tokens`, cut to that prefix; None if there is none now.
 
-        A slot that would lose more than half of its tokens by that counts as one that shares nothing, so that
-        a system prompt which many conversations begin with does not make one evict the next. Of equal slots
-        an empty one is taken, or else the least recently used. At least one token stays to be decoded, since
-        its logits are needed. A slot that a queued copy reads or writes is only given away after the next step,
-        which runs the copy.
+        A slot that would lose more than half of its tokens counts as one that shares nothing: otherwise conversations
+        with the same system prompt would evict each other. Among equal slots an empty one is taken, or else the least
+        recently used. At least one token is left to compute, since its logits are needed. A slot that a queued copy
+        reads or writes is only given out after the next step, which runs the copy.
         """
         idle = [slot for slot in self.slots if not slot.busy]
         if len(idle) < len(self.slots):
@@ -115,8 +113,8 @@ class KVCache:
     def reuse(self, slot: Slot, tokens: Tokens[int]) -> None:
         """Gives a slot the longest prefix of `tokens` that was computed before, where that saves enough.
 
-        A state from the store is loaded where it saves more than what another slot holds, and nothing is taken over
-        then: the copy, which may run later, would overwrite it.
+        Either a state is loaded from the store, where that saves more, or the prefix of another slot is taken over. Not
+        both: the copy of the prefix, which may run later, would overwrite the state.
         """
         if not self.restore(slot, tokens):
             self.adopt_prefix(slot, tokens)
@@ -127,16 +125,16 @@ class KVCache:
         slot.cells += self._pool.take(len(tokens))
 
     def free_rejected(self, slot: Slot) -> None:
-        """Frees the cells of drafted tokens that did not come, behind those that were noted."""
+        """Frees the cells of drafted tokens that were rejected, behind those that `extend` has noted."""
         self._memory.remove(slot.seq_id, len(slot.tokens))
 
     def shared_prefix(self, tokens: Tokens[int], scope: str = "") -> int:
-        """How many tokens a sequence of `tokens` would have in cells that a busy slot holds anyway."""
+        """How many tokens a sequence of `tokens` could take over from busy slots."""
         busy = self.slots.busy if self.can_share else []
         return max((slot.shares(tokens, scope, len(tokens) - 1) for slot in busy), default=0)
 
     def least_shared(self, is_whole: bool) -> int:
-        """Tokens that taking over a prefix must save, where it is the whole prompt or a part of it."""
+        """How many tokens taking over a prefix must save; `is_whole` says that it is the whole prompt."""
         return 1 if is_whole and self.unified else LEAST_SHARED
 
     def adopt_prefix(self, slot: Slot, tokens: Tokens[int]) -> None:
@@ -154,7 +152,7 @@ class KVCache:
             slot.cells += self._pool.take(length)
 
     def restore(self, slot: Slot, tokens: Tokens[int]) -> bool:
-        """Loads the longest prefix of `tokens` that the store has, where that pays beside taking one over."""
+        """Loads the longest prefix of `tokens` in the store, where that saves more than taking one over."""
         while (match := self._swap.find(slot, tokens, self._donor(slot, tokens)[1])) is not None:
             if not self._has_room(match.state.length):
                 return False
@@ -169,11 +167,11 @@ class KVCache:
         slot.last_used = next(self._ticks)
 
     def save_idle(self) -> bool:
-        """Saves the state of one idle slot on disk, if there is one that is worth it; it stays in the slot as well."""
+        """Saves the state of one idle slot on disk, if one is worth it; the slot keeps its cells."""
         return self._swap.save_idle()
 
     def evict(self, slot: Slot, durable: bool = True) -> None:
-        """Frees all cells of a slot; `durable` is whether its tokens may be asked for in another process."""
+        """Frees all cells of a slot; `durable` says whether its state may be saved on disk as well."""
         self._evict_from(slot, 0, durable)
 
     def evict_idle(self) -> int:
@@ -194,7 +192,7 @@ class KVCache:
         return False
 
     def clear_kv_states(self) -> None:
-        """Frees the cells of all idle slots and saves them nowhere; nor will those of busy slots be saved."""
+        """Frees the cells of all idle slots without saving them; those of busy slots will not be saved either."""
         for slot in self.slots:
             if slot.busy:
                 slot.private = True
@@ -202,7 +200,7 @@ class KVCache:
                 self._free_from(slot, 0)
 
     def _donor(self, slot: Slot, tokens: Tokens[int]) -> tuple[Slot | None, int]:
-        """The slot that a prefix of `tokens` is best taken over from, and its length; None where none saves enough."""
+        """The slot with the longest prefix of `tokens` and its length; None and the own length if that saves little."""
         limit = len(tokens) - 1
         others = self.slots.others(slot) if self.can_share else []
         donor = max(others, key=lambda other: other.shares(tokens, slot.scope, limit), default=None)
@@ -211,7 +209,7 @@ class KVCache:
         return (donor, length) if pays else (None, len(slot.tokens))
 
     def _load(self, slot: Slot, match: Match, data: Bytes) -> bool:
-        """Replaces a slot's cells by a state, of which only what was looked for stays."""
+        """Replaces a slot's cells by a state, and frees those behind the tokens that were looked for."""
         self._free_from(slot, 0)
         if not self._swap.load(slot, match, data):
             return False
@@ -221,16 +219,16 @@ class KVCache:
         return True
 
     def _has_room(self, tokens: int) -> bool:
-        """Evicts idle slots until `tokens` more fit, unless busy ones leave no room for them anyway."""
+        """Evicts idle slots until `tokens` more fit; False, without evicting any, where busy slots leave no room."""
         return not self.unified or (self.used_by_busy + tokens <= self.cells and self.make_room(tokens))
 
     def _evict_from(self, slot: Slot, length: int, durable: bool = True) -> None:
-        """Frees the cells from position `length` on; they are saved before that, if that is worth it."""
+        """Frees the cells from position `length` on; the state is saved first, if that is worth it."""
         self._swap.save_lost(slot, length, durable)
         self._free_from(slot, length)
 
     def _free_from(self, slot: Slot, length: int) -> None:
-        """Frees the cells from position `length` on, or all where the model cannot remove a part."""
+        """Frees the cells from position `length` on, or all of them where the model cannot remove a part."""
         if length == len(slot.tokens):
             return
         if not self._memory.remove(slot.seq_id, length):

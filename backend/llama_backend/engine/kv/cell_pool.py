@@ -24,19 +24,19 @@ class CellPool:
         return self.size - len(self._holders)
 
     def take(self, count: int) -> list[int]:
-        """The numbers of `count` cells that were free and have one holder now."""
+        """Takes `count` free cells, which have one holder now; returns their numbers."""
         cells = range(self._next, self._next + count)
         self._next += count
         self._holders.update(dict.fromkeys(cells, 1))
         return list(cells)
 
     def share(self, cells: Iterable[int]) -> None:
-        """Counts one holder more for each of the cells."""
+        """Counts one more holder of each of the cells."""
         for cell in cells:
             self._holders[cell] += 1
 
     def give_back(self, cells: Iterable[int]) -> None:
-        """Counts one holder less for each of the cells; one that has none left is free."""
+        """Counts one holder less of each of the cells; a cell without a holder is free."""
         for cell in cells:
             self._holders[cell] -= 1
             if not self._holders[cell]:

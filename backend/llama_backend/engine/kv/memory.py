@@ -1,14 +1,14 @@
-"""What llama.cpp's memory of KV cells can do, and the rules that its caller has to keep.
+"""What llama.cpp's memory of KV cells can do, and the rules for using it.
 
-In a unified pool sequences may share cells: giving a sequence the cells of another is a note in a table. Where each
-sequence has cells of its own (split), they are copied, and llama.cpp only queues that copy: of all cells of the
-source, whatever is in them when the next `llama_decode` begins. What that means for a sequence that a queued copy
-reads or writes:
+In a unified pool sequences can share cells: to give a sequence the cells of another, only a table is changed. Where
+each sequence has cells of its own (split), they are copied, and llama.cpp only queues the copy: when the next
+`llama_decode` begins, all cells of the source are copied as they are then. So for a sequence that a queued copy reads
+or writes:
 
-- its cells are not what their tokens say: a state taken from them is of other tokens;
-- a state put into the copy's target is overwritten, and one put into its source is copied in place of what was meant;
+- its cells do not yet belong to its tokens, so a state that is saved would be wrong;
+- a state that is loaded into the copy's target is overwritten, and one loaded into its source is copied by mistake;
 - removing tokens is safe, since that only changes the table; so is another copy, since copies run in their order, and
-  computing, since the copies run first.
+  so is computing, since the copies run first.
 
 So between `share` and the next decode such a sequence is neither dumped nor loaded, nor given to another request.
 """
@@ -33,11 +33,11 @@ class KVMemory(Protocol):
 
     @property
     def can_share(self) -> bool:
-        """Whether `share` can be used: not where a model keeps one state that sums up all tokens (Mamba)."""
+        """Whether `share` can be used; not for a model with a single state for all tokens (Mamba)."""
         ...
 
     def share(self, source: int, target: int, length: int) -> None:
-        """Gives the empty sequence `target` the first `length` cells of `source`: shared or copied."""
+        """Gives the empty sequence `target` the first `length` cells of `source`, shared or copied."""
         ...
 
     def has_queued_copy(self, seq_id: int) -> bool:
@@ -45,12 +45,12 @@ class KVMemory(Protocol):
         ...
 
     def dump(self, seq_id: int) -> Bytes | None:
-        """The state of a sequence's cells, which no queued copy touches; None where llama.cpp has none to give."""
+        """The state of a sequence that no queued copy touches; None where llama.cpp gives none."""
         ...
 
     def load(self, seq_id: int, data: Bytes, length: int) -> bool:
-        """Gives the empty sequence, which no queued copy touches, the cells of a state of `length` tokens.
+        """Loads a state of `length` tokens into an empty sequence that no queued copy touches.
 
-        False, and no cells, where they do not fit.
+        False, with the sequence still empty, where the state does not fit.
         """
         ...

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One llama.cpp sequence id and the tokens in its KV cells. It outlives a request, for the next turn."""
+    """One llama.cpp sequence id and the tokens in its KV cells, which stay after a request for the next turn."""
 
     seq_id: int
     tokens: list[int] = field(default_factory=list)
@@ -18,12 +18,12 @@ class Slot:
     busy: bool = False
     last_used: int = 0
     scope: str = ""
-    """Who may use its tokens: requests of the same scope."""
+    """Only requests of the same scope may use its tokens."""
     private: bool = False
-    """Its tokens are of a request whose state may be kept nowhere else."""
+    """Whether its state may be kept nowhere else, as the request asks with `store: false`."""
 
     def shares(self, tokens: Tokens[int], scope: str, limit: int | None = None) -> int:
-        """How many tokens at the beginning of `tokens` a request of `scope` finds here, at most `limit`."""
+        """How many of the first of `tokens` a request of `scope` finds here, at most `limit`."""
         return common_prefix(self.tokens, tokens, limit) if self.scope == scope else 0
 
 
@@ -44,22 +44,22 @@ class Slots:
 
     @property
     def idle(self) -> list[Slot]:
-        """Those that no request uses, the least recently used first."""
+        """The slots that no request uses, the least recently used first."""
         return sorted((slot for slot in self._slots if not slot.busy), key=lambda slot: slot.last_used)
 
     @property
     def busy(self) -> list[Slot]:
-        """Those that a request uses."""
+        """The slots that requests use."""
         return [slot for slot in self._slots if slot.busy]
 
     def others(self, slot: Slot) -> list[Slot]:
-        """All but one."""
+        """All slots but one."""
         return [other for other in self._slots if other is not slot]
 
     def held(self, tokens: Tokens[int], scope: str) -> int:
-        """How many tokens at the beginning of `tokens` any slot holds.
+        """The most of the first of `tokens` that any slot holds.
 
-        Any thread may ask; while the engine changes the slots, the answer is a guess.
+        Any thread may ask; the answer may be inexact while the engine changes the slots.
         """
         return max((slot.shares(tokens, scope) for slot in self._slots), default=0)
 

@@ -1,4 +1,4 @@
-"""A name for the folder of KV states, by what they depend on besides their tokens."""
+"""The name of a folder of KV states, made from all that they depend on besides their tokens."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ _SAMPLE = 1 << 20
 
 
 def stamp_of(model: Path, library: Path, plan: KVPlan) -> str:
-    """32 hexadecimal digits; they change with the model's file, llama.cpp's build, and the layout of the cells.
+    """32 hexadecimal digits that change with the model's file, llama.cpp's build, and the layout of the cells.
 
-    llama.cpp loads a state only into as many streams as it had, of the same type, with values that lie as flash
-    attention has them or not; and some models scale positions by the context.
-    Raises OSError.
+    llama.cpp can only load a state into a context with the same number of streams, type of values, and use of flash
+    attention; and some models scale positions by the size of the context. Raises OSError.
     """
     streams = 1 if plan.unified else plan.slots
     digest = blake2b(digest_size=16)

@@ -1,9 +1,9 @@
 """KV states as files: one for each conversation, readable by this user only, and checked before they are used.
 
-A file is the magic, the length and the CRC-32 of a header, the header, and the state as llama.cpp gave it. Files
-lie in a folder that is named after all that a state depends on, so that those of other models or versions are
-never read. They are written under another name and renamed. When the folder grows over its limit, the least recently
-used files are removed first.
+A file consists of the magic, the length and the CRC-32 of the header, the header, and the state as llama.cpp gave it.
+The name of the folder stands for all that a state depends on, so that states of other models or versions are never
+read. Files are written under another name and then renamed. When all of them together exceed the limit, the least
+recently used are removed first.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _PREAMBLE = struct.Struct("<8sII")
 _MAX_HEADER = 16 * 1024 * 1024
 """Enough for a million tokens, and for their answers."""
 _STALE_PART_SECONDS = 600.0
-"""A half-written file that is older was left by a process that was killed, or the clock was put back."""
+"""A half-written file that is older was left by a process that was killed (or the clock was changed)."""
 _LEAST_FREE = 1 << 30
-"""Bytes that stay free on the disk, whatever the limit."""
+"""Bytes that always stay free on the disk."""
 
 
 class DamagedState(Exception):
-    """A file is not what was written: it is cut or changed, or of another kind."""
+    """A file is not a complete and unchanged KV state."""
 
 
 class StoredAnswer(Struct, frozen=True, array_like=True):
@@ -48,7 +48,7 @@ class StoredAnswer(Struct, frozen=True, array_like=True):
 
     tokens: list[int]
     stripped: bool
-    """A leading space of the first token was not shown."""
+    """Whether a leading space of the first token was not shown."""
 
 
 class _Header(Struct, frozen=True, array_like=True):
@@ -62,7 +62,7 @@ class _Header(Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True)
 class StateFile:
-    """What a file's header says; `tokens` are int32, and `scope` is who may use the state."""
+    """What a file's header says. `tokens` are int32; only requests of the `scope` may use the state."""
 
     path: Path
     tokens: bytes
@@ -71,7 +71,7 @@ class StateFile:
 
 
 class StateFolder:
-    """The files of one `stamp` (32 hexadecimal digits) below `root`; `limit` is in bytes and counts those of all.
+    """The files of one `stamp` (see `stamp_of`) below `root`; `limit` is the most bytes of the files of all stamps.
 
     A file with a token at or above `n_vocab` counts as damaged, since llama.cpp would end the process over it.
     """
@@ -113,7 +113,7 @@ class StateFolder:
         return path
 
     def read(self, path: Path) -> memoryview:
-        """The state in a file, mapped into memory: files are replaced but never changed.
+        """The state in a file, mapped into memory, since a file is never changed after it was written.
 
         Raises OSError and DamagedState.
         """
@@ -134,7 +134,7 @@ class StateFolder:
             path.unlink(missing_ok=True)
 
     def shrink(self) -> set[Path]:
-        """Removes the least recently used files, of all stamps, until the limit is kept; returns them."""
+        """Removes the least recently used files, of all stamps, until the rest fits the limit; returns their paths."""
         sizes = {path: (last_used(path), size_of(path)) for path in self._all()}
         excess = sum(size for _, size in sizes.values()) - self.limit
         removed: set[Path] = set()
@@ -172,7 +172,7 @@ class StateFolder:
             return StateFile(path, header.tokens, header.scope, header.answers)
 
     def _header_of(self, number: int, path: Path) -> _Header:
-        """The header of an open file, which is left at the state's first byte. Raises DamagedState."""
+        """The header of an open file, whose position is the state's first byte afterwards. Raises DamagedState."""
         header = _header_of(number, path)
         try:
             ids = array("i", header.tokens)
@@ -185,7 +185,7 @@ class StateFolder:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    """Opens a regular file, and neither a link nor a pipe. Raises OSError."""
+    """Opens a regular file. Raises OSError, also for a link or a pipe."""
     number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)

@@ -1,4 +1,4 @@
-"""States of KV cells that no slot holds any more: in RAM, and on disk across restarts.
+"""The store of KV states outside the slots: in RAM, and on disk across restarts.
 
 A state belongs to its tokens, not to a conversation: any request of its scope that begins with the same tokens gets it.
 """
@@ -21,20 +21,20 @@ from llama_backend.wire.status import KVStoreStatus
 
 _log = logging.getLogger("llama_backend.engine")
 _WRITE_FAILURES = 3
-"""After as many failures in a row nothing more is written."""
+"""After so many failures in a row nothing more is written."""
 AnswersIn = Callable[[list[int], str], list[StoredAnswer]]
-"""The remembered answers in a conversation of some tokens, among those of a scope."""
+"""Returns the remembered answers of a scope that a conversation of some tokens contains."""
 
 
 class StateStore:
-    """All states by their tokens.
+    """All states, found by their tokens.
 
-    Three threads use it: the engine's puts and fetches states, those that prepare requests read states ahead, and one
-    of its own writes the files. Everything that it keeps is changed under one lock; files are read and written
-    outside of it, and a state that was given up meanwhile leaves no file.
+    The engine's thread puts and fetches states, the threads that prepare requests read states ahead, and a thread of
+    the store writes the files. One lock protects all fields. Files are read and written without it; the file of a
+    state that was given up meanwhile is removed.
 
-    `ram` is the most bytes of states in RAM; without a folder nothing outlives the process. `only_whole` says that a
-    state can only be used as a whole, as where a model sums up all tokens in one.
+    `ram` is the most bytes of states in RAM. Without a folder, no state outlives the process. `only_whole` says that a
+    state can only be used as a whole, as with a model that has a single state for all tokens (Mamba).
     """
 
     def __init__(self, folder: StateFolder | None, ram: int, answers_in: AnswersIn, only_whole: bool = False) -> None:
@@ -51,11 +51,11 @@ class StateStore:
         self._hits = 0
         self._hit_tokens = 0
         self.version = 0
-        """Changes with whatever `status` says."""
+        """Changes whenever `status` changes."""
         self._writer: threading.Thread | None = None
 
     def open(self) -> list[StateFile]:
-        """Finds the states of earlier processes, and begins to write new ones."""
+        """Finds the states of earlier processes and returns them; from now on new ones are written."""
         if self._folder is None:
             return []
         found = self._folder.scan()
@@ -94,13 +94,13 @@ class StateStore:
             )
 
     def find(self, tokens: Tokens[int], scope: str) -> Match | None:
-        """The state of a scope that has the longest beginning in common with `tokens`."""
+        """The state of a scope that has the longest prefix of `tokens`."""
         wanted = packed(tokens)
         with self._changed:
             return self._best(wanted, [state for state in self._states if state.scope == scope])
 
     def covered(self, tokens: Tokens[int], scope: str, durable: bool = False) -> int:
-        """How many of the first tokens a state has already; with `durable`, one that outlives the process."""
+        """How many of the first tokens a state has already; with `durable`, only states on disk count."""
         wanted = packed(tokens)
         with self._changed:
             own = [state for state in self._states if state.scope == scope]
@@ -108,7 +108,7 @@ class StateStore:
         return match.length if match else 0
 
     def put(self, tokens: Tokens[int], scope: str, data: Bytes, durable: bool, in_slot: bool = False) -> None:
-        """Keeps a state, on disk as well where `durable`; states that are the beginning of it are not needed then.
+        """Keeps a state, on disk as well if `durable`, and gives up states that are its beginning.
 
         `in_slot` says that a slot keeps the cells, so that the data is not needed in RAM once it is on disk.
         """
@@ -131,7 +131,7 @@ class StateStore:
             return self._changed.wait_for(lambda: self._next_unwritten() is None, seconds)
 
     def fetch(self, state: StoredState) -> Bytes | None:
-        """The data of a state, or None where its file is gone or damaged; the store forgets such a state."""
+        """The data of a state, or None where its file is gone or damaged; then the state is dropped."""
         data = state.data
         if data is None and state.path is not None and self._folder is not None:
             try:
@@ -150,38 +150,38 @@ class StateStore:
             self._read_ahead(match.state)
 
     def used(self, match: Match) -> None:
-        """Notes that a slot has a state now; the copy in RAM is not needed where the slot has all of it."""
+        """Notes that a slot has loaded a state; the copy in RAM is freed if the slot has all of it."""
         state = match.state
         with self._changed:
             self._hits += 1
             self._hit_tokens += match.length
             if match.length == state.length and not state.is_unwritten:
                 state.free_ram()
-                self._forget_gone()
+                self._drop_gone()
             self._notify()
 
     def discard(self, state: StoredState) -> None:
-        """Forgets a state and removes its file."""
+        """Drops a state and removes its file."""
         with self._changed:
             state.give_up()
-            self._forget_gone()
+            self._drop_gone()
             self._notify()
         if state.path is not None and self._folder is not None:
             self._folder.remove(state.path)
 
     def clear(self) -> None:
-        """Forgets all states, in RAM and on disk, also those of other models."""
+        """Drops all states, in RAM and on disk, also those of other models."""
         with self._changed:
             for state in self._states:
                 state.give_up()
-            self._forget_gone()
+            self._drop_gone()
             if self._folder is not None:
                 clear_states(self._folder.root)
                 self._disk_used = 0
             self._notify()
 
     def close(self, seconds: float) -> None:
-        """Writes what is still to be written, for at most as long."""
+        """Writes the remaining states, for at most `seconds`."""
         end = monotonic() + seconds
         with self._changed:
             self._closing = True
@@ -204,16 +204,16 @@ class StateStore:
         return best
 
     def _shrink_ram(self, newest: StoredState | None) -> None:
-        """Frees RAM over the limit: first of what is on disk anyway, then of what was least recently used."""
-        self._forget_gone()
+        """Frees RAM down to the limit: first that of states on disk, then that of the least recently used."""
+        self._drop_gone()
         held = [state for state in self._states if state.data is not None and state is not newest]
         for state in sorted(held, key=lambda state: (state.path is None, state.last_used)):
             if self._ram_used <= self._ram:
                 break
             state.free_ram()
-        self._forget_gone()
+        self._drop_gone()
 
-    def _forget_gone(self) -> None:
+    def _drop_gone(self) -> None:
         self._states = [state for state in self._states if state.place is not Place.GONE]
 
     def _notify(self) -> None:
@@ -231,9 +231,9 @@ class StateStore:
             self._notify()
 
     def _work(self) -> None:
-        """What the store's thread does: it reads the state that was used last, and then writes what comes.
+        """What the store's thread does: it reads the state that was used last into RAM, and then writes new ones.
 
-        The conversation that was used last is mostly the next one that goes on.
+        The next request is often for the conversation that was used last.
         """
         with self._changed:
             last = self._states[-1] if self._states else None
@@ -272,12 +272,12 @@ class StateStore:
             for other in self._states:
                 if other.path in removed:
                     other.file_removed()
-            self._forget_gone()
+            self._drop_gone()
             self._disk_used = self._folder.used
             self._notify()
 
     def _note_written(self, state: StoredState, path: Path | None) -> list[Path]:
-        """Notes that a state was written (or could not be); returns the files that are not needed any more."""
+        """Notes that a state was written, or could not be; returns the files that are no longer needed."""
         with self._changed:
             if not state.is_unwritten:
                 return [path] if path is not None else []

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from llama_backend.engine.kv.memory import Bytes
 
-_TOKEN_BYTES = 4
+TOKEN_BYTES = 4
+"""Bytes of a token id in `packed` tokens."""
 
 
 class Place(Enum):
@@ -21,7 +22,7 @@ class Place(Enum):
     MOVING = "in RAM, and soon on disk instead, since a slot has the cells anyway"
     BOTH = "on disk, with a copy in RAM"
     DISK = "on disk only"
-    GONE = "given up: nobody finds it any more"
+    GONE = "given up, and no longer found"
 
 
 _UNWRITTEN = frozenset((Place.QUEUED, Place.MOVING))
@@ -30,12 +31,12 @@ _DURABLE = _UNWRITTEN | {Place.BOTH, Place.DISK}
 
 @dataclass(slots=True, eq=False)
 class StoredState:
-    """A state, which changes its place by the methods below. Whoever calls them holds the store's lock."""
+    """A state, whose place the methods below change. They must be called with the store's lock held."""
 
     tokens: bytes
     """Ids as int32."""
     scope: str
-    """Who may use it."""
+    """Only requests of the same scope may use it."""
     place: Place
     last_used: int
     data: Bytes | None = None
@@ -43,7 +44,7 @@ class StoredState:
 
     @property
     def length(self) -> int:
-        return len(self.tokens) // _TOKEN_BYTES
+        return len(self.tokens) // TOKEN_BYTES
 
     @property
     def ids(self) -> list[int]:
@@ -60,7 +61,7 @@ class StoredState:
         return self.place in _DURABLE
 
     def written(self, path: Path | None) -> None:
-        """Its file was written, or could not be."""
+        """Notes that its file was written, or could not be where `path` is None."""
         self.path = path
         if path is None:
             self.place = Place.RAM
@@ -70,22 +71,22 @@ class StoredState:
             self.place = Place.BOTH
 
     def was_read(self, data: Bytes) -> None:
-        """Its file was read; the data stays in RAM as well."""
+        """Notes that its file was read, and keeps the data in RAM as well."""
         if self.place is Place.DISK:
             self.place, self.data = Place.BOTH, data
 
     def free_ram(self) -> None:
-        """Gives up the data in RAM; what is not on disk is gone then."""
+        """Gives up the data in RAM; a state that is not on disk is gone then."""
         self.data = None
         self.place = Place.DISK if self.place in (Place.BOTH, Place.DISK) else Place.GONE
 
     def file_removed(self) -> None:
-        """Its file was removed; what is not in RAM is gone then."""
+        """Notes that its file was removed; a state that is not in RAM is gone then."""
         self.path = None
         self.place = Place.RAM if self.place is Place.BOTH else Place.GONE
 
     def give_up(self) -> None:
-        """It is not wanted any more, wherever it is; a file that is being written is removed afterwards."""
+        """Gives the state up, wherever it is; a file that is being written is removed afterwards."""
         self.place = Place.GONE
 
     def is_beginning_of(self, other: StoredState) -> bool:
@@ -93,13 +94,13 @@ class StoredState:
         return self.scope == other.scope and other.tokens.startswith(self.tokens)
 
     def in_common(self, wanted: bytes) -> int:
-        """How many whole tokens it has in common with the beginning of others, which are packed too."""
-        low, high = 0, min(len(self.tokens), len(wanted)) // _TOKEN_BYTES
-        if self.tokens[: high * _TOKEN_BYTES] == wanted[: high * _TOKEN_BYTES]:
+        """How many tokens it has in common with the beginning of `wanted`, which is packed too."""
+        low, high = 0, min(len(self.tokens), len(wanted)) // TOKEN_BYTES
+        if self.tokens[: high * TOKEN_BYTES] == wanted[: high * TOKEN_BYTES]:
             return high
         while high - low > 1:
             middle = (low + high) // 2
-            start, end = low * _TOKEN_BYTES, middle * _TOKEN_BYTES
+            start, end = low * TOKEN_BYTES, middle * TOKEN_BYTES
             if self.tokens[start:end] == wanted[start:end]:
                 low = middle
             else:
@@ -109,7 +110,7 @@ class StoredState:
 
 @dataclass(frozen=True)
 class Match:
-    """A state, and how many tokens of it are the beginning of what was looked for."""
+    """A state that was found, and how many of its tokens are the first of those that were looked for."""
 
     state: StoredState
     length: int

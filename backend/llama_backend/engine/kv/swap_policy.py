@@ -16,7 +16,7 @@ LEAST_KEPT = 64
 
 
 class SwapPolicy:
-    """Moves states between the slots and the store where it pays; without a store nothing is saved or found."""
+    """Moves states between the slots and the store where that pays; without a store nothing is saved or found."""
 
     def __init__(
         self, memory: KVMemory, slots: Slots, costs: CostModel, store: StateStore | None, least: int = LEAST_KEPT
@@ -28,7 +28,7 @@ class SwapPolicy:
         self._least = least
 
     def save_lost(self, slot: Slot, left: int, durable: bool) -> None:
-        """Saves a slot's state, of whose tokens only `left` will stay there, where that is worth it."""
+        """Saves the state of a slot that will keep only its first `left` tokens, where that is worth it."""
         size = len(slot.tokens)
         if self._store is None or slot.private or not self._pays(size - left, 2 * size):
             return
@@ -37,7 +37,7 @@ class SwapPolicy:
             self._save(slot, self._store, durable, in_slot=False)
 
     def save_idle(self) -> bool:
-        """Puts the state of one idle slot on disk as well; False where there is none left that is worth it."""
+        """Saves the state of one idle slot on disk as well; False where no slot is worth saving."""
         if self._store is None or not self._store.durable:
             return False
         for slot in reversed(self._slots.idle):
@@ -47,7 +47,7 @@ class SwapPolicy:
         return False
 
     def find(self, slot: Slot, tokens: Tokens[int], had: int) -> Match | None:
-        """The longest prefix of `tokens` in the store, where loading it pays for a slot that can have `had` anyway."""
+        """The longest prefix of `tokens` in the store, where loading it pays; the slot has `had` tokens without it."""
         if self._store is None or self._memory.has_queued_copy(slot.seq_id):
             return None
         match = self._store.find(tokens[:-1], slot.scope)
@@ -58,7 +58,7 @@ class SwapPolicy:
         return self._store.fetch(match.state) if self._store is not None else None
 
     def load(self, slot: Slot, match: Match, data: Bytes) -> bool:
-        """Copies a state into an empty slot; False where llama.cpp refuses it, which the store then forgets."""
+        """Copies a state into an empty slot; False where llama.cpp refuses it, and then the store drops it."""
         begin, length = perf_counter(), match.state.length
         if self._memory.load(slot.seq_id, data, length):
             self._costs.observe_copy(length, perf_counter() - begin)
@@ -68,12 +68,12 @@ class SwapPolicy:
         return False
 
     def note_loaded(self, match: Match) -> None:
-        """Tells the store that a slot has a state now."""
+        """Tells the store that a slot has loaded a state."""
         if self._store is not None:
             self._store.used(match)
 
     def _save(self, slot: Slot, store: StateStore, durable: bool, in_slot: bool) -> bool:
-        """Copies a slot's state into the store; False where llama.cpp cannot give it, or not now."""
+        """Copies a slot's state into the store; False where llama.cpp cannot give it, or only after a queued copy."""
         if self._memory.has_queued_copy(slot.seq_id):
             return False
         begin = perf_counter()
@@ -85,7 +85,7 @@ class SwapPolicy:
         return True
 
     def _held_elsewhere(self, slot: Slot) -> int:
-        """How many of a slot's first tokens another slot holds, from which they can be taken over."""
+        """How many of a slot's first tokens can be taken over from another slot."""
         if not self._memory.can_share:
             return 0
         others = [other for other in self._slots.others(slot) if not other.private]

@@ -1,1 +1,1 @@
-"""All that touches llama.cpp: weights, contexts, samplers, grammars, devices, and its log."""
+"""Everything that uses llama.cpp: weights, contexts, samplers, grammars, devices, and its log."""

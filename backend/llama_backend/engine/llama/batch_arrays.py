@@ -36,7 +36,7 @@ class BatchArrays:
         return batch
 
     def fill(self, batch: Batch) -> list[int]:
-        """Writes a batch; returns the row of each item's last token. The rows behind it are those of its draft."""
+        """Writes a batch; returns the row of each item's last token, which the rows of its draft follow."""
         ends = self.put(
             (item.sequence.slot.seq_id if item.sequence.slot else 0, item.start, item.tokens) for item in batch.items
         )
@@ -64,5 +64,5 @@ class BatchArrays:
 
 
 def pointer_to(array: npt.NDArray[Any], kind: Any) -> Any:
-    """A pointer of ctypes' type `kind` to an array's numbers, which must outlive it."""
+    """A pointer of ctypes' type `kind` to the numbers of an array, which must outlive the pointer."""
     return ctypes.cast(ctypes.c_void_p(array.ctypes.data), kind)

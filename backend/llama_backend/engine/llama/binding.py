@@ -1,7 +1,7 @@
-"""llama.cpp through llama-cpp-python's low-level API: the only module that loads llama_cpp.
+"""llama.cpp through llama-cpp-python's low-level API. Only this module loads llama_cpp.
 
-The package's own `__init__` is not run: it would load numpy, Jinja and all chat formats (0.2 s), and install a
-log callback that writes to the terminal.
+The package's own `__init__` is not run, since it would load numpy, Jinja and all chat formats (0.2 s) and install a log
+callback that writes to the terminal.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ LIBRARY = Path(lib._lib._name)
 def load_backends(library: ctypes.CDLL, folder: Path) -> None:
     """Loads ggml's backends from `folder` where `library` was built without any (GGML_BACKEND_DL).
 
-    There is one file for each generation of processors and for each kind of GPU, and ggml loads the best ones that
-    work here. Its functions are looked up through libllama, since a wheel may contain several copies of libggml, each
+    There is one file for each generation of processors and for each kind of GPU, and ggml loads the best ones for this
+    machine. Its functions are looked up through libllama, since a wheel may contain several copies of libggml, each
     with its own list of backends.
     """
     if library.ggml_backend_reg_count() == 0:
@@ -50,7 +50,7 @@ _held = ctypes.PyDLL(lib._lib._name)
 
 
 def quick(name: str) -> Callable[..., Any]:
-    """A function of llama.h that keeps Python's lock: for calls so short that releasing the lock would take longer."""
+    """A function of llama.h that keeps Python's lock, for calls that take less time than releasing the lock."""
     function = _held[name]
     original = getattr(lib._lib, name)
     function.argtypes, function.restype = original.argtypes, original.restype

@@ -36,7 +36,7 @@ class Registry:
         self._library = ctypes.CDLL(str(LIBRARY))
 
     def devices(self, kind: DeviceType) -> list[Device]:
-        """The devices of a kind. Asking a GPU for its memory initialises it, which takes some time and memory."""
+        """The devices of a kind. Reading the memory of a GPU initialises it, which takes some time and memory."""
         count, get = self._function("count", ctypes.c_size_t), self._function("get", ctypes.c_void_p, ctypes.c_size_t)
         kind_of = self._function("type", ctypes.c_int, ctypes.c_void_p)
         handles = [get(index) for index in range(count())]
@@ -57,7 +57,7 @@ class Registry:
 
 
 def usable(devices: Sequence[Device], layers: int | None, split: Sequence[float] | None, main: int | None) -> bool:
-    """Whether GPUs are to be used. Raises DeviceUnavailable where one was asked for that does not exist."""
+    """Whether GPUs are to be used. Raises DeviceUnavailable where a GPU was asked for that does not exist."""
     asked = bool(layers) or bool(split) or main is not None
     if asked and not devices:
         text = "a GPU was asked for, but this build of llama.cpp supports none or finds none; --gpu-layers 0 uses none"

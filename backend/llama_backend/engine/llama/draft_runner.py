@@ -17,11 +17,11 @@ _UNUSED = 128
 
 
 class DraftRunner(ModelRunner):
-    """The Guesser of a DraftModel, which asks for the likeliest tokens only."""
+    """The Guesser of a DraftModel: computes tokens and returns the likeliest next ones, without sampling."""
 
     def __init__(self, model: Model, plan: KVPlan, threads: Callable[[], int], n_vocab: int) -> None:
         """`threads` returns how many the large model uses at the moment. `n_vocab` is the size of its vocabulary:
-        tokens beyond the smaller of both vocabularies are unused ones, and are never drafted.
+        ids beyond the smaller of both vocabularies are unused, and are never drafted.
         """
         super().__init__(model, plan, threads())
         self._threads_now = threads
@@ -42,9 +42,9 @@ class DraftRunner(ModelRunner):
 
 def check_draft_model(model: Model, draft: Model, path: str) -> None:
     """Raises ModelUnreadable where `draft` cannot draft for `model`: token ids must mean the same in both."""
-    for each, whose in ((model, "the model's"), (draft, "its")):
+    for each, owner in ((model, "the model's"), (draft, "its")):
         if not each.supports_partial_removal or not each.states_are_complete:
-            raise _unfit(path, f"tokens cannot be removed from {whose} KV cache")
+            raise _unfit(path, f"tokens cannot be removed from {owner} KV cache")
     ours, theirs = model.vocab, draft.vocab
     if abs(ours.size - theirs.size) > _UNUSED:
         raise _unfit(path, f"its vocabulary has {theirs.size} tokens, but the model's has {ours.size}")

@@ -1,4 +1,4 @@
-"""A context of llama.cpp that gives a vector for each token; it shares the weights with the one for answers."""
+"""A context of llama.cpp that gives a vector for each token; it uses the same weights as the context for answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llama_backend.errors import InternalError
 _TEXTS = 16
 """Texts that are computed at the same time."""
 _CHUNK = 128
-"""Tokens of a batch, few enough for the answers not to wait long for it."""
+"""Tokens of a batch; they are few, so that answers do not wait long for it."""
 
 
 class EmbeddingContext:
@@ -40,8 +40,7 @@ class EmbeddingContext:
 
     def compute(self, parts: list[Part]) -> list[Vectors]:
         """See `embedder.Context`."""
-        ends = list(np.cumsum([part.count for part in parts]))
-        self._fill(parts)
+        ends = [row + 1 for row in self._fill(parts)]
         code = lib.llama_decode(self._context, self._arrays.struct)
         if code != 0:
             raise InternalError(f"llama.cpp cannot compute an embedding (llama_decode returned {code})")
@@ -57,12 +56,8 @@ class EmbeddingContext:
         """See `embedder.Context`."""
         lib.llama_free(self._context)
 
-    def _fill(self, parts: list[Part]) -> None:
-        arrays, end = self._arrays, 0
-        for part in parts:
-            start, end = end, end + part.count
-            arrays.token[start:end] = part.tokens
-            arrays.pos[start:end] = range(part.text.done, part.text.done + part.count)
-            arrays.seq_id[start:end] = part.text.seq_id
-        arrays.logits[:end] = 1
-        arrays.struct.n_tokens = end
+    def _fill(self, parts: list[Part]) -> list[int]:
+        """Writes the parts, all of whose tokens get a vector; returns the row of each part's last token."""
+        rows = self._arrays.put((part.text.seq_id, part.text.done, part.tokens) for part in parts)
+        self._arrays.logits[: self._arrays.struct.n_tokens] = 1
+        return rows

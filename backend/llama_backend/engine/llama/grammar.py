@@ -1,6 +1,6 @@
-"""A grammar of llama.cpp that an answer must follow.
+"""A grammar of llama.cpp that an answer must match.
 
-llama.cpp ends the process when a grammar accepts a token that it does not allow. So every token is tried first.
+llama.cpp ends the process when a grammar is given a token that it does not allow. So every token is checked first.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Candidates:
         self.reference = ctypes.byref(self._struct)
 
     def fill(self, logits: npt.NDArray[np.float32] | float) -> None:
-        """Starts anew with the logits of all tokens, or with one logit for each of them."""
+        """Resets all tokens, to their own logits or to the same logit for each of them."""
         self._array["id"], self._array["logit"], self._array["p"] = self._ids, logits, 0
         self._struct.data, self._struct.size = self._pointer, len(self._array)
         self._struct.selected, self._struct.sorted = -1, False
 
     @property
     def allowed(self) -> npt.NDArray[np.int32]:
-        """The ids of the tokens that are possible; to be asked before a chain sorts them."""
+        """The ids of the tokens that are possible; only valid before a chain sorts them."""
         return self._ids[~np.isneginf(self._array["logit"])]
 
     @property
@@ -43,7 +43,7 @@ class Candidates:
 
 
 class Grammar:
-    """What is allowed next in one answer. Raises InvalidRequest for a text that is not a grammar.
+    """A grammar and its position in one answer. Raises InvalidRequest for a text that is not a grammar.
 
     `vocab` is the address of llama.cpp's vocabulary; with None the text is only parsed.
     """
@@ -68,7 +68,7 @@ class Grammar:
         lib.llama_sampler_apply(self._handle, candidates.reference)
 
     def accept(self, token: int) -> None:
-        """Goes on after a token, which must be allowed."""
+        """Advances by a token, which must be allowed."""
         lib.llama_sampler_accept(self._handle, token)
 
     def free(self) -> None:

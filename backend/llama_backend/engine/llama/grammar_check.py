@@ -1,4 +1,4 @@
-"""`python -m llama_backend.engine.llama.grammar_check MODEL`: whether llama.cpp can work with a grammar.
+"""`python -m llama_backend.engine.llama.grammar_check MODEL`: checks whether llama.cpp can work with a grammar.
 
 It reads a Question as JSON from standard input and writes a Verdict to standard output. It runs in a process of its
 own for each grammar, since a grammar may make llama.cpp crash, hang or take all memory. If this process dies, the
@@ -28,31 +28,31 @@ from llama_backend.host.parent import die_with_parent
 from llama_backend.wire.grammar_verdict import MOST_CHARACTERS, Question, Verdict
 
 _LOAD_SECONDS = 30
-"""Processor time until the vocabulary is loaded."""
+"""Most processor time until the vocabulary is loaded."""
 _CPU_SECONDS = 3
-"""Processor time from then on."""
+"""Most processor time from then on."""
 _NICE = 10
-"""Engines come first, both those that compute and those that are loading."""
+"""The nice value of the process, so that it does not slow down engines."""
 _MEMORY = 1 << 30
-"""Bytes that this process may take."""
+"""Most bytes of memory of this process."""
 _STEPS = 16
-"""Tokens that are written at random as a rehearsal."""
+"""Tokens that are chosen at random to try a grammar."""
 _REASON = re.compile("^parse: error parsing grammar: (.*)", re.MULTILINE)
-"""What llama.cpp's parser writes to standard error, past the log."""
+"""What llama.cpp's parser writes to standard error, not to the log."""
 _MOST_REASON = 200
 _TOKEN_ID = re.compile(r'"(?:\\.|[^"\\])*"|(?<!<)\[(?:\\.|[^\]\\])*\]|#[^\n]*|<\[(?P<id>\d+)\]>')
-"""A token by its number; strings, sets of characters and comments may hold what only looks like one."""
+"""A token by its id; strings, sets of characters and comments are matched too, since they may contain the same text."""
 _MOST_DIGITS = 9
 
 
 def check(question: Question, vocab: int | None) -> Verdict:
-    """The grammar in llama.cpp's notation, or why it cannot be used. Without a vocabulary it is only parsed."""
+    """The verdict on a grammar or schema. Without a vocabulary, the grammar is only parsed."""
     try:
         text = grammar_of(question.json_schema) if question.grammar is None else question.grammar
         if len(text) > MOST_CHARACTERS:
             raise InvalidRequest(f"grammar: it has more than {MOST_CHARACTERS} characters", param="grammar")
         _check_ids(text, vocab)
-        _rehearse(text, vocab)
+        _try_tokens(text, vocab)
     except InvalidRequest as error:
         return Verdict(error=error.message)
     except RecursionError:
@@ -80,8 +80,8 @@ def _check_ids(text: str, vocab: int | None) -> None:
             raise InvalidRequest(f"grammar: {text}", param="grammar")
 
 
-def _rehearse(text: str, vocab: int | None) -> None:
-    """Writes a few tokens at random; most grammars that grow without end show that within them."""
+def _try_tokens(text: str, vocab: int | None) -> None:
+    """Matches a few random tokens; within these, most grammars whose states grow without limit become noticeable."""
     grammar = Grammar(vocab, text)
     if vocab is None:
         return
@@ -102,7 +102,7 @@ def _rehearse(text: str, vocab: int | None) -> None:
 
 
 def _limit() -> None:
-    """Limits the processor time that is left, and lets other processes go first."""
+    """Limits the remaining processor time, and lowers the priority of this process."""
     seconds = ceil(process_time()) + _CPU_SECONDS
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     os.nice(_NICE)

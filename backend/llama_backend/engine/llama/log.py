@@ -1,4 +1,4 @@
-"""llama.cpp's log lines: none reaches a terminal, and those that say why something failed are kept."""
+"""llama.cpp's log: kept away from the terminal; the last warnings and errors are kept to explain failures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LINES_KEPT = 50
 _WARNING = 3
 """GGML_LOG_LEVEL_WARN."""
 _CONTINUED = 5
-"""GGML_LOG_LEVEL_CONT: the text goes on where the one before it ended."""
+"""GGML_LOG_LEVEL_CONT: the text continues the one before it."""
 
 
 class LlamaLog:
@@ -27,17 +27,17 @@ class LlamaLog:
         self.install()
 
     def install(self) -> None:
-        """Receives the log in place of the one that did so before."""
+        """Makes llama.cpp send its log here from now on."""
         lib.llama_log_set(self._callback, None)
 
     @property
     def reason(self) -> str:
-        """The line that says best why llama.cpp failed: the first error, or else the first warning, or nothing."""
+        """The line that explains a failure best: the first error, or else the first warning, or nothing."""
         errors = [line for line in self.lines if "error" in line.lower()]
         return (errors or list(self.lines) or [""])[0]
 
     def take(self, level: int, text: bytes, _data: object = None) -> None:
-        """One message of llama.cpp's, which may be a part of a line, or several lines."""
+        """Takes one message of llama.cpp, which may be a part of a line or several lines."""
         self._level = level if level != _CONTINUED else self._level
         self._partial += text.decode("utf-8", "replace")
         *lines, self._partial = self._partial.split("\n")

@@ -9,6 +9,7 @@ LEAST = -9999.0
 """Stands for the logarithm of zero, which JSON cannot write; OpenAI uses the same value."""
 
 _BLOCK = 256
+"""Logits of a block, see `_likeliest`."""
 
 
 def log_softmax_of(logits: npt.NDArray[np.float32], token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
@@ -23,9 +24,9 @@ def log_softmax_of(logits: npt.NDArray[np.float32], token: int, top: int) -> tup
 
 
 def _likeliest(logits: npt.NDArray[np.float32], top: int) -> npt.NDArray[np.int64]:
-    """The ids of the `top` largest, in order.
+    """The ids of the `top` largest logits, in order.
 
-    They are in the `top` blocks with the largest maxima, so only those blocks are sorted. With 49,152 tokens that
+    They are in those `top` blocks that have the largest maxima, so only these are sorted. With 49,152 tokens that
     takes 0.06 ms instead of 0.4 ms for each token of each answer.
     """
     blocks = len(logits) // _BLOCK

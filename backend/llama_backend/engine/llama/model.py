@@ -28,7 +28,7 @@ _POOLINGS: dict[str, Pooling] = {"2": "first", "3": "last"}
 
 
 class Model:
-    """The weights of a GGUF file. Raises ModelUnreadable with what is wrong with the header, or llama.cpp's reason."""
+    """The weights of a GGUF file. Raises ModelUnreadable with the error in the header, or with llama.cpp's reason."""
 
     library: Path = LIBRARY
     """The file of llama.cpp's shared library, whose build decides how a KV state is laid out."""
@@ -36,7 +36,7 @@ class Model:
     def __init__(
         self, path: str, offload: Offload | None, log: LlamaLog, progress: Callable[[float], None] | None = None
     ) -> None:
-        """`offload` says which layers go to GPUs; None leaves all to the processor."""
+        """`offload` says which layers go to GPUs; None means that the processor computes all."""
         self._path = Path(path)
         lib.llama_backend_init()
         params = lib.llama_model_default_params()
@@ -80,9 +80,9 @@ class Model:
 
     @cached_property
     def kv_size(self) -> KVSize:
-        """What a KV cell takes.
+        """The size of a KV cell.
 
-        llama.cpp does not give out values that differ by layer; where there may be one, the file's header is read.
+        llama.cpp does not return values that differ by layer; where there may be some, the file's header is read.
         """
         architecture = self._meta("general.architecture")
         read: Mapping[str, object] = {}
@@ -102,13 +102,13 @@ class Model:
 
     @property
     def pooling(self) -> Pooling:
-        """How a text's embedding is made of those of its tokens: as the file says, or else their mean."""
+        """How a text's embedding is made of those of its tokens: as the file says, or by default their mean."""
         value = self._meta(f"{self._meta('general.architecture')}.pooling_type")
         return _POOLINGS.get(value or "", "mean")
 
     @property
     def supports_partial_removal(self) -> bool:
-        """Whether tokens can be removed from the KV cells; recurrent models (Mamba) keep one state for all of them."""
+        """Whether single tokens can be removed; recurrent models (Mamba) keep one state for all tokens."""
         return not (lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle))
 
     @property
@@ -129,7 +129,7 @@ class Model:
 
     @property
     def _space_prefix(self) -> bool:
-        """llama.cpp adds a space prefix for SentencePiece, unless the file says no."""
+        """Whether llama.cpp puts a space before text: with SentencePiece, unless the file says otherwise."""
         is_spm = lib.llama_vocab_type(self._vocab) == lib.LLAMA_VOCAB_TYPE_SPM
         return bool(is_spm and self._meta("tokenizer.ggml.add_space_prefix") in (None, "true"))
 
@@ -153,7 +153,7 @@ def _place(params: Any, offload: Offload | None) -> None:
 
 
 def _callback(progress: Callable[[float], None]) -> Callable[[float, object], bool]:
-    """The callback that llama.cpp asks while it loads; True goes on loading."""
+    """The callback that llama.cpp calls while it loads; returning True continues."""
 
     def report(value: float, _data: object) -> bool:
         progress(value)

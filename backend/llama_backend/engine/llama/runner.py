@@ -31,11 +31,7 @@ _FLASH = {True: lib.LLAMA_FLASH_ATTN_TYPE_AUTO, False: lib.LLAMA_FLASH_ATTN_TYPE
 
 
 class DecodeError(Exception):
-    """`llama_decode` failed; `code` is what it returned (llama.h)."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(f"llama_decode returned {code}")
-        self.code = code
+    """`llama_decode` failed, for another reason than a lack of KV cells."""
 
 
 class ModelRunner:
@@ -50,7 +46,7 @@ class ModelRunner:
         """
         self._threads, self._tuner = threads, tuner
         self.meanwhile: Callable[[], None] | None = None
-        """Called while a GPU computes a batch, for whose results llama.cpp does not wait."""
+        """Called after a batch was handed to llama.cpp, which does not wait for the results of a GPU."""
         self._context = lib.llama_init_from_model(model.handle, _parameters(plan, threads, most_drafted))
         if not self._context:
             what = f"a context of {plan.cells} tokens with KV cells of type {plan.kv_type}"
@@ -64,7 +60,7 @@ class ModelRunner:
         self.n_batch = int(lib.llama_n_batch(self._context))
         self.can_share = model.supports_partial_removal
         self._queued: set[int] = set()
-        """Sequences that a copy reads or writes which the next decode will run."""
+        """Sequences that queued copies read or write; the next `llama_decode` runs these."""
         self._arrays = BatchArrays(self.n_batch)
         self._sample = quick("llama_sampler_sample")
         self._logits = quick("llama_get_logits_ith")
@@ -84,7 +80,7 @@ class ModelRunner:
         if code == _NO_ROOM:
             raise NoRoom
         if code != 0:
-            raise DecodeError(code)
+            raise DecodeError(f"llama_decode returned {code}")
         if self.meanwhile is not None:
             self.meanwhile()
         lib.llama_synchronize(self._context)
@@ -104,7 +100,7 @@ class ModelRunner:
         return bool(self._seq_rm(self._memory, seq_id, start, -1))
 
     def share(self, source: int, target: int, length: int) -> None:
-        """See KVMemory. Where sequences have streams, llama.cpp copies all of one; the rest is removed afterwards."""
+        """See KVMemory. Where sequences have streams, llama.cpp copies a whole stream, so the rest is removed."""
         if self._unified:
             lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
         else:
@@ -117,7 +113,7 @@ class ModelRunner:
         return seq_id in self._queued
 
     def dump(self, seq_id: int) -> Bytes | None:
-        """See KVMemory. The state gets pages of its own: in the heap freed states would leave holes of their size."""
+        """See KVMemory. The state gets memory pages of its own, since freed states would leave holes in the heap."""
         assert seq_id not in self._queued, "a queued copy has yet to run"
         size = lib.llama_state_seq_get_size(self._context, seq_id)
         data = np.frombuffer(mmap(-1, max(size, 1)), np.uint8)[:size]
@@ -141,9 +137,7 @@ class ModelRunner:
 
     def warm_up(self, token: int) -> None:
         """Decodes one token, so that the weights are in memory and the graph is built. Raises ModelUnreadable."""
-        self._arrays.token[0], self._arrays.pos[0] = token, 0
-        self._arrays.seq_id[0], self._arrays.logits[0] = 0, 1
-        self._arrays.struct.n_tokens = 1
+        self._arrays.put([(0, 0, [token])])
         if lib.llama_decode(self._context, self._arrays.struct) != 0:
             raise ModelUnreadable("llama.cpp loads the model but cannot compute with it")
         self.remove(0, 0)

@@ -18,7 +18,7 @@ _accept = quick("llama_sampler_accept")
 
 
 class LlamaSampler:
-    """The samplers of a chain, with the tokens that they remember. `free` must be called in the end.
+    """The samplers of a chain, with the tokens that they have seen. `free` must be called at the end.
 
     `vocab` is the address of llama.cpp's vocabulary; `end` is a token that ends an answer. Raises InvalidRequest for
     a grammar that cannot be parsed.
@@ -45,7 +45,7 @@ class LlamaSampler:
     def constrained(self, logits: npt.NDArray[np.float32], candidates: Candidates) -> int:
         """The next token that the grammar allows. Raises DeadEnd where it allows none.
 
-        As in llama-server a token is first chosen among all; only where the grammar forbids it, another one is chosen
+        As in llama-server, a token is first chosen among all tokens. Only if the grammar forbids it, another is chosen
         among those that the grammar allows.
         """
         grammar = self.grammar

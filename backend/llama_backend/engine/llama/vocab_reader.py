@@ -9,7 +9,7 @@ from llama_backend.engine.llama.binding import lib, quick
 from llama_backend.engine.prompt.vocab import Vocab
 
 _PIECE_SIZE = 256
-"""Bytes of room for a token; longer ones are asked for again."""
+"""Size of the buffer for a token; longer tokens are read a second time."""
 
 
 class VocabReader:
@@ -22,7 +22,7 @@ class VocabReader:
         self._is_eog = quick("llama_vocab_is_eog")
 
     def read(self, space_prefix: bool) -> Vocab:
-        """The vocabulary; `space_prefix` is not known here, since the file's header says it."""
+        """The vocabulary; `space_prefix` is given, since it depends on the file's header."""
         size = lib.llama_vocab_n_tokens(self._handle)
         attrs = [self._attr(self._handle, token) for token in range(size)]
         control = [token for token, attr in enumerate(attrs) if attr & lib.LLAMA_TOKEN_ATTR_CONTROL]
@@ -62,7 +62,7 @@ class VocabReader:
         return tokens
 
     def _tokenize(self, data: bytes, room: int) -> tuple[list[int], int]:
-        """The tokens and their number; where `room` is too small, no tokens and minus the number that they need."""
+        """The tokens and their number; where `room` is too small, no tokens and minus the number that is needed."""
         tokens = (lib.llama_token * room)()
         count = lib.llama_tokenize(self._handle, data, len(data), tokens, room, False, False)
         return tokens[: max(count, 0)], int(count)

@@ -1,1 +1,5 @@
-"""Messages between server and engine: commands are read and prepared by threads of their own, outputs are sent."""
+"""Messages between server and engine.
+
+`channel` is the socket. A thread reads commands (`intake`) and sorts the requests into `lanes`, whose threads cut texts
+into tokens and put the results into `inbox` for the engine's thread. `outbox` sends the outputs of steps.
+"""

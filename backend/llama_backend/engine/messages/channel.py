@@ -33,7 +33,7 @@ class Channel:
         return decode_command(payload) if len(payload) == size else None
 
     def close(self) -> None:
-        """Closes what reads from the socket, and not the socket itself."""
+        """Closes the file that reads from the socket, but not the socket itself."""
         self._file.close()
 
 

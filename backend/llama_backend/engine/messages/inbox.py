@@ -1,4 +1,4 @@
-"""What the engine's thread is to do next: prepared by other threads, taken by it between two steps."""
+"""Jobs for the engine's thread, which other threads prepare and it takes between two steps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Job = Answers | Texts | Cancel | ClearKVStates | Stop
 
 
 class Inbox:
-    """Jobs for the engine's thread, from any other."""
+    """The jobs that wait for the engine's thread; any thread may add some."""
 
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()
@@ -43,7 +43,7 @@ class Inbox:
         self._ready.set()
 
     def take(self, wait: float | None) -> list[Job]:
-        """All jobs so far; where there is none, what comes within `wait` seconds. None waits until one comes."""
+        """All jobs so far. Where there is none, waits at most `wait` seconds for one, or without limit for None."""
         if wait != 0:
             self._ready.wait(wait)
         self._ready.clear()

@@ -1,4 +1,4 @@
-"""What happens to a command before the engine's thread sees it: its text is checked and cut into tokens."""
+"""Prepares requests for the engine's thread: their texts are checked and cut into tokens."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from llama_backend.engine.sequence import EngineRequest
 from llama_backend.errors import BackendError, InternalError, InvalidRequest, PromptTooLong
 from llama_backend.wire.ipc import Accepted, Cancel, Count, Counted, Embed, Stop, Submit
 
-LEAVE_SECONDS = 4.5
-"""What writing states may take at the end; the server kills an engine after 5 s."""
+SHUTDOWN_SECONDS = 4.5
+"""How long saving states may take at the end; the server kills an engine after 5 s."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Limits:
 
 
 class Intake:
-    """Answers requests as far as that needs no computing, and puts the others into the inbox; any thread may ask."""
+    """Answers requests that need no computing, and puts the others into the inbox. Any thread may use it."""
 
     def __init__(self, inbox: Inbox, prompts: PromptBuilder, store: StateStore, slots: Slots, limits: Limits) -> None:
         self._inbox = inbox
@@ -48,7 +48,7 @@ class Intake:
         self._limits = limits
 
     def answer(self, request: Request) -> Reply:
-        """The event that a request is accepted, or what it asks for, or why it is refused."""
+        """The reply to a request: that it is accepted, the count that it asks for, or why it is refused."""
         try:
             match request:
                 case Submit():
@@ -63,7 +63,7 @@ class Intake:
             return Reply(refusal(request.id, InternalError(f"the prompt cannot be made: {error!r}")))
 
     def _prepare(self, command: Submit) -> Reply:
-        """Makes the prompt of a request, and reads a state from disk that has more of it than any slot."""
+        """Makes the prompt of a request, and reads a state from disk if it has more of the prompt than any slot."""
         tokens, context = self._tokens(command), self._limits.context
         if not tokens:
             raise InvalidRequest("the prompt is empty: it has no tokens", param="prompt")
@@ -89,7 +89,7 @@ class Intake:
     def _tokenize(self, command: Embed) -> Reply:
         width = self._limits.embedding_width
         if command.dimensions is not None and command.dimensions > width:
-            text = f"dimensions: {command.dimensions} are asked for, and this model has {width}"
+            text = f"dimensions: {command.dimensions} were asked for, but this model has {width}"
             raise InvalidRequest(text, param="dimensions")
         texts = [self._text(f"input[{index}]", text) for index, text in enumerate(command.inputs)]
         return self._accepted(Texts(command, texts), command.id, sum(map(len, texts)))
@@ -111,7 +111,7 @@ class Intake:
 
 
 class IntakeThread(threading.Thread):
-    """Reads commands. Those with texts go to lanes, which also answer those that cannot be run; others to the inbox."""
+    """Reads commands. Requests with texts go to the lanes, other commands to the inbox."""
 
     def __init__(self, channel: Channel, inbox: Inbox, intake: Intake, notes: CrashNotes) -> None:
         super().__init__(name="intake", daemon=True)
@@ -120,7 +120,7 @@ class IntakeThread(threading.Thread):
         self._lanes = Lanes(intake.answer, channel.send, notes)
 
     def run(self) -> None:
-        """Reads until the other side is gone, and then ends the process, even if a step takes longer."""
+        """Reads until the server is gone, and then ends the process after SHUTDOWN_SECONDS, even during a step."""
         self._lanes.start()
         while (command := self._channel.receive()) is not None:
             if isinstance(command, Submit | Count | Embed):
@@ -130,7 +130,7 @@ class IntakeThread(threading.Thread):
                 self._lanes.cancel(command.id)
             self._inbox.put(command)
         self._inbox.put(Stop())
-        sleep(LEAVE_SECONDS)
+        sleep(SHUTDOWN_SECONDS)
         os._exit(0)
 
 

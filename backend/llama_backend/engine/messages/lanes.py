@@ -1,4 +1,4 @@
-"""Which request's text is cut into tokens next: in an order that is fair between accounts, short texts on their own.
+"""Cuts the texts of requests into tokens, in an order that is fair between accounts: short and long ones separately.
 
 llama.cpp cuts about a megabyte a second into tokens and cannot be interrupted. So long texts have a thread of their
 own, with a lower priority, and a short text never waits for a long one.
@@ -19,20 +19,20 @@ from llama_backend.wire.api import ChatMessage
 from llama_backend.wire.ipc import Count, Embed, Event, Submit
 
 LONG = 64 * 1024
-"""A text is long from as many characters on: they take a tenth of a second."""
+"""A text of more characters counts as long; so many take a tenth of a second."""
 _LEAST = 1000
-"""As many characters are charged to an account for a text, at least."""
+"""The least characters that an account is charged for a request."""
 _NICE = 5
-"""By how much the priority of the thread for long texts is lower."""
+"""The nice value of the thread for long texts."""
 _TOKEN_SIZE = 4
-"""What a token id counts, in characters."""
+"""Characters that a token id counts as."""
 
 Request = Submit | Count | Embed
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What comes of a request: an event for the server, and then perhaps work for the engine."""
+    """The result of a request: an event for the server, and perhaps work for the engine after it."""
 
     event: Event
     proceed: Callable[[], None] | None = None
@@ -67,7 +67,7 @@ class Lane(threading.Thread):
         notes: CrashNotes,
         nice: int = 0,
     ) -> None:
-        """`place` is where the crash notes say what is at work; `nice` is by how much its priority is lower."""
+        """`place` is that of its crash notes, and `nice` the nice value of the thread."""
         super().__init__(name=f"lane {place}", daemon=True)
         self._place = place
         self._answer = answer
@@ -77,7 +77,7 @@ class Lane(threading.Thread):
         self._queue = FairQueue[Request]()
         self._changed = threading.Condition()
         self._wanted: int | None = None
-        """The number of the request that is at work, unless it was cancelled."""
+        """The number of the request that is being answered, unless it was cancelled."""
 
     def add(self, request: Request) -> None:
         """Queues a request."""
@@ -86,7 +86,7 @@ class Lane(threading.Thread):
             self._changed.notify()
 
     def cancel(self, number: int) -> None:
-        """Forgets a request. If it was answered, the engine knows it by now; if not, the engine never gets it."""
+        """Drops a request. If it was answered already, the engine has it by now; otherwise the engine never gets it."""
         with self._changed:
             for request in [request for request in self._queue if request.id == number]:
                 self._queue.remove(request)
@@ -139,6 +139,6 @@ class Lanes:
         (self._long if size_of(request) > LONG else self._short).add(request)
 
     def cancel(self, number: int) -> None:
-        """Forgets a request, wherever it is."""
+        """Drops a request from the lane that has it."""
         self._short.cancel(number)
         self._long.cancel(number)

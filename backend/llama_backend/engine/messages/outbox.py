@@ -1,4 +1,4 @@
-"""When the outputs of a step are sent: at once, or while a GPU computes the next step."""
+"""Sends the outputs of steps: at once, or while a GPU computes the next step."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from llama_backend.wire.ipc import StepDone
 
 
 class Outbox:
-    """Delivers the outputs of steps in their order.
+    """Sends the outputs of steps in their order.
 
-    Where a GPU computes (`overlaps`), a step's message is written while the next one is computed.
+    With `overlaps`, the outputs of a step are sent while a GPU computes the next one.
     """
 
     def __init__(self, send: Callable[[StepDone], None], *, overlaps: bool) -> None:
@@ -19,7 +19,7 @@ class Outbox:
         self._held: StepDone | None = None
 
     def put(self, done: StepDone, *, is_last: bool) -> None:
-        """Takes over the outputs of a step; `is_last` is whether no other step follows soon."""
+        """Takes the outputs of a step; `is_last` says that no other step follows soon."""
         self.flush()
         if self._overlaps and not is_last:
             self._held = done
@@ -27,7 +27,7 @@ class Outbox:
             self._send(done)
 
     def flush(self) -> None:
-        """Sends what is held back."""
+        """Sends the outputs that are held back."""
         held, self._held = self._held, None
         if held is not None:
             self._send(held)

@@ -1,1 +1,1 @@
-"""Where a model is computed: the layout of KV cells, layers on GPUs, and the number of threads."""
+"""What a model is computed on, by the hardware: the layout of KV cells, layers on GPUs, and the number of threads."""

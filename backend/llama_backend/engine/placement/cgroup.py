@@ -14,13 +14,13 @@ OWN = Path("/proc/self/cgroup")
 
 
 def cpu_limit() -> float | None:
-    """How many processors' time this process may use; None is no limit."""
+    """The processor time that this process may use, in processors; None means no limit."""
     quotas = [_quota_v2(folder) for folder in _folders("")] + [_quota_v1(folder) for folder in _folders("cpu")]
     return min((quota for quota in quotas if quota), default=None)
 
 
 def memory_left() -> int | None:
-    """Bytes that the tightest group can still take, with the cache that the kernel would drop; None is no limit."""
+    """Bytes that are left in the tightest group, including caches that the kernel can drop; None means no limit."""
     left = [_left(folder, "memory.max", "memory.current", "inactive_file") for folder in _folders("")]
     left += [
         _left(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
@@ -32,7 +32,7 @@ def memory_left() -> int | None:
 def _folders(controller: str) -> Iterator[Path]:
     """The folders of this process's group and of those above it; `controller` is empty for version 2.
 
-    In a container the path may be the host's, while the container sees only its own group, as the root.
+    In a container the path may be the host's, although the container only sees its own group, as the root.
     """
     for line in _read(OWN).splitlines():
         _, _, rest = line.partition(":")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Device:
-    """A device with `total` bytes of memory, of which `free` bytes were free when it was looked at."""
+    """A GPU with `total` bytes of memory, of which `free` bytes were free when it was found."""
 
     name: str
     description: str

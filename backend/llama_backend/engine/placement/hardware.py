@@ -1,4 +1,4 @@
-"""The processors and the memory that this process may use, by the limits of its control group and not of the host."""
+"""The processors and the memory that this process may use: those of the host, within the limits of control groups."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ TIMES = Path("/proc/stat")
 _MANY = 4
 """Above this many processors only one hardware thread of each core is used."""
 _IDLE_COLUMNS = slice(3, 5)
-"""In a line of /proc/stat: time idle, and idle while waiting for I/O."""
+"""The columns of /proc/stat with the idle time, and the idle time while waiting for I/O."""
 _UNKNOWN_MEMORY = 4 << 30
 """Bytes that are assumed where the system does not say how much memory is free."""
 _LEAST_TICKS = 10
-"""Of 10 ms each; fewer tell too little."""
+"""Ticks of 10 ms between two measurements; fewer say too little."""
 
 
 def default_threads() -> int:
-    """How many threads compute: one for each processor that this process may use; of many, one for each core."""
+    """How many threads compute: one for each usable processor, or one for each core if there are many."""
     allowed = _allowed()
     cores = {_core(cpu) for cpu in allowed}
     count = len(allowed) if len(allowed) <= _MANY else max(len(cores), _MANY)
@@ -36,13 +36,13 @@ def available_memory() -> int:
 
 
 class IdleProcessors:
-    """Tells how many of the processors that this process may use were idle since the call before."""
+    """Measures how many of the processors that this process may use were idle since the last call."""
 
     def __init__(self) -> None:
         self._last = _times()
 
     def __call__(self) -> float | None:
-        """None where the system does not say, or where too little time has passed."""
+        """The idle processors; None where the system does not say, or where too little time has passed."""
         last, self._last = self._last, _times()
         spans = [
             (idle - last[cpu][0], total - last[cpu][1]) for cpu, (idle, total) in self._last.items() if cpu in last

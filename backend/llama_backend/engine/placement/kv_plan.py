@@ -1,4 +1,4 @@
-"""How the KV cells are laid out: as one pool that all sequences share, or as a stream for each sequence."""
+"""The layout of the KV cells: one pool that all sequences share, or a stream for each sequence."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from llama_backend.wire.ipc import EngineConfig, KVType
 _DEFAULT_CONTEXT = 4096
 _DEFAULT_SLOTS = 4
 _SHARE_OF_MEMORY = 0.25
-"""What KV cells may take of the memory that is available."""
+"""The share of the available memory that KV cells may take."""
 _EMBEDDING_BYTES = 256 << 20
-"""What the cells for embeddings may take."""
+"""Bytes that the KV cells for embeddings may take."""
 _CELL_STEP = 256
 """llama.cpp rounds the cells of a stream up to a multiple of this."""
 _CPU_BATCH, _CPU_UBATCH = 512, 128
-"""On two processors prompts were computed as fast with 64 tokens at once as with 512, which take more memory."""
+"""On two processors, prompts were computed as fast with 64 tokens at once as with 512, which need more memory."""
 _GPU_BATCH, _GPU_UBATCH = 2048, 512
 """llama.cpp's own defaults."""
 
 
 @dataclass(frozen=True)
 class KVPlan:
-    """The slots, the most tokens of one sequence, the cells of all, and whether these are one pool."""
+    """The number of slots, the most tokens of one sequence, the cells of all slots, and whether these are one pool."""
 
     slots: int
     context: int
@@ -39,11 +39,11 @@ class KVPlan:
 def plan_kv(
     config: EngineConfig, context_trained: int, bytes_per_token: int, memory: int, *, on_gpu: bool = False
 ) -> KVPlan:
-    """The layout where `memory` bytes are available, of main memory or of GPUs.
+    """The layout if `memory` bytes are available, of main memory or of GPUs.
 
-    Where the number of slots is set, each slot gets its own stream if all of them fit into a quarter of the memory:
-    that decodes 8 to 16 % faster. Otherwise the slots share a pool. Where nothing is set, it has the cells of one
-    context; where not all streams fit, it has as many cells as do.
+    Where the number of slots is set, each slot gets its own stream if all streams fit into a quarter of the memory,
+    since that decodes 8 to 16 % faster. Otherwise the slots share a pool: with the cells of one context where nothing
+    is set, or with as many cells as fit where the streams do not.
     """
     context = _rounded(config.context or min(context_trained, _DEFAULT_CONTEXT))
     slots = config.slots or _DEFAULT_SLOTS
@@ -62,7 +62,7 @@ def plan_kv(
 
 
 def _layout(config: EngineConfig, slots: int, context: int, affordable: int) -> tuple[int, bool]:
-    """The number of cells, of which `affordable` fit into the memory, and whether they are one pool."""
+    """The number of cells, and whether they are one pool; `affordable` cells fit into the memory."""
     if config.kv_cells is not None:
         return max(context, _rounded(config.kv_cells)), True
     if config.kv_unified is False or (
@@ -75,7 +75,7 @@ def _layout(config: EngineConfig, slots: int, context: int, affordable: int) -> 
 
 
 def embedding_room(context: int, bytes_per_token: int) -> int:
-    """The cells for texts that are embedded: those of one context, or at most 256 MiB, but 512 at least."""
+    """The KV cells for embeddings: those of one context, but at most 256 MiB or 512 cells, whichever is more."""
     affordable = max(512, _EMBEDDING_BYTES // max(bytes_per_token, 1) // _CELL_STEP * _CELL_STEP)
     return min(context, affordable)
 

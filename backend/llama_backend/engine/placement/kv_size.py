@@ -1,4 +1,4 @@
-"""How many bytes the keys and values of a token take."""
+"""The size of the keys and values of a token."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class KVSize:
     """The size of a KV cell, which holds the keys and values of one token."""
 
     values: tuple[int, ...]
-    """How many numbers the keys and values of one token are, for each layer."""
+    """The number of values in the keys and values of one token, for each layer."""
 
     @classmethod
     def of(cls, model: Hyperparameters) -> KVSize:
-        """The size by a model's header: each KV head of a layer has one key and one value.
+        """The size according to a model's header: each KV head of a layer has one key and one value.
 
-        Keys and values may differ in length, and layers in their number of KV heads. What the header leaves out is as
-        in llama.cpp (src/llama-model.cpp, `load_hparams`): every head is a KV head, and its key and value are as long
-        as the embedding divided by the heads of the first layer.
+        Keys and values may differ in length, and layers in their number of KV heads. The defaults for what the header
+        leaves out are llama.cpp's (src/llama-model.cpp, `load_hparams`): every head is a KV head, and its key and value
+        are as long as the embedding divided by the heads of the first layer.
         """
         heads = model.by_layer("attention.head_count")
         if not heads:

@@ -1,4 +1,4 @@
-"""How large a model's parts are, from its file's header alone."""
+"""The sizes of a model's parts, from the header of its file alone."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _LAYER = re.compile(r"blk\.(\d+)\.")
 _INPUT = "token_embd.weight"
 _OUTPUT = "output.weight"
 _MANY_WORDS = 256_000
-"""Tokens of a vocabulary whose size the header does not give."""
+"""Assumed size of a vocabulary where the header does not give it."""
 _MOST_LAYERS = 1 << 16
-"""More than any model has. A header that says more is wrong, and the lists made of it would fill the memory."""
+"""More than any model has. A header with more is wrong, and lists of that length would fill the memory."""
 
 
 class ModelFile:
@@ -41,11 +41,11 @@ class ModelFile:
 
     @property
     def kv_size(self) -> KVSize:
-        """What a KV cell takes."""
+        """The size of a KV cell."""
         return KVSize.of(self._numbers)
 
     def shape(self, kv_type: KVType) -> ModelShape:
-        """Sizes by layer. The input embeddings stay in main memory, but are the output too where there is no other."""
+        """Sizes by layer. Input embeddings, which stay in main memory, only count where they are the output as well."""
         layers, output = [0] * self._numbers.layers, 0
         for name, size in self._sizes.items():
             if (found := _LAYER.match(name)) and int(found[1]) < len(layers):

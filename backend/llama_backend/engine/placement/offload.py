@@ -1,4 +1,4 @@
-"""Which layers go to which GPU, computed from sizes alone, so that it is known before anything is loaded."""
+"""Which layers go to which GPU, computed from sizes alone, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ModelShape:
     layers: tuple[int, ...]
     """Bytes of the weights of each repeating layer."""
     output: int
-    """Bytes of the weights behind the layers."""
+    """Bytes of the weights after the layers."""
     kv_per_token: tuple[float, ...]
     """Bytes of one token's keys and values, for each repeating layer."""
     n_embd: int
@@ -44,7 +44,7 @@ class ContextSize:
 
 @dataclass(frozen=True)
 class Share:
-    """What is put on one GPU, in bytes."""
+    """The part of a model on one GPU, in bytes."""
 
     device: Device
     layers: int
@@ -71,11 +71,11 @@ class Offload:
     split: tuple[float, ...] | None = None
     main_gpu: int | None = None
     draft_gpu: int | None = None
-    """The GPU that computes all of the draft model; None leaves it to the processor."""
+    """The GPU that computes the whole draft model; None means that the processor does."""
 
     @property
     def for_draft(self) -> Offload | None:
-        """The offload of the draft model; None leaves it to the processor."""
+        """The offload of the draft model; None means that the processor computes it."""
         return None if self.draft_gpu is None else Offload(_ALL, _ALL, (), is_fixed=False, main_gpu=self.draft_gpu)
 
     @property
@@ -103,7 +103,7 @@ def plan_offload(
     split: Sequence[float] | None = None,
     main: int | None = None,
 ) -> Offload:
-    """Puts `layers` layers on GPUs (-1 is all), or as many as fit where that is None."""
+    """Puts `layers` layers on GPUs (-1 means all), or as many as fit where that is None."""
     of = len(shape.layers) + 1
     chosen = list(devices) if main is None else [devices[main]]
     parts = tuple(split or ()) + (0.0,) * (len(chosen) - len(split or ())) if split else None
@@ -122,7 +122,7 @@ def with_draft(
 ) -> Offload | None:
     """The offload of a model beside a draft model, which goes to the GPU with the most free memory.
 
-    None where layers of the model would no longer fit, since these gain more on a GPU than a draft model does.
+    None where not all layers of the model would fit any more, since these gain more on a GPU than a draft model does.
     """
     gpu = max(range(len(devices)), key=lambda index: devices[index].free)
     share = _share(draft, size, devices[gpu], list(range(len(draft.layers) + 1)), [*draft.layers, draft.output])
@@ -140,7 +140,7 @@ def _all_fit(plan: Offload) -> bool:
 def _shares(
     shape: ModelShape, size: ContextSize, devices: Sequence[Device], count: int, split: tuple[float, ...] | None
 ) -> tuple[Share, ...]:
-    """Shares out the last `count` layers, one GPU after another, as llama.cpp does: by `split`, or by free memory."""
+    """Distributes the last `count` layers to GPUs in order, as llama.cpp does: by `split`, or by free memory."""
     all_layers = [*shape.layers, shape.output]
     parts = list(accumulate(split or [device.free for device in devices]))
     owned: list[list[int]] = [[] for _ in devices]
@@ -164,7 +164,7 @@ def _share(shape: ModelShape, size: ContextSize, device: Device, layers: list[in
 
 
 def compute_bytes(shape: ModelShape, size: ContextSize) -> int:
-    """The memory for computing a batch: activations and mask of the tokens that are computed at once, and logits.
+    """The memory for computing a batch: activations and mask of the tokens computed at once, and logits.
 
     The estimate is on the safe side: 17 to 25 % more than llama.cpp 0.5 reserved for SmolLM2-135M with flash
     attention, 512 tokens at once, and 512 to 16,384 cells.

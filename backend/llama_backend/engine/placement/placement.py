@@ -1,4 +1,4 @@
-"""Where a model is computed and how its KV cells are laid out, decided once for what is then made."""
+"""Decides once, before an engine is put together, where a model is computed and how its KV cells are laid out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Placement:
-    """The layout of the KV cells, and the layers on GPUs that were chosen for it."""
+    """The layout of the KV cells, and the layers on GPUs."""
 
     kv: KVPlan
     offload: Offload | None = None
@@ -28,16 +28,16 @@ class Placement:
 
 
 def place_on_processor(config: EngineConfig, context_trained: int, sizes: Iterable[KVSize]) -> Placement:
-    """A placement in main memory; `sizes` are those of the model and of its draft model, which has as many cells."""
+    """A placement in main memory; `sizes` are the KV sizes of the model and of its draft model, if it has one."""
     return Placement(plan_kv(config, context_trained, _bytes_per_token(config, sizes), available_memory()))
 
 
 def place_on_gpus(config: EngineConfig, devices: Sequence[Device]) -> Placement:
-    """A placement on GPUs, by the headers of the models' files alone, so that it is known before anything is loaded.
+    """A placement on GPUs, by the headers of the models' files alone, since it is needed before anything is loaded.
 
     Where no layer fits on a GPU, the cells are laid out for main memory. Raises ModelUnreadable.
     """
-    # Imported here, since an engine without a GPU has no use for them and an answer waits for every import.
+    # Imported here, since an engine without a GPU does not need it and every import delays the start.
     from llama_backend.engine.placement.model_file import ModelFile
 
     model = ModelFile(Path(config.path))
@@ -59,7 +59,7 @@ def _bytes_per_token(config: EngineConfig, sizes: Iterable[KVSize]) -> int:
 def _offload(
     config: EngineConfig, kv: KVPlan, model: ModelFile, draft: ModelFile | None, devices: Sequence[Device]
 ) -> Offload:
-    """The layers that go to GPUs with these KV cells. The draft model goes there only where all of both fit."""
+    """The layers on GPUs with these KV cells. The draft model is put on one only if all of both models fit."""
     from llama_backend.engine.placement.offload import ContextSize, plan_offload, with_draft
 
     shape, size = model.shape(config.kv_type), ContextSize(kv.cells, kv.ubatch, kv.slots)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import re
-from array import array
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Protocol
 
 from llama_backend.engine.kv.state_files import StoredAnswer
+from llama_backend.engine.kv.stored_state import TOKEN_BYTES, packed
 from llama_backend.engine.prompt.render_messages import Fragment
 from llama_backend.engine.prompt.vocab import Vocab
 from llama_backend.errors import InvalidRequest, PromptTooLong
 from llama_backend.wire.api import ChatMessage
 
 _REMEMBERED_TOKENS = 1_000_000
-"""Of all answers together."""
-_TOKEN_BYTES = 4
+"""Most tokens of all remembered answers together."""
 _USUAL_BYTES = 16
-"""A text with no more bytes than that for each token of the context is not measured against the longest token, which
-would have to be looked for in the whole vocabulary first."""
+"""A text with at most so many bytes for each token of the context is not compared with the longest token: to find that
+one, the whole vocabulary would have to be read."""
 
 
 class Template(Protocol):
@@ -33,8 +32,8 @@ class Template(Protocol):
 class AnswerMemory:
     """The token ids of the answers that were generated here, by their scope and text.
 
-    A text can be cut into tokens in several ways. The next turn finds its KV cells again only if its prompt has the
-    tokens that were generated.
+    A text can be cut into tokens in several ways. The next turn of a conversation finds the KV cells of an answer only
+    if its prompt has the tokens that were generated.
     """
 
     def __init__(self, capacity: int = _REMEMBERED_TOKENS) -> None:
@@ -43,7 +42,7 @@ class AnswerMemory:
         self._answers: OrderedDict[tuple[str, str], StoredAnswer] = OrderedDict()
 
     def put(self, scope: str, text: str, tokens: list[int], stripped: bool) -> None:
-        """Keeps an answer. The oldest ones are dropped where there are too many tokens."""
+        """Keeps an answer, and drops the oldest ones if there are too many tokens."""
         self._drop((scope, text))
         self._answers[scope, text] = StoredAnswer(tokens, stripped)
         self._size += len(tokens)
@@ -55,9 +54,9 @@ class AnswerMemory:
         return self._answers.get((scope, text))
 
     def within(self, tokens: list[int], scope: str) -> list[StoredAnswer]:
-        """The answers of a scope that a conversation of `tokens` contains; the very last token may be missing."""
-        data = _packed(tokens)
-        own = [answer for (whose, _), answer in list(self._answers.items()) if whose == scope]
+        """The answers of a scope in a conversation of `tokens`; one at its end may lack its last token."""
+        data = packed(tokens)
+        own = [answer for (known_scope, _), answer in list(self._answers.items()) if known_scope == scope]
         return [answer for answer in own if _contains(data, answer.tokens)]
 
     def clear(self) -> None:
@@ -71,21 +70,17 @@ class AnswerMemory:
 
 
 def _contains(data: bytes, tokens: list[int]) -> bool:
-    wanted = _packed(tokens)
+    wanted = packed(tokens)
     found = data.find(wanted)
-    while found % _TOKEN_BYTES and found >= 0:
+    while found % TOKEN_BYTES and found >= 0:
         found = data.find(wanted, found + 1)
-    return found >= 0 or (len(tokens) > 1 and data.endswith(wanted[:-_TOKEN_BYTES]))
-
-
-def _packed(tokens: list[int]) -> bytes:
-    return array("i", tokens).tobytes()
+    return found >= 0 or (len(tokens) > 1 and data.endswith(wanted[:-TOKEN_BYTES]))
 
 
 class PromptBuilder:
     """Makes prompts for one model; any thread may use it.
 
-    A text that could not fit into `context` tokens even if each were the longest one is refused before it is tokenised.
+    A text that is too long for `context` tokens, even if each were the longest one, is refused without tokenising it.
     """
 
     def __init__(self, vocab: Vocab, template: Template, context: int) -> None:
@@ -116,7 +111,7 @@ class PromptBuilder:
         self._answers.clear()
 
     def chat(self, messages: list[ChatMessage], scope: str = "") -> list[int]:
-        """The prompt of a conversation, with one BOS where the model has one."""
+        """The prompt of a conversation, with a BOS in front where the model needs one."""
         fragments = self._template.render(messages)
         self._check_size(*(fragment.text for fragment in fragments))
         if not any(fragment.typed for fragment in fragments):
@@ -137,12 +132,13 @@ class PromptBuilder:
         return list(prompt)
 
     def _check_size(self, *texts: str) -> None:
-        """Raises PromptTooLong for texts with more bytes than the longest tokens that fill the context have."""
+        """Raises PromptTooLong for texts with more bytes than a context full of the longest token."""
         size = sum(len(text.encode("utf-8", "replace")) for text in texts)
         if size > self._context * _USUAL_BYTES and size > self._context * self._vocab.longest:
             raise PromptTooLong.at_least(size, -(-size // self._vocab.longest), self._context)
 
     def _refuse_control(self, messages: list[ChatMessage]) -> None:
+        """Raises InvalidRequest for a message with the text of a control token, where it would become that token."""
         for message in messages:
             if found := self._control.search(message.text):
                 text = f"the model's chat template cannot take {found[0]!r} as plain text"

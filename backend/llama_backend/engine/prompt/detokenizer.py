@@ -1,4 +1,4 @@
-"""Makes text of tokens that can be shown: without half a character, and without a part of a stop string."""
+"""Makes text of tokens: only whole characters, and no part of a stop string."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Detokenizer:
         self._strip_space = strip_space
         self._held = ""
         self.stopped = False
-        """Whether a stop string has come; it and what follows are dropped."""
+        """Whether a stop string has come; it and the text after it are dropped."""
         self.parts: list[str] = []
         """The text that was returned so far."""
 
@@ -29,7 +29,7 @@ class Detokenizer:
         return "".join(self.parts)
 
     def push(self, token: int) -> str:
-        """The text that is certain with `token`; it may be empty, or longer than the token."""
+        """The text that can be shown after `token`; it may be empty, or longer than the token."""
         return self._emit(self._decoder.decode(self._piece(token)))
 
     def flush(self) -> str:
@@ -61,7 +61,7 @@ class Detokenizer:
         return text
 
     def _stop_at(self) -> int | None:
-        """Where the stop string begins that was complete first, however the text was cut into tokens."""
+        """The start of the stop string that ends first, however the text was cut into tokens."""
         found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         return min(found)[1] if found else None
 

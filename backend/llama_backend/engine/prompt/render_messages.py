@@ -1,31 +1,34 @@
-"""What the engine and the process of a chat template send to each other: msgpack frames, as in `wire/ipc.py`."""
+"""The messages between the engine and the process of a chat template: msgpack frames, as in `wire/ipc.py`."""
 
 from __future__ import annotations
+
+from typing import BinaryIO
 
 from msgspec import Struct
 
 from llama_backend.wire.api import ChatMessage
+from llama_backend.wire.ipc import HEADER
 
 SECONDS = 1.0
-"""Processor time for compiling a template, and for each conversation."""
+"""Most processor time for compiling a template, and for rendering each conversation."""
 MEMORY = 512 << 20
-"""Bytes of memory that a template's process may take."""
+"""Most bytes of memory of a template's process."""
 MOST_TEXT = 16 << 20
-"""Characters of a rendered prompt."""
+"""Most characters of a rendered prompt."""
 
 
 class Fragment(Struct, frozen=True, array_like=True):
-    """A stretch of a rendered prompt."""
+    """A part of a rendered prompt."""
 
     text: str
     typed: bool = False
-    """Whether it is the content of a message, in which control tokens are plain text."""
+    """Whether it is the content of a message, in which the texts of control tokens stay plain text."""
     answer: bool = False
     """Whether it is the content of an assistant's message."""
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """The template to compile, which is sent first; None is Llama 2's own."""
+    """The template to compile, which is sent first; None means Llama 2's own."""
 
     text: str | None
     bos: str = ""
@@ -40,4 +43,10 @@ class Rendered(Struct, frozen=True, kw_only=True):
 
 
 Conversation = list[ChatMessage]
-"""What is sent after the template, to be rendered."""
+"""The messages to render; sent after the template, any number of times."""
+
+
+def read_payload(file: BinaryIO) -> bytes:
+    """The payload of the next frame; empty where the other side has closed its end."""
+    header = file.read(HEADER.size)
+    return file.read(HEADER.unpack(header)[0]) if len(header) == HEADER.size else b""

@@ -1,8 +1,8 @@
 """`python -m llama_backend.engine.prompt.render_process`: compiles a chat template and renders conversations with it.
 
-A template is a program that comes with a model's file, and Python can neither interrupt it nor limit its memory. So it
-runs in a process of its own, which the system ends when it takes too much time. If this process dies, the template has
-failed. Its standard input is a socket: a Source comes first, then conversations, and each is answered by a Rendered.
+A template is a program in a model's file, and Python can neither interrupt it nor limit its memory. So it runs in a
+process of its own, which the system ends when it takes too much time; then the template has failed. The process's
+standard input is a socket: a Source comes first, then conversations, and a Rendered is sent in reply to each.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from llama_backend.engine.prompt.render_messages import (
     Fragment,
     Rendered,
     Source,
+    read_payload,
 )
 from llama_backend.engine.prompt.template import LLAMA2, ChatTemplate
 from llama_backend.errors import InvalidRequest
 from llama_backend.host.parent import die_with_parent
-from llama_backend.wire.ipc import HEADER
+from llama_backend.wire.ipc import framed
 
 _MOST_REASON = 500
-"""Characters of an error; the rest is cut off."""
+"""Most characters of an error; the rest is cut off."""
 
 
 def main() -> int:
@@ -46,7 +47,7 @@ def main() -> int:
 
 def _serve(sock: socket.socket, file: BinaryIO) -> int:
     """Answers until the engine has closed its end."""
-    source = msgspec.msgpack.decode(_read(file), type=Source)
+    source = msgspec.msgpack.decode(read_payload(file), type=Source)
     made: list[ChatTemplate] = []
 
     def compile_it() -> list[Fragment]:
@@ -55,7 +56,7 @@ def _serve(sock: socket.socket, file: BinaryIO) -> int:
 
     _send(sock, _limited(compile_it, "is broken"))
     decode = msgspec.msgpack.Decoder(Conversation).decode
-    while made and (payload := _read(file)):
+    while made and (payload := read_payload(file)):
         _send(sock, _limited(partial(made[0].render, decode(payload)), "refuses"))
     return 0
 
@@ -91,15 +92,8 @@ def _timer() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _read(file: BinaryIO) -> bytes:
-    """The next payload; empty where the engine has closed its end."""
-    header = file.read(HEADER.size)
-    return file.read(HEADER.unpack(header)[0]) if len(header) == HEADER.size else b""
-
-
 def _send(sock: socket.socket, rendered: Rendered) -> None:
-    payload = msgspec.msgpack.encode(rendered)
-    sock.sendall(HEADER.pack(len(payload)) + payload)
+    sock.sendall(framed(msgspec.msgpack.encode(rendered)))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ import threading
 
 import msgspec
 
-from llama_backend.engine.prompt.render_messages import MEMORY, SECONDS, Fragment, Rendered, Source
+from llama_backend.engine.prompt.render_messages import MEMORY, SECONDS, Fragment, Rendered, Source, read_payload
 from llama_backend.errors import InvalidRequest
 from llama_backend.wire.api import ChatMessage
-from llama_backend.wire.ipc import HEADER
+from llama_backend.wire.ipc import framed
 
 MODULE = "llama_backend.engine.prompt.render_process"
 WALL_SECONDS = 15.0
-"""How long an answer may take. The limit of processor time (SECONDS) should be reached first."""
+"""How long rendering may take. Normally the limit of processor time (SECONDS) is reached first."""
 _KEPT = frozenset({"PATH", "PYTHONPATH", "HOME", "TZ", "LANG", "LC_ALL", "LD_LIBRARY_PATH"})
 """The environment variables that a template's process gets; others may hold keys."""
 
@@ -36,13 +36,13 @@ class Renderer:
 
     @property
     def pid(self) -> int:
-        """The number of the process at work."""
+        """The id of the present process."""
         return self._process.pid
 
     def open(self, source: str | None, bos: str, eos: str) -> None:
-        """Compiles the template, or Llama 2's own where that is None, and tries it.
+        """Compiles the template, or Llama 2's own where `source` is None, and tries it.
 
-        Raises InvalidRequest where it is broken, or where the shortest conversation ends its process.
+        Raises InvalidRequest where it is broken, or where rendering a single short message ends its process.
         """
         self._source = Source(text=source, bos=bos, eos=eos)
         with self._lock:
@@ -68,14 +68,14 @@ class Renderer:
 
 
 class _Process:
-    """One process of a template, which answers one question after another."""
+    """The process of a template, which handles one message after another."""
 
     def __init__(self) -> None:
         self._sock, theirs = socket.socketpair()
         self._sock.settimeout(WALL_SECONDS)
         self._file = self._sock.makefile("rb")
         with theirs:
-            self._child = subprocess.Popen(
+            self._popen = subprocess.Popen(
                 [sys.executable, "-m", MODULE],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
@@ -86,23 +86,22 @@ class _Process:
 
     @property
     def pid(self) -> int:
-        """Its number."""
-        return self._child.pid
+        """Its process id."""
+        return self._popen.pid
 
     def open(self, source: Source) -> None:
-        """Sends the template, which must come first. Where it does not compile, the process is ended."""
+        """Sends the template, which must come first. Ends the process where it does not compile."""
         try:
             self.ask(source)
         except InvalidRequest:
             self.end()
             raise
 
-    def ask(self, question: Source | list[ChatMessage]) -> list[Fragment]:
-        """The fragments that answer a question. Raises InvalidRequest with the process's error or with how it ended."""
-        payload = msgspec.msgpack.encode(question)
+    def ask(self, message: Source | list[ChatMessage]) -> list[Fragment]:
+        """The fragments that the process replies with. Raises InvalidRequest with its error or with how it ended."""
         try:
-            self._sock.sendall(HEADER.pack(len(payload)) + payload)
-            rendered = msgspec.msgpack.decode(self._receive(), type=Rendered)
+            self._sock.sendall(framed(msgspec.msgpack.encode(message)))
+            rendered = msgspec.msgpack.decode(read_payload(self._file), type=Rendered)
         except (OSError, msgspec.DecodeError) as error:
             raise InvalidRequest(f"the model's chat template {self.end()}", param="messages") from error
         if rendered.error is not None:
@@ -110,22 +109,16 @@ class _Process:
         return rendered.fragments
 
     def end(self) -> str:
-        """Ends the process, and returns why it has not answered, as the rest of a sentence about the template."""
+        """Ends the process; returns why it has not replied, as the end of a sentence that begins with the template."""
         self.ended = True
         self._file.close()
         self._sock.close()
         try:
-            code = self._child.wait(0.1)
+            code = self._popen.wait(0.1)
         except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+            self._popen.kill()
+            self._popen.wait()
             return "takes too long"
         if code == -signal.SIGPROF:
             return f"takes more than {SECONDS:g} s of processor time"
         return f"has crashed its process, whose limit is {MEMORY >> 20} MiB of memory"
-
-    def _receive(self) -> bytes:
-        header = self._file.read(HEADER.size)
-        if len(header) < HEADER.size:
-            raise ConnectionResetError
-        return self._file.read(HEADER.unpack(header)[0])

@@ -1,7 +1,8 @@
-"""Chat templates: they make text of a conversation, with what people typed kept apart from the template's own words.
+"""Chat templates make one text of a conversation, in which the contents of messages are kept apart from the rest.
 
-Each message's content goes through the template between two noncharacters of Unicode. So it is known afterwards which
-text is the template's, whose control tokens count, and which was typed, in which they stay text.
+Each message's content goes through the template between two noncharacters of Unicode as marks. So it is known
+afterwards which text is the template's, in which control tokens count, and which was typed, in which they stay plain
+text.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ LLAMA2 = """\
     {%- endif -%}
 {%- endfor -%}
 """
-"""Llama 2's own format, for files that carry no template."""
+"""Llama 2's own format, for files without a template."""
 
 _TYPED, _ANSWER, _END = "\ufdd0", "\ufdd2", "\ufdd1"
 _MARKS = str.maketrans(dict.fromkeys((_TYPED, _ANSWER, _END), "\ufffd"))
@@ -63,8 +64,8 @@ class ChatTemplate:
     def render(self, messages: list[ChatMessage]) -> list[Fragment]:
         """The prompt up to where the answer begins. Raises InvalidRequest where the template refuses the messages.
 
-        Where the template changes contents so that it is not known where they are, the prompt is one fragment of the
-        template's own text.
+        Where the template changes contents, so that their places are not known, the prompt is a single fragment that
+        counts as the template's own text.
         """
         clean = [(_role(message), message.text.translate(_MARKS)) for message in messages]
         plain = self._render([{"role": role, "content": text} for role, text in clean])
@@ -81,13 +82,13 @@ class ChatTemplate:
 
 
 class _Content(str):
-    """A message's content between marks. Joining keeps the marks; stripping removes white space inside of them."""
+    """A message's content between marks, which joining keeps; stripping removes the white space inside of them."""
 
     __slots__ = ()
 
     @classmethod
     def of(cls, role: str, text: str) -> _Content:
-        """The text between marks; an empty text gets none, since templates test for that."""
+        """The text between marks; an empty text gets no marks, since templates test whether a content is empty."""
         return cls(f"{_ANSWER if role == 'assistant' else _TYPED}{text}{_END}" if text else "")
 
     def __add__(self, other: str) -> _Content:

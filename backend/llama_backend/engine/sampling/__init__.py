@@ -1,1 +1,1 @@
-"""How a token is chosen: the chain of samplers, log probabilities, and grammars for JSON schemas."""
+"""How the next token is chosen, as plain data: chains of samplers, log probabilities, and grammars for schemas."""

@@ -32,7 +32,7 @@ class SamplerChain:
     specs: tuple[SamplerSpec, ...]
     bias: tuple[tuple[int, float], ...] = ()
     history: int = 0
-    """How many of the last tokens of a prompt the samplers look back at."""
+    """How many of the last tokens the samplers look back at."""
 
     @property
     def is_argmax(self) -> bool:

@@ -1,8 +1,8 @@
 """Makes a GBNF grammar of llama.cpp for a JSON schema.
 
-What the grammar allows satisfies the schema, but it does not allow everything that does: objects have their properties
-in the order of the schema, and no others where any are named. Keywords that the grammar cannot honour are refused by
-name.
+Everything that the grammar allows satisfies the schema, but not the other way round: objects have their properties in
+the order of the schema, and no further ones if the schema names any. Keywords that the grammar cannot express are
+refused.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _NOTES = frozenset(
         "additionalProperties",
     )
 )
-"""Keywords that do not say what is valid, or that the grammar honours without looking at them."""
+"""Keywords that say nothing about validity, or that the grammar satisfies anyway."""
 _OF_TYPE: dict[str, frozenset[str]] = {
     "object": frozenset({"properties", "required"}),
     "array": frozenset({"items", "prefixItems", "minItems", "maxItems"}),
@@ -73,7 +73,7 @@ _OF_TYPE: dict[str, frozenset[str]] = {
 
 
 def grammar_of(schema: Any) -> str:
-    """The grammar for a schema. Raises InvalidRequest with the keyword that cannot be honoured."""
+    """The grammar for a schema. Raises InvalidRequest with the keyword that is not supported."""
     converter = _Converter(schema)
     root = converter.visit(schema, "root")
     rules = {"root": f"ws {root} ws"} | converter.rules
@@ -116,7 +116,7 @@ class _Converter:
         return self._typed(schema, where)
 
     def _keywords(self) -> dict[str, Callable[[Any, str], str]]:
-        """Keywords that no others may stand beside, with what converts them."""
+        """Keywords that stand alone in a schema, with the methods that convert them."""
         return {
             "$ref": self._reference,
             "const": lambda value, _: json_literal(value),
@@ -203,7 +203,7 @@ class _Converter:
         return self._new(f'"{{" ws {self._members(pairs, [name in required for name in properties])} ws "}}"')
 
     def _map(self, values: Any, where: str) -> str:
-        """An object of which the schema names no properties."""
+        """An object whose schema names no properties."""
         if values is False:
             return '("{" ws "}")'
         pair = f'string ":" ws {self.visit(values, f"{where}.additionalProperties")}'
@@ -213,9 +213,9 @@ class _Converter:
         return self._new(f'{json_literal(name)} ":" ws {self.visit(schema, f"{where}.{name}")}')
 
     def _members(self, pairs: list[str], required: list[bool]) -> str:
-        """The pairs in their order with commas between them; those that are not required may be left out.
+        """The pairs in their order with commas between them; those that are not required may be missing.
 
-        Any pair up to the first required one may be the first. What may follow each pair is a rule of its own.
+        Each pair up to the first required one may come first. For each pair there is a rule for what may follow it.
         """
         rest, starts = "", list[str]()
         for pair, must in zip(reversed(pairs), reversed(required), strict=True):
@@ -313,7 +313,7 @@ def _limit(schema: dict[str, Any], name: str, exclusive: str, step: int, where: 
 
 
 def integers(low: int | None, high: int | None) -> str:
-    """An expression for the integers from `low` to `high`; None is without limit."""
+    """An expression for the integers from `low` to `high`; None means no limit."""
     parts = []
     if low is None or low < 0:
         magnitudes = _naturals(max(1, -high) if high is not None else 1, None if low is None else -low)

@@ -8,24 +8,24 @@ from llama_backend.wire.ipc import TokenLogprob
 
 
 class LogprobTrail:
-    """Holds entries back until the text of their tokens is sent, so that none shows what a stop string cut off."""
+    """Holds entries back until the text of their tokens is sent, so that none reveals text after a stop string."""
 
     def __init__(self, top: int) -> None:
         self.top = top
-        """Alternatives of each entry."""
+        """Number of alternatives of each entry."""
         self._held: deque[tuple[int, TokenLogprob]] = deque()
         self._end = 0
         self._given = 0
 
     def add(self, entry: TokenLogprob) -> None:
-        """Takes in the entry of the next token."""
+        """Adds the entry of the next token."""
         self._held.append((self._end, entry))
         self._end += len(entry.token)
 
     def take(self, text: str, is_end: bool = False) -> list[TokenLogprob]:
-        """The entries of the tokens that begin in the text that was sent, of which `text` is the newest part.
+        """The entries of tokens that begin in the text sent so far, which ends with `text`, without those taken before.
 
-        At the end of an answer that no stop string cut off, tokens without text are included.
+        With `is_end`, the end of an answer that no stop string cut off, tokens without text are included.
         """
         if self._given == 0 and text and self._strips_space(text):
             self._given = 1

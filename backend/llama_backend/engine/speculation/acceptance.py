@@ -1,4 +1,4 @@
-"""How likely guessed tokens are to be accepted, by what happened so far."""
+"""The probability that guessed tokens are accepted, learned from earlier guesses."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from collections.abc import Sequence as Tokens
 from llama_backend.engine.moving_average import moving_average
 
 _RUNS = (0, 3, 4, 6, 8, 12, 16, 24, 32, 48)
-"""The run lengths at which the next class begins."""
+"""The lengths of runs of right guesses at which each class begins."""
 _PROBABILITIES = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
-"""The probabilities of a draft model's tokens at which the next class begins."""
+"""The probabilities that a draft model gives its tokens, at which each class begins."""
 _PRIOR_TRIES = 8.0
-"""Tries that what is expected at first counts for."""
+"""How many tries the initial estimate counts as."""
 _PRIOR_MISSES = 2.0
-"""Misses that a sequence must have been expected to have, before its own count as much as those of all."""
+"""How many expected misses the estimate from all sequences counts as, beside those of the sequence itself."""
 _MEMORY = 256.0
-"""Tries after which the older ones count half."""
+"""After so many tries, the older ones count half."""
 _FIRST_CHANCE = 0.95
-"""How often a draft model is taken to be right, as long as it was not tried."""
+"""How often a draft model is assumed to be right before it was tried."""
 _LEARN_WEIGHT = 0.1
-"""How much each new token changes that."""
+"""The weight of each new token in `usual_chance`."""
 _RECOVER_WEIGHT = 0.02
-"""How far it comes back with each new sequence: a model that is never asked could not prove better."""
+"""How far `usual_chance` returns to the first value with each new sequence, so that a draft model is tried again."""
 
 
 class Acceptance:
-    """Shares of the tokens that came as they were guessed, by a sign of how likely that is.
+    """How often guesses are wrong, in classes by a sign of how likely that is.
 
-    `bounds` are where the classes of the sign begin, and `misses` the probabilities that a guess of each class is
-    wrong, until more is known.
+    `bounds` are the values of the sign at which the classes begin, and `misses` the initial probabilities that a guess
+    of each class is wrong.
     """
 
     def __init__(self, bounds: Tokens[float], misses: Tokens[float]) -> None:
@@ -39,16 +39,16 @@ class Acceptance:
 
     @classmethod
     def by_run(cls) -> Acceptance:
-        """By how many tokens in a row came as they were guessed, or would have been: Laplace's rule of succession."""
+        """Classes by how many lookups in a row were (or would have been) right; at first by Laplace's rule."""
         return cls(_RUNS, [1 / (run + 2) for run in _RUNS])
 
     @classmethod
     def by_probability(cls) -> Acceptance:
-        """By the probability that a draft model gives its guess."""
+        """Classes by the probability that a draft model gives its guess."""
         return cls(_PROBABILITIES, [1 - probability for probability in _PROBABILITIES])
 
     def learn(self, sign: float, hit: bool) -> None:
-        """Notes whether a token came as it was guessed."""
+        """Notes whether a guess was right."""
         index = self._class_of(sign)
         self._tries[index] += 1
         self._misses[index] += not hit
@@ -57,7 +57,7 @@ class Acceptance:
             self._misses[index] /= 2
 
     def miss(self, sign: float) -> float:
-        """The probability that another token comes than was guessed."""
+        """The probability that a guess is wrong."""
         index = self._class_of(sign)
         return self._misses[index] / self._tries[index]
 
@@ -66,39 +66,39 @@ class Acceptance:
 
 
 class SequenceAcceptance:
-    """The acceptance of one sequence: the misses of all, times how many it had for each that was expected."""
+    """The acceptance of one sequence: that of all, corrected by its own ratio of misses to expected misses."""
 
     def __init__(self, shared: Acceptance) -> None:
-        """`shared` is what all sequences have learned."""
+        """`shared` is the acceptance of all sequences."""
         self._shared = shared
         self._misses = self._expected = _PRIOR_MISSES
 
     def learn(self, sign: float, hit: bool) -> None:
-        """Notes whether a token came as it was guessed, for this sequence and for all."""
+        """Notes whether a guess was right, for this sequence and for all."""
         self._expected += self._shared.miss(sign)
         self._misses += not hit
         self._shared.learn(sign, hit)
 
     def chance(self, sign: float) -> float:
-        """The probability that the token that was guessed comes."""
+        """The probability that a guess is right."""
         return max(1 - self._shared.miss(sign) * self._misses / self._expected, 0.0)
 
 
 class ModelAcceptance:
-    """What all sequences have learned about the tokens of a draft model."""
+    """The acceptance of a draft model's tokens, learned from all sequences."""
 
     def __init__(self) -> None:
         self.by_probability = Acceptance.by_probability()
         self.usual_chance = _FIRST_CHANCE
-        """The chance of a token before anything is known of it."""
+        """The average chance of a token, for tokens that are not guessed yet."""
 
     def start(self) -> float:
-        """What a new sequence begins with as its usual chance."""
+        """The usual chance with which a new sequence begins."""
         self.usual_chance = moving_average(self.usual_chance, _FIRST_CHANCE, _RECOVER_WEIGHT)
         return self.usual_chance
 
     def learn(self, chance: float) -> None:
-        """Takes in the chance that a token has."""
+        """Learns from the chance of one token."""
         self.usual_chance = learned(self.usual_chance, chance)
 
 

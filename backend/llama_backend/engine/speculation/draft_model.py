@@ -13,13 +13,13 @@ from llama_backend.engine.kv.slots import common_prefix
 from llama_backend.engine.sequence import Sequence
 
 CATCH_UP = 128
-"""Tokens that the small model reads before a step at most, until it has read what the large one has."""
+"""The most tokens that the small model reads before a step, to catch up with the large one."""
 _ALONG = 16
-"""Tokens of a sequence that are read together with a guess, at most."""
+"""The most tokens of a sequence that are read together with guessing."""
 _LEAST_SHARED = 16
-"""From as many tokens on, cells are copied from another sequence instead of computed again."""
+"""Tokens that copying cells from another sequence must save."""
 _LEAST_PROBABILITY = 0.2
-"""A guess ends with a token that is less probable than this."""
+"""A guess ends at a token that is less probable than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +51,19 @@ class Guesser(Protocol):
 
 @dataclass(slots=True)
 class _Cells:
-    """What the small model has computed under one sequence id, and for whom."""
+    """What the small model has computed under one sequence id, and for which sequence."""
 
     tokens: list[int] = field(default_factory=list)
     owner: int | None = None
-    """The number of a sequence."""
+    """The number of the sequence."""
     scope: str = ""
-    """Who may use them: sequences of the same scope."""
+    """Only sequences of the same scope may use the cells."""
     checked: int = 0
-    """Tokens at the beginning that were compared with the owner's."""
+    """How many of the first tokens were compared with those of the owner."""
 
 
 class DraftModel:
-    """Keeps the small model's cells in step with the sequences, under the same ids as those of the large one."""
+    """Guesses tokens with the small model, and keeps its cells up to date, under the ids of the large model's slots."""
 
     def __init__(self, guesser: Guesser, slots: int) -> None:
         self._guesser = guesser
@@ -73,21 +73,21 @@ class DraftModel:
         self._along = min(_ALONG, guesser.n_batch // slots)
 
     def measure(self, token: int) -> None:
-        """Learns what steps take before the first request, so that no guess is tried that cannot pay."""
+        """Measures steps before the first request, so that no guess is tried that cannot pay."""
         for tokens in ([token] * self._chunk, [token], [token]):
             self._compute([Chunk(0, len(self._cells[0].tokens), tokens)])
         self.clear()
 
     def seconds(self, sequences: int, depth: int) -> float:
-        """What guessing `depth` tokens for each of some sequences is expected to take; 0 where nothing is known."""
+        """Expected seconds for guessing `depth` tokens for each of some sequences; 0 where nothing is known."""
         return self._costs.step_seconds(2 * sequences) + (depth - 1) * self._costs.step_seconds(sequences)
 
     def is_behind(self, sequence: Sequence) -> bool:
-        """Whether it has yet to read more of a sequence than can be read together with a guess."""
+        """Whether more of a sequence is unread than can be read together with guessing."""
         return self.unread(sequence) > self._along
 
     def unread(self, sequence: Sequence) -> int:
-        """Tokens that have yet to be computed, at least the last one; cells that hold anything else are freed."""
+        """Tokens of a sequence that have yet to be read, at least the last one; frees cells that hold other tokens."""
         cells = self._cells_of(sequence)
         limit = len(sequence.tokens) - 1
         kept = cells.checked + common_prefix(
@@ -101,12 +101,12 @@ class DraftModel:
             self._adopt(sequence, cells)
         return len(sequence.tokens) - cells.checked
 
-    def reading(self, sequence: Sequence) -> float:
-        """Seconds that it takes to read what it has yet to read of a sequence."""
+    def reading_seconds(self, sequence: Sequence) -> float:
+        """Expected seconds for reading what is unread of a sequence."""
         return self.unread(sequence) * self._costs.step_seconds(self._chunk) / self._chunk
 
     def catch_up(self, sequences: list[Sequence]) -> None:
-        """Reads on in sequences that it is behind in, as many tokens as go into one step."""
+        """Reads unread tokens of some sequences, as many as fit into one step."""
         chunks, room = [], self._chunk
         for sequence in sequences[: self._chunk]:
             start = len(sequence.tokens) - self.unread(sequence)
@@ -122,7 +122,7 @@ class DraftModel:
         self._free_all_but(frozenset())
 
     def guess(self, sequences: list[Sequence], limits: list[int]) -> list[list[tuple[int, float]]]:
-        """For each sequence at most `limit` tokens that may come next, with their probabilities."""
+        """For each sequence the tokens that may come next, at most as many as its limit, with their probabilities."""
         drafts: list[list[tuple[int, float]]] = [[] for _ in sequences]
         chunks = {index: self._rest(sequence) for index, sequence in enumerate(sequences) if limits[index] > 0}
         while chunks:
@@ -168,7 +168,7 @@ class DraftModel:
         return sequence.slot.seq_id
 
     def _compute(self, chunks: list[Chunk]) -> list[tuple[int, float]]:
-        """The likeliest token behind each chunk; none where there is no room, and all cells are freed then."""
+        """The likeliest token after each chunk. Where there is no room, frees all cells and returns none."""
         begin = perf_counter()
         try:
             found = self._likeliest(chunks)
@@ -181,7 +181,7 @@ class DraftModel:
         return found
 
     def _likeliest(self, chunks: list[Chunk]) -> list[tuple[int, float]]:
-        """The likeliest token behind each chunk; frees the cells of others where that is needed. Raises NoRoom."""
+        """The likeliest token after each chunk; frees the cells of other sequences if needed. Raises NoRoom."""
         try:
             return self._guesser.likeliest(chunks)
         except NoRoom:

@@ -1,4 +1,4 @@
-"""When a draft model guesses for sequences: where that is expected to save more time than it takes."""
+"""Decides when a draft model guesses: where that is expected to save more time than it takes."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from llama_backend.engine.speculation.draft_model import DraftModel
 from llama_backend.engine.speculation.relative_cost import LEAST_GAIN, RelativeCost, may_delay_all
 
 _DEPTHS = (1, 2, 3, 4, 6, 8, 12, 16)
-"""Tokens of a draft that are considered."""
+"""The lengths of drafts that are considered."""
 _AHEAD = 128
-"""Tokens that an answer is expected to have still to come, at least, where nothing ends it sooner."""
+"""The least further tokens that an answer is expected to have, unless a limit ends it sooner."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """How much is guessed."""
+    """How many tokens are guessed."""
 
     depth: int
-    """Tokens for each sequence; 0 is none."""
+    """Tokens for each sequence; 0 means no guess."""
     rate: float
-    """Tokens that are expected to come in the time of a plain step."""
+    """Tokens of each sequence that are expected in the time of a plain step."""
 
 
 class Drafter:
     """Decides when the draft model works.
 
-    To guess, it must have read what the large model has. That takes time, which is only spent where the rest of an
-    answer is expected to win it back, and never more than that, even where it has to read again.
+    To guess, it must have read the same tokens as the large model. It only reads where the rest of the answer is
+    expected to save more time than all reading for this answer takes.
     """
 
     def __init__(self, model: DraftModel, relative: RelativeCost) -> None:
         self._model = model
         self._relative = relative
         self.seconds = 0.0
-        """What the draft model took so far."""
+        """Seconds that the draft model has worked so far."""
 
     def clear(self) -> None:
         """Frees all cells of the draft model."""
         self._model.clear()
 
     def improve(self, sequences: list[Sequence], guesses: list[Guess], limits: list[int], room: int) -> float:
-        """Replaces guesses from which less than one token is expected by those of the draft model, where that pays.
+        """Replaces guesses from which less than one token is expected by guesses of the draft model, where that pays.
 
-        `limits` are the most tokens of each, `room` is that of all. Returns how many plain steps it took to guess.
+        `limits` are the most tokens of each guess, and `room` of all. Returns the time of guessing in plain steps.
         """
         asked = [
             index
@@ -67,7 +67,7 @@ class Drafter:
         return 0.0 if behind else seconds / self._relative.plain_seconds(len(sequences))
 
     def _choose(self, sequences: list[Sequence], asked: list[int], room: int) -> _Choice:
-        """How many tokens to guess for each sequence that is `asked` for."""
+        """How many tokens to guess for each of the sequences `asked`."""
         chosen, best = 0, LEAST_GAIN * len(sequences)
         for depth in _DEPTHS:
             drafted = depth * len(asked)
@@ -80,14 +80,14 @@ class Drafter:
         return _Choice(chosen, best / len(sequences))
 
     def _read(self, sequences: list[Sequence], asked: list[int], behind: list[int], rate: float) -> None:
-        """Reads on for those that it is `behind` in, if the answers that need it win more time than that takes.
+        """Reads the sequences `behind`, if that is expected to save more time for each sequence `asked` than it takes.
 
-        The other sequences must be allowed to be delayed as long.
+        The time must also be within the allowed delay of all other sequences.
         """
         plain = self._relative.plain_seconds(len(sequences))
-        ahead = sum(self._model.reading(sequences[index]) for index in behind) / plain
+        ahead = sum(self._model.reading_seconds(sequences[index]) for index in behind) / plain
         others = [sequence for index, sequence in enumerate(sequences) if index not in asked]
-        if any(ahead > _worth(sequences[index], rate) for index in asked):
+        if any(ahead > _expected_gain(sequences[index], rate) for index in asked):
             return
         if not may_delay_all(others, [1.0] * len(others), 1 + ahead):
             return
@@ -111,8 +111,8 @@ def _expected_tokens(sequence: Sequence, depth: int) -> float:
     return sequence.draft_history.expected_tokens(depth) if sequence.draft_history is not None else 0.0
 
 
-def _worth(sequence: Sequence, rate: float) -> float:
-    """Plain steps that the rest of an answer is expected to save, less those that were spent on reading already."""
+def _expected_gain(sequence: Sequence, rate: float) -> float:
+    """Plain steps that guesses are expected to save in the rest of an answer, minus those already spent on reading."""
     left = max(_AHEAD, sequence.n_completion)
     if sequence.remaining is not None:
         left = min(left, sequence.remaining)

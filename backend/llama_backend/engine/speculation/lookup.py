@@ -1,4 +1,4 @@
-"""Prompt lookup: what came after the same tokens before, in a sequence's own prompt and answer.
+"""Prompt lookup: guesses what came next after the same tokens earlier in a sequence's own prompt and answer.
 
 An answer that repeats text (a correction, code with a change, a quotation) can be guessed that way without a second
 model: A. Saxena, "Prompt Lookup Decoding", 2023, https://github.com/apoorvumang/prompt-lookup-decoding
@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence as Tokens
 
 _SIZE = 3
-"""Tokens that must be the same before a place counts."""
+"""Tokens that must be the same for an earlier place to be found."""
 _MOST_PLACES = 32
-"""Of the places with the same tokens only as many are compared further, the latest ones."""
+"""How many places with the same tokens are compared further, the latest ones."""
 _LONGEST = 64
 """Tokens up to which a longer match counts for more."""
 _NEAR = 8
-"""After a run of as many tokens, one equal token is enough to go on near the place where it ended: at most as many
-tokens later, in the text that was repeated and in the repetition."""
+"""After a run of at least so many tokens has ended, one equal token is enough to continue near its end: at most so many
+tokens later, both in the repeated text and in the repetition."""
 
 
 class PromptLookup:
-    """Follows a place in one sequence of tokens where the same came before as comes at its end, which grows."""
+    """Follows an earlier place in one sequence of tokens with the same tokens before it as at the growing end."""
 
     def __init__(self, tokens: Tokens[int]) -> None:
         self._tokens = tokens
@@ -28,14 +28,14 @@ class PromptLookup:
         for end, gram in enumerate(zip(*(tokens[shift:-1] for shift in range(_SIZE)), strict=False), _SIZE):
             self._places.setdefault(gram, []).append(end)
         self.place: int | None = None
-        """Where the tokens stand that may come next."""
+        """The index of the tokens that may come next; None where no place was found."""
         self._broken, self._until = 0, 0
         self.run = 0
         """How many tokens at the end are the same as those before the place; 0 without a place."""
         self._find()
 
     def advance(self) -> bool | None:
-        """Takes in the one token that was appended since; whether the place had the same, None without a place."""
+        """Takes the one token that was appended; whether it is the same as at the place, or None without a place."""
         end = len(self._tokens) - 1
         if end >= _SIZE:
             self._places.setdefault(tuple(self._tokens[end - _SIZE : end]), []).append(end)
@@ -50,7 +50,7 @@ class PromptLookup:
         return True
 
     def draft(self, limit: int) -> list[int]:
-        """At most `limit` tokens that may come next; where the place reaches the end, the draft repeats itself."""
+        """At most `limit` tokens that may come next; where these reach the end of the sequence, they are repeated."""
         if self.place is None:
             return []
         found = list(self._tokens[self.place : self.place + limit])
@@ -65,7 +65,7 @@ class PromptLookup:
         self._find()
 
     def _find(self) -> None:
-        """Goes to the earlier place with the longest match to the end, the latest of equal ones."""
+        """Finds the earlier place with the longest match, the latest one among equals."""
         self.place, self.run = None, 0
         for place in self._places.get(tuple(self._tokens[-_SIZE:]), [])[-_MOST_PLACES:]:
             match = self._match(place, _SIZE)
@@ -75,14 +75,14 @@ class PromptLookup:
             self._find_near()
 
     def _find_near(self) -> None:
-        """Goes to the first place behind the one that was left that has the same token before it."""
+        """Finds the first place after the one where the last run ended that has the same token before it."""
         for place in range(self._broken + 1, min(self._broken + _NEAR, len(self._tokens))):
             if self._tokens[place - 1] == self._tokens[-1]:
                 self.place, self.run = place, self._match(place, 1)
                 return
 
     def _match(self, place: int, length: int) -> int:
-        """How many tokens before a place are the same as those at the end; `length` are known to be."""
+        """How many tokens before a place are the same as those at the end, of which `length` are known to be."""
         tokens, end = self._tokens, len(self._tokens)
         while length < _LONGEST and length < place and tokens[place - length - 1] == tokens[end - length - 1]:
             length += 1

@@ -1,4 +1,4 @@
-"""What steps with drafts take as a multiple of a plain one, and whether the sequences in them may be delayed so."""
+"""The time of steps with drafts as a multiple of a plain step, and whether sequences may be delayed by it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from llama_backend.engine.cost_model import CostModel
 from llama_backend.engine.sequence import Sequence
 
 LEAST_GAIN = 1.05
-"""How many times as many tokens a second a step with drafts must promise."""
+"""By which factor a step with drafts must be expected to bring more tokens per second."""
 
 
 class RelativeCost:
@@ -17,7 +17,7 @@ class RelativeCost:
         self._costs = costs
 
     def is_known(self, decoding: int) -> bool:
-        """Whether the cost of a plain step is known, with which others can be compared."""
+        """Whether the time of a plain step is known, so that others can be compared with it."""
         return self._costs.knows(decoding)
 
     def plain_seconds(self, decoding: int) -> float:
@@ -25,19 +25,19 @@ class RelativeCost:
         return self._costs.step_seconds(decoding)
 
     def steps(self, decoding: int, drafted: int, more: float = 0.0) -> float:
-        """What a step and `more` seconds take as a multiple of a plain step; infinity where that is too long."""
+        """The expected time of a step plus `more` seconds, as a multiple of a plain step; infinity where too long."""
         seconds = self._costs.step_seconds(decoding + drafted) + more
         if seconds > (BESIDE_SECONDS if decoding > 1 else ALONE_SECONDS):
             return float("inf")
         return seconds / self.plain_seconds(decoding)
 
     def taken(self, decoding: int, drafted: int) -> float:
-        """What a step that was run took as a multiple of a plain step."""
+        """The time of a step that was run, as a multiple of a plain step."""
         return self._costs.step_seconds(decoding + drafted) / self.plain_seconds(decoding)
 
 
 def may_delay_all(sequences: list[Sequence], expected: list[float], steps: float) -> bool:
-    """Whether a step may take as long as `steps` plain ones for each sequence, if it brings what is expected."""
+    """Whether a step that takes as long as `steps` plain ones is within the allowed delay of all sequences."""
     return all(
         sequence.draft_history is None or sequence.draft_history.may_delay(steps, tokens, sequence.n_completion)
         for sequence, tokens in zip(sequences, expected, strict=True)

@@ -1,4 +1,4 @@
-"""Drafts: tokens that may come next are computed along in a step, and stay as far as the same tokens are sampled."""
+"""Decides which drafts a step computes: tokens that may come next, kept as far as the same tokens are sampled."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from llama_backend.engine.speculation.drafter import Drafter
 from llama_backend.engine.speculation.relative_cost import LEAST_GAIN, RelativeCost, may_delay_all
 
 MOST_DRAFTED = 64
-"""Tokens of all drafts of a step."""
+"""The most tokens of all drafts of a step."""
 _LONGEST = 32
-"""Tokens of one draft."""
+"""The most tokens of one draft."""
 _SIZES = frozenset((1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST_DRAFTED))
-"""Numbers of drafted tokens that are considered: a few, so that what each costs is soon known."""
+"""The numbers of drafted tokens that are considered; they are few, so that the cost of each is soon known."""
 _PAUSE = 16
-"""Steps without drafts after llama.cpp had no room for some."""
+"""Steps without drafts after llama.cpp had no room for a batch with drafts."""
 
 
 class Speculator:
     """Decides for each step which sequences get a draft and how long it is.
 
-    A step gets drafts where it is expected to bring more tokens a second than a plain one, by the measured times of
-    steps of its size and by how many drafted tokens were accepted so far; and where no sequence gets its tokens later
-    than without. Drafts only use spare time and spare KV cells: there is none beside a prompt that is computed, and
-    no cell that holds anything is freed for one.
+    A step gets drafts if it is expected to bring more tokens per second than a plain step, by the measured times of
+    steps and the acceptance of earlier drafts, and if no sequence is expected to get its tokens much later because of
+    them. Drafts only use spare time and spare KV cells: none are computed beside prompts, and no cells are freed for
+    them.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Speculator:
         self._pause = 0
 
     def advance(self, sequence: Sequence, drafted: int | None) -> None:
-        """Takes in a token that was appended to a sequence, and what was drafted in its place."""
+        """Learns from a token that was appended to a sequence; `drafted` is what was drafted in its place."""
         if sequence.draft_history is not None:
             sequence.draft_history.advance(sequence.tokens[-1], drafted)
         elif self._is_on and sequence.remaining != 0:
@@ -65,16 +65,16 @@ class Speculator:
 
     @property
     def draft_seconds(self) -> float:
-        """What the draft model took so far."""
+        """Seconds that the draft model has worked so far."""
         return self._drafter.seconds if self._drafter is not None else 0.0
 
     def clear(self) -> None:
-        """Frees what the draft model has computed."""
+        """Frees all cells of the draft model."""
         if self._drafter is not None:
             self._drafter.clear()
 
     def extend(self, batch: Batch) -> None:
-        """Adds drafts to a batch where they pay, if it computes no prompt and no prompt waits for its end."""
+        """Adds drafts to a batch where they pay, if it computes no prompt and delays none."""
         self._pause = max(self._pause - 1, 0)
         if self._pause or not self._may_draft(batch):
             return
@@ -91,19 +91,19 @@ class Speculator:
         batch.drafted = sum(counts)
 
     def refuse(self) -> None:
-        """Notes that llama.cpp had no room for a batch with drafts: the next batches get none."""
+        """Notes that llama.cpp had no room for a batch with drafts; the next batches get none."""
         self._pause = _PAUSE
 
     def record(self, batch: Batch, before: list[int]) -> None:
-        """Takes in what a batch with drafts brought; `before` is how many tokens its sequences had."""
+        """Learns from a batch with drafts; `before` is how many tokens its sequences had before it."""
         steps = self._relative.taken(len(batch.items), batch.drafted)
         for item, had in zip(batch.items, before, strict=True):
             if item.sequence.draft_history is not None:
                 item.sequence.draft_history.record(steps, len(item.sequence.tokens) - had)
 
     def _may_draft(self, batch: Batch) -> bool:
-        """Whether drafts take no time from a prompt, and can be compared with a plain step."""
-        if not self._is_on or batch.prefill or batch.holds_up:
+        """Whether drafts would take no time from a prompt, and the time of a plain step is known."""
+        if not self._is_on or batch.prefill or batch.delays_prompt:
             return False
         return self._relative.is_known(len(batch.items))
 
@@ -115,17 +115,17 @@ class Speculator:
         return [self._without_end(guess) for guess in guesses], spent
 
     def _left(self, sequence: Sequence) -> int:
-        """How many tokens a draft may have at most: one more is sampled behind it."""
+        """The most tokens that a draft may have, since one more is sampled after it."""
         left = self._context - len(sequence.tokens)
         return (left if sequence.remaining is None else min(left, sequence.remaining)) - 1
 
     def _without_end(self, guess: Guess) -> Guess:
-        """A guess up to the token that would end the answer."""
+        """A guess without the token that would end the answer, and without what follows it."""
         tokens = list(takewhile(lambda token: not self._is_eog(token), guess.tokens))
         return Guess(tokens, guess.chances[: len(tokens)])
 
     def _plan(self, sequences: list[Sequence], guesses: list[Guess], room: int) -> list[int]:
-        """How many tokens of each guess are worth computing along; the likeliest are chosen first."""
+        """How many tokens of each guess are worth computing; the likeliest are chosen first."""
         ranked = sorted(
             ((chance, index) for index, guess in enumerate(guesses) for chance in guess.chances),
             key=lambda each: -each[0],

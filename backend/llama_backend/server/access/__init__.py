@@ -1,1 +1,1 @@
-"""Access to a server: keys, origins of web pages, and the limits on queue, rate and memory."""
+"""Which requests a server takes: keys, origins of web pages, and the limits of queue, rate and memory."""

@@ -19,7 +19,7 @@ _FIRST_GUESS = 5.0
 
 
 class Admission:
-    """Counts the answers that were asked for and have not ended, and measures how long requests take."""
+    """Counts the requested answers that have not ended, and measures how long requests take."""
 
     def __init__(self, max_queue: int) -> None:
         self._max_queue = max_queue
@@ -32,7 +32,7 @@ class Admission:
 
     @property
     def inside(self) -> int:
-        """Answers that were asked for and have not ended."""
+        """Requested answers that have not ended."""
         return self._inside
 
     @contextmanager
@@ -40,10 +40,10 @@ class Admission:
         """Holds a place for each answer of a request during the block.
 
         Raises QueueFull with `retry_after` where `max_queue` answers wait already. An account with less than an equal
-        part of the queue is admitted even then, so that one account cannot fill the queue for all others.
+        share of the queue is admitted even then, so that no account can fill the queue for all others.
         """
         waiting = self._inside - slots
-        if waiting >= self._max_queue and not self._has_less_than_its_part(account):
+        if waiting >= self._max_queue and not self._is_below_its_share(account):
             wait = ceil(self._duration * (waiting + 1) / max(slots, 1))
             text = f"the queue is full: {waiting} requests wait, of at most {self._max_queue}; try again in {wait} s"
             raise QueueFull(text, retry_after=wait)
@@ -59,8 +59,8 @@ class Admission:
             self.last_activity = monotonic()
             self._duration += _SMOOTHING * (self.last_activity - begin - self._duration)
 
-    def _has_less_than_its_part(self, account: Account) -> bool:
-        """Whether others have requests here, and this account has less than an equal part of the queue."""
+    def _is_below_its_share(self, account: Account) -> bool:
+        """Whether other accounts have requests here, and this account has less than an equal share of the queue."""
         others = len(self._accounts) - (account.name in self._accounts)
         return others > 0 and self._accounts[account.name] < self._max_queue // (others + 1)
 

@@ -40,7 +40,7 @@ class KeyFile:
             raise InvalidRequest(f"{path}: there is no key in this file; write at least one line with a key")
 
     def find(self, key: str) -> Account | None:
-        """The account of a key, or None; the time that this takes tells nothing about the keys in the file."""
+        """The account of a key, or None; the time that this takes reveals nothing about the keys in the file."""
         self._refresh()
         given = key.encode("latin-1", "replace")
         found = [account for known, account in self._keys if hmac.compare_digest(given, known)]
@@ -88,7 +88,7 @@ def parse_keys(text: str) -> list[tuple[bytes, Account]]:
 
 
 def _account(words: list[str], number: int) -> Account:
-    """The account that a key and the words after it describe; without a name it is called after its line.
+    """The account that the words of a line describe; without a name it is named after the line.
 
     A line's number changes when lines are added, so the identity of such an account is made from its key.
     """

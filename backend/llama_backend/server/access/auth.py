@@ -24,7 +24,7 @@ _HOST = re.compile(r"\[([^\[\]]*)\](?::\d*)?|([^\[\]:]*)(?::\d*)?")
 class Authenticator:
     """Finds the account of a request; web pages of the `origins` may send requests as well.
 
-    Raises InvalidRequest for an origin that is none.
+    Raises InvalidRequest for an origin that is not written as browsers write it.
     """
 
     def __init__(self, keys: KeyFile | None, origins: Sequence[str] = ()) -> None:
@@ -47,7 +47,7 @@ class Authenticator:
 
     @staticmethod
     def _check_host(request: Request) -> None:
-        """Refuses other hosts than this machine, since a web page could make its own host's name point here."""
+        """Refuses names of other hosts, since a web page could make the name of its own host point to this machine."""
         host = request.headers.get("host", "")
         match = _HOST.fullmatch(host)
         if match is None or not is_loopback(match[1] or match[2] or ""):
@@ -63,6 +63,6 @@ def is_unix(request: Request) -> bool:
 
 
 def bearer(request: Request) -> str:
-    """The key in a request's header; empty where there is none."""
+    """The API key in a request's header; empty where there is none."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     return key.strip() if scheme.lower() == "bearer" else ""

@@ -16,10 +16,10 @@ _RETRY_SECONDS = 5.0
 
 
 class BodyBudget:
-    """Shares out `most` bytes so that no account can take the room of the others.
+    """Divides `most` bytes between accounts, so that no account can take all of them.
 
-    An account may have as much as all accounts leave free: one alone gets up to a half, two get a third each, and there
-    is always room for an account that has nothing yet.
+    An account may have as much as all accounts together leave free: a single one gets up to a half, two get a third
+    each, and there is always room for an account that has nothing yet.
     """
 
     def __init__(self, most: int = MOST_BYTES) -> None:

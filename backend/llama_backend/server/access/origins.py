@@ -1,8 +1,8 @@
-"""Web pages: only those of the server's own origin and of the allowed origins may use a server.
+"""Which web pages may use a server: those of its own origin and of the allowed origins.
 
 A browser adds the header `Origin` to the requests of pages from other origins, except to GET requests whose answers the
-page cannot read. Today's browsers tell in `Sec-Fetch-Site` how the page is related. A page can change neither header,
-and programs send neither.
+page cannot read. Current browsers also send `Sec-Fetch-Site`, which says whether the page is of the same origin. A page
+can change neither header, and programs other than browsers send neither.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def check_origins(origins: Sequence[str]) -> None:
     """Raises InvalidRequest for an origin that is not written as browsers write it."""
     for origin in origins:
         if not _ORIGIN.fullmatch(origin):
-            text = f"{origin!r} is no origin: write each as scheme://host[:port], such as https://chat.example"
+            text = f"{origin!r} is not an origin: write each as scheme://host[:port], such as https://chat.example"
             raise InvalidRequest(text, param="allow_origin")
 
 
@@ -39,7 +39,7 @@ def check_page(headers: Headers, allowed: Sequence[str]) -> None:
 
 
 def _is_foreign(headers: Headers, origin: str | None) -> bool:
-    """Whether a page of another origin asks; older browsers send no `Sec-Fetch-Site`, but an origin to compare."""
+    """Whether a page of another origin sent the request; older browsers send only `Origin`, to compare with `Host`."""
     site = headers.get("sec-fetch-site", "none")
     if site == "none" and origin is not None:
         match = _ORIGIN.fullmatch(origin)

@@ -1,4 +1,4 @@
-"""How many requests an account may begin in a minute."""
+"""Limits how many requests an account may begin in a minute."""
 
 from __future__ import annotations
 

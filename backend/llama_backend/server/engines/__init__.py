@@ -1,1 +1,1 @@
-"""Engine processes under supervision: one for each loaded model."""
+"""The engine processes of the loaded models: started, connected with their requests, watched, and restarted."""

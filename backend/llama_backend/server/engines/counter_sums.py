@@ -10,7 +10,7 @@ from llama_backend.wire.ipc import EngineStats
 
 
 class CounterSums:
-    """Sums of counters, which go on growing when an engine dies and the next one starts counting at zero."""
+    """Sums of counters, which keep growing when an engine dies and the next one starts counting from zero."""
 
     def __init__(self) -> None:
         self._before: EngineStats | None = None
@@ -28,7 +28,7 @@ class CounterSums:
         self._current = stats
 
     def close(self) -> None:
-        """Keeps what an engine counted that has ended, without its KV cells, which are gone."""
+        """Keeps the counts of an engine that has ended, but not the use of its KV cells, which are gone."""
         stats = self.stats
         if stats is not None:
             self._before = msgspec.structs.replace(stats, kv_cells=0, kv_used=0, kv_busy=0, kv_shared=0)

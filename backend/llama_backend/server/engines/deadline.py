@@ -1,4 +1,4 @@
-"""How long a request may take from its arrival: the shortest time that its body, its header and the server name."""
+"""How long a request may take from its arrival: the shortest of the times in its body, its header and the settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llama_backend.wire.headers import REQUEST_TIMEOUT
 
 
 class Deadline:
-    """The end of a request's time, in `seconds` from now; None is no limit."""
+    """When a request must be complete: `seconds` from now; None means no limit."""
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
@@ -51,7 +51,7 @@ class Deadline:
 def deadline_of(request: Request, wanted: float | None, limit: float | None) -> Deadline:
     """The shortest of the times that the body and the header ask for and that the server allows.
 
-    Raises InvalidRequest where the header is no time.
+    Raises InvalidRequest where the header is not a time.
     """
     times = [seconds for seconds in (wanted, _header(request), limit) if seconds is not None]
     return Deadline(min(times, default=None))

@@ -1,4 +1,4 @@
-"""What is known of one model's engine: what it reported last, and whether requests can be taken."""
+"""The state of one model's engine: what it reported last, and whether requests can be taken."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llama_backend.wire.status import KVStoreStatus, State, TuningStatus
 _log = logging.getLogger("llama_backend.server")
 
 Report = Loading | Ready | Tuned | Failed | StepDone | EngineStats | StoreChanged
-"""Events that are about the engine and not about one request."""
+"""Events about the engine, not about a single request."""
 
 
 class EngineStatus:
@@ -69,7 +69,7 @@ class EngineStatus:
         self.change("failed", failure.reason)
 
     def change(self, state: State, reason: str | None = None) -> None:
-        """Sets the state and wakes all who wait for a change."""
+        """Sets the state and wakes all tasks that wait for a change."""
         self.state, self.reason = state, reason
         self._changed.set()
         self._changed = asyncio.Event()
@@ -124,7 +124,7 @@ class EngineStatus:
         self.change("ready")
 
     def _error(self) -> BackendError:
-        """Why requests cannot be taken, also while another attempt to load the model is under way."""
+        """Why requests cannot be taken: the last failure, also while the model is being loaded once more."""
         if self._failure is not None:
             return from_wire({"error": {"message": self._failure.reason, "code": self._failure.code}}, 503)
         return Unavailable(f"the model is {self.state}", retry_after=2, progress=round(self.progress, 3))

@@ -20,7 +20,7 @@ from llama_backend.wire.grammar_verdict import Verdict
 MODULE = "llama_backend.engine.llama.grammar_check"
 _AT_ONCE = 4
 _AT_ONCE_OF_ONE = 2
-"""Checks of one account at the same time, so that it cannot take all places."""
+"""Most checks of one account at the same time, so that it cannot take all places."""
 _MOST_WAITING = 128
 _MOST_WAITING_OF_ONE = 32
 _RETRY_SECONDS = 10.0
@@ -30,17 +30,17 @@ _SECONDS = 20.0
 
 @dataclass(eq=False)
 class _Check:
-    """A question of an account; equal questions share one check."""
+    """The check of one account's question; requests with the same question share one check."""
 
     question: bytes
     account: Account
     verdict: asyncio.Future[Verdict]
-    askers: int = 0
+    waiters: int = 0
     task: asyncio.Task[None] | None = field(default=None)
 
 
 class GrammarQueue:
-    """Has each grammar checked by a process, which is ended when nobody waits for it any more."""
+    """Checks each grammar in a process, which is ended when no request waits for it any more."""
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -54,12 +54,12 @@ class GrammarQueue:
         Raises QueueFull where too many wait, and Unavailable where the check takes too long.
         """
         check = self._checks.get((account.name, question)) or self._add(question, account)
-        check.askers += 1
+        check.waiters += 1
         try:
             return await asyncio.shield(check.verdict)
         finally:
-            check.askers -= 1
-            if not check.askers and not check.verdict.done():
+            check.waiters -= 1
+            if not check.waiters and not check.verdict.done():
                 self._drop(check)
 
     def _add(self, question: bytes, account: Account) -> _Check:
@@ -95,18 +95,19 @@ class GrammarQueue:
             self._running -= 1
             self._waiting.charge(check, monotonic() - begin)
             self._waiting.done(check)
-            self._forget(check)
+            self._unlist(check)
             self._start()
 
     def _drop(self, check: _Check) -> None:
-        """Ends a check that nobody waits for."""
-        self._forget(check)
+        """Ends a check that no request waits for."""
+        self._unlist(check)
         if check.task is not None:
             check.task.cancel()
         else:
             self._waiting.remove(check)
 
-    def _forget(self, check: _Check) -> None:
+    def _unlist(self, check: _Check) -> None:
+        """Removes a check from those that further requests can share."""
         if self._checks.get(key := (check.account.name, check.question)) is check:
             del self._checks[key]
 
@@ -139,7 +140,7 @@ async def _end(process: Process) -> None:
 
 
 def _decoded(answer: bytes) -> Verdict:
-    """The verdict of a check; where the check died, llama.cpp cannot work with the grammar."""
+    """The verdict that a check wrote; a check that wrote none has died, so llama.cpp cannot work with the grammar."""
     try:
         return msgspec.json.decode(answer, type=Verdict)
     except msgspec.DecodeError:

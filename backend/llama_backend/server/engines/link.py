@@ -42,12 +42,12 @@ class EngineLink:
             self._transport.close()
 
     def send(self, command: Command) -> None:
-        """Queues a command; one for a process that is gone is dropped."""
+        """Queues a command; it is dropped if the process is gone."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame(command))
 
     async def stop(self, seconds: float) -> None:
-        """Ends the process, which notices that its socket is closed; it is killed after `seconds`."""
+        """Ends the process by closing its socket, and kills it if that takes longer than `seconds`."""
         if self._transport is not None:
             self._transport.close()
         else:
@@ -55,13 +55,13 @@ class EngineLink:
         await asyncio.to_thread(self._process.wait, seconds)
 
     def abort(self, reason: str) -> None:
-        """Kills an engine that does not go on; `follow` returns when it has ended. The first reason counts."""
+        """Kills an engine that hangs; `follow` returns when it has ended. Only the first reason is reported."""
         if self._abort_reason is None:
             self._abort_reason = reason
             self._process.abort()
 
     def death(self) -> tuple[Suspects, str]:
-        """The requests that the engine was working on when it ended, and how it ended, for a person."""
+        """The requests that the engine was working on when it ended, and how it ended, as text for messages."""
         return self._process.suspects(), self._ending()
 
     def _ending(self) -> str:
@@ -81,7 +81,7 @@ class EngineLink:
 
 
 class _Events(asyncio.Protocol):
-    """Hands on the events of an engine as they come, without a task in between."""
+    """Passes the events of an engine on as they arrive, without a task in between."""
 
     def __init__(self, take: Callable[[Event], None], abort: Callable[[], None]) -> None:
         """`abort` ends an engine whose messages cannot be decoded."""

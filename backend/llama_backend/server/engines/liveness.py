@@ -1,4 +1,4 @@
-"""Whether a server can still be of use, or has to be started again."""
+"""Whether engines hang or have failed for good, so that the server must be restarted or an engine ended."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from llama_backend.server.engines.watched_process import WatchedProcess
 
 
 def liveness_problem(supervisor: Supervisor, stall: float) -> str | None:
-    """What only a restart of the server could mend, or None.
+    """A problem that only a restart of the server can solve, or None.
 
-    The supervisor starts an engine that dies again, and loading takes as long as it takes. What remains: the engine
-    failed after it had been ready, it computes without the GPU that it had before, or it hangs.
+    An engine that dies is not one, since the supervisor starts another, nor is slow loading. Three problems remain: the
+    engine failed after it had been ready, it computes without the GPU that it had before, or it hangs.
     """
     status = supervisor.status
     if status.was_ready and status.state == "failed":
@@ -25,7 +25,7 @@ def liveness_problem(supervisor: Supervisor, stall: float) -> str | None:
 
 
 def hang_reason(supervisor: Supervisor, stall: float) -> str | None:
-    """What the engine has not done for more than `stall` seconds although it should have, or None."""
+    """In what way the engine has hung for more than `stall` seconds, or None."""
     status = supervisor.status
     if status.process is not None and (seconds := status.process.stopped_seconds()) > stall:
         return f"the engine has been stopped for {seconds:.0f} s"
@@ -35,7 +35,7 @@ def hang_reason(supervisor: Supervisor, stall: float) -> str | None:
 
 
 def can_answer(supervisor: Supervisor, stall: float) -> bool:
-    """Whether a request that comes now is likely to be answered."""
+    """Whether a request that arrives now is likely to be answered."""
     process = supervisor.status.process
     is_stopped = process is not None and process.is_stopped()
     return not is_stopped and liveness_problem(supervisor, stall) is None

@@ -1,4 +1,4 @@
-"""Requests that an engine works on; each keeps the outputs of the engine until a handler takes them."""
+"""Requests to an engine that have not ended; each keeps the engine's outputs until a handler takes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Observer = Callable[[SequenceOutput, float], None]
 
 
 class PendingRequest:
-    """One request to the engine that has not ended, of whatever kind.
+    """One request to the engine that has not ended, of any kind.
 
     A request for several answers has one number for each of them, from `number` on.
     """
@@ -57,10 +57,10 @@ class PendingRequest:
         self._changed.set()
 
     def restart(self) -> None:
-        """Prepares for another engine that computes the request from its start."""
+        """Prepares the request for being computed again by another engine, from the start."""
 
     def stop(self, error: BackendError) -> None:
-        """Ends the waiting for a request with an error, while the engine may still work on it."""
+        """Ends the wait for a request with an error; the engine may still be working on the request."""
         self._error = self._error or error
         self._changed.set()
 
@@ -70,7 +70,7 @@ class PendingRequest:
         self._finish()
 
     async def accepted(self) -> None:
-        """Returns when the prompt is known to fit; raises the refusal otherwise."""
+        """Returns when the engine has accepted the request; raises the error where it refuses it."""
         await self._wait_until(lambda: self.prompt_tokens is not None)
 
     def _finish(self) -> None:
@@ -92,7 +92,7 @@ class PendingRequest:
 class PendingCompletion(PendingRequest):
     """Keeps the outputs of the answers to one prompt.
 
-    The engine never waits for a slow reader: outputs are kept, and the reader gets all new ones at once.
+    The engine never waits for a slow client: outputs are kept, and the client gets all new ones at once.
     """
 
     def __init__(self, request: Submit, observer: Observer | None = None) -> None:
@@ -115,7 +115,7 @@ class PendingCompletion(PendingRequest):
         self.unfinished = set(self.numbers)
 
     async def outputs(self) -> AsyncGenerator[SequenceOutput, None]:
-        """The outputs as they come, until every answer has its finish reason; raises where the request fails."""
+        """The outputs as they come, until every answer has its finish reason; raises the request's error."""
         while True:
             outputs, self._outputs = self._outputs, []
             for output in merged(outputs):
@@ -130,7 +130,7 @@ class PendingCompletion(PendingRequest):
             await self._wait()
 
     async def whole(self) -> list[SequenceOutput]:
-        """One output for each answer, once all have ended; raises where the request fails."""
+        """One output for each answer, once all have ended; raises the error of a request that fails."""
         await self._wait_until(lambda: self.finished and self._error is None)
         return [_checked(output) for output in sorted(merged(self._outputs), key=lambda output: output.id)]
 
@@ -148,7 +148,7 @@ class PendingCount(PendingRequest):
         self._finish()
 
     async def counted(self) -> Counted:
-        """The answer, once it is there; raises where the request fails."""
+        """The answer, once it has come; raises the error of a request that fails."""
         await self._wait_until(lambda: self._found is not None)
         assert self._found is not None
         return self._found
@@ -163,19 +163,20 @@ class PendingEmbedding(PendingRequest):
         self._found: dict[int, Embedded] = {}
 
     def put(self, embedded: Embedded) -> None:
-        """Takes one vector; after a restart one that is there already comes again."""
+        """Takes one vector; after a restart the same one may come again."""
         self._found[embedded.index] = embedded
         self._missing.discard(embedded.index)
         if not self._missing:
             self._finish()
 
     async def vectors(self) -> list[Embedded]:
-        """The vectors in the order of the texts, once all are there; raises where the request fails."""
+        """The vectors in the order of the texts, once all have come; raises the error of a request that fails."""
         await self._wait_until(lambda: self.finished and self._error is None)
         return [self._found[index] for index in sorted(self._found)]
 
 
 def _checked(output: SequenceOutput) -> SequenceOutput:
+    """The same output; raises the error of an answer that ended with one."""
     if output.finish_reason == "error":
         message, code = output.message or "the engine could not finish the answer", output.code or InternalError.code
         raise from_wire({"error": {"message": message, "code": code}}, InternalError.status)

@@ -16,7 +16,7 @@ from llama_backend.wire.ipc import EngineConfig
 
 _log = logging.getLogger("llama_backend.server")
 _LOAD_SECONDS = 3600.0
-"""Where models are loaded on demand, a request waits for its model until its deadline, or until its client is gone."""
+"""Where models are loaded on demand, a request waits for its model without a limit of its own, until its deadline."""
 _WATCH_SECONDS = 1.0
 
 Discover = Callable[[], Mapping[str, EngineConfig]]
@@ -24,10 +24,11 @@ Discover = Callable[[], Mapping[str, EngineConfig]]
 
 
 class ModelPool:
-    """The models of a server; `first` is the one for requests that name none, and the only one where `most` is None.
+    """The models of a server; `first` is for requests that name no model, and the only one where `most` is None.
 
-    A model with requests is never unloaded. A request that needs its place waits until they have ended, and new
-    requests for the model to be unloaded wait until it is loaded again, so that no model can keep another one out.
+    A model with running requests is never unloaded. A request for another model that needs its place waits until they
+    have ended. New requests for the model to be unloaded then wait until it is loaded again, so that it cannot keep
+    its place for ever.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class ModelPool:
 
     @property
     def models(self) -> list[ServedModel]:
-        """All that requests may name, with the first one at the head."""
+        """All models that requests may name, `first` at the head."""
         if self._most is not None:
             for name, config in self._discover().items():
                 if name not in self._models:
@@ -59,7 +60,7 @@ class ModelPool:
 
     @property
     def used(self) -> list[ServedModel]:
-        """Those that are loaded or were at some time."""
+        """The models that are loaded now or were loaded before."""
         return [model for model in self._models.values() if model.loaded or model.was_ready]
 
     @property
@@ -82,7 +83,7 @@ class ModelPool:
 
     @asynccontextmanager
     async def use(self, model: ServedModel, max_wait: float, deadline: Deadline) -> AsyncIterator[RequestTable]:
-        """Keeps a model loaded for the length of a block, which begins when its engine is ready for the requests.
+        """Keeps a model loaded during a block, which begins when its engine is ready.
 
         Raises Unavailable where loading takes longer than `max_wait` seconds and models are not loaded on demand,
         DeadlineExceeded, and ModelUnreadable.
@@ -97,7 +98,7 @@ class ModelPool:
             self._release(model)
 
     async def watch_idle(self) -> None:
-        """Unloads models that nobody has used for the idle time; runs until it is cancelled."""
+        """Unloads models that have not been used for the idle time; runs until it is cancelled."""
         while self._idle is not None:
             await asyncio.sleep(min(self._idle, _WATCH_SECONDS))
             async with self._places:

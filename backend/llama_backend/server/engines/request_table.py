@@ -1,4 +1,4 @@
-"""The requests that were handed to an engine and have not ended, and what becomes of them when the engine dies."""
+"""The open requests to one model's engine, and what happens to them when the engine dies."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from llama_backend.server.engines.pending import (
 from llama_backend.wire.ipc import Accepted, Cancel, Counted, Embedded, Refused, StepDone
 
 _MOST_DEATHS = 2
-"""A request that so many engines died on is not given to another one."""
+"""A request is not given to another engine after so many engines have died while they worked on it."""
 
 Send = Callable[[EngineRequest | Cancel], None]
 Pending = TypeVar("Pending", bound=PendingRequest)
 
 
 class RequestTable:
-    """All open requests, by number. Those that come while there is no engine wait for the next one.
+    """All open requests, by number. Those that arrive while there is no engine wait for the next one.
 
     Requests that an engine worked on when it died are suspects: the next engine gets them one after another, so that
     another death shows which of them it was. That one fails, and the others are answered.
@@ -46,7 +46,7 @@ class RequestTable:
 
     @contextmanager
     def opened(self, pending: Pending) -> Iterator[Pending]:
-        """Hands a request to the engine for the length of a block; answers that have not ended are then cancelled."""
+        """Hands a request to the engine for the length of a block; at its end, unfinished answers are cancelled."""
         self._open(pending)
         try:
             yield pending
@@ -54,7 +54,7 @@ class RequestTable:
             self._close(pending)
 
     def engine_ready(self, send: Send) -> None:
-        """Hands the waiting requests to an engine, of which `send` takes them."""
+        """Hands the waiting requests to an engine by `send`."""
         self._send = send
         self._last_step = self._last_read = monotonic()
         for pending in self._unfinished:
@@ -65,10 +65,10 @@ class RequestTable:
         self._try_next_suspect()
 
     def engine_died(self, suspects: Suspects, reason: str) -> None:
-        """Fails the requests that no other engine may or can answer, and keeps the rest for the next one.
+        """Fails the requests that cannot be computed again, and keeps the others for the next engine.
 
-        Those that fail: the one whose grammar llama.cpp was working on, those of which a client has read a part, and
-        those that an engine died on for the second time.
+        These fail: the one whose grammar llama.cpp was working on, those of which the client has already received a
+        part, and those that two engines have died on.
         """
         self._disconnect()
         for pending in self._unfinished:
@@ -85,13 +85,13 @@ class RequestTable:
                 pending.restart()
 
     def fail_all(self, error: BackendError) -> None:
-        """Fails all requests, because no engine will follow."""
+        """Fails all requests, since no other engine will be started."""
         self._disconnect()
         for pending in self._unfinished:
             pending.fail(error)
 
     def take(self, event: StepDone | Accepted | Refused | Embedded | Counted) -> None:
-        """Passes what the engine sent to the requests that it is for."""
+        """Passes an event of the engine on to its requests."""
         now = monotonic()
         if isinstance(event, StepDone | Embedded):
             self._last_step = now
@@ -104,11 +104,11 @@ class RequestTable:
         self._try_next_suspect()
 
     def reading_silence(self) -> float:
-        """Seconds for which the engine has reported nothing although it has requests to read."""
+        """Seconds for which the engine has answered no request that it has yet to accept; 0 where there is none."""
         return _silence(self._last_read, [sent.since for sent in self._sent if sent.prompt_tokens is None])
 
     def step_silence(self) -> float:
-        """Seconds for which the engine has ended no step although it has accepted requests."""
+        """Seconds for which the engine has ended no step although it has accepted requests; 0 where it has none."""
         return _silence(self._last_step, [sent.since for sent in self._sent if sent.prompt_tokens is not None])
 
     @property
@@ -154,7 +154,7 @@ class RequestTable:
 
 
 class _SuspectQueue:
-    """Requests that an engine may have died on; only one of them is tried at a time."""
+    """Requests that may have caused an engine's death; only one of them is tried at a time."""
 
     def __init__(self) -> None:
         self._waiting = deque[PendingRequest]()

@@ -1,23 +1,23 @@
-"""How soon another engine follows one that ended."""
+"""When the next engine is started after one has ended."""
 
 from __future__ import annotations
 
 from time import monotonic
 
 PAUSES = (0.0, 0.5, 2.0, 5.0, 10.0)
-"""Seconds before the first, the second … restart after engines that did no useful work."""
+"""Seconds before the restart, after one, two … engines in a row that did no useful work."""
 _STABLE_SECONDS = 10.0
-"""An engine that lived this long after it was started counts as useful, whether it was asked for anything or not."""
+"""An engine that ran for longer than this was useful even if it got no request."""
 
 
 class Restarts:
-    """Counts the restarts of one model's engine, and delays them where engines die without having been useful."""
+    """Counts the restarts of one model's engine, and delays them where engines die without having done useful work."""
 
     def __init__(self) -> None:
         self.total = 0
         """Engines that died and were followed by another."""
         self.useless_in_a_row = 0
-        """Engines that died one after another without having been useful."""
+        """Engines that died one after another without having done useful work."""
         self._was_useful = False
         self._started_at = monotonic()
 
@@ -29,7 +29,7 @@ class Restarts:
         self._was_useful = True
 
     def pause(self, was_ready: bool) -> float | None:
-        """Seconds until the next engine; None where there is to be none until somebody asks for one."""
+        """Seconds until the next engine; None where the next one is only started for a new request."""
         is_stable = was_ready and monotonic() - self._started_at > _STABLE_SECONDS
         self.useless_in_a_row = 0 if self._was_useful or is_stable else self.useless_in_a_row + 1
         if self.useless_in_a_row > len(PAUSES):

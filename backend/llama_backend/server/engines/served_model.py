@@ -1,4 +1,4 @@
-"""One model that a server offers: loaded or not, with all that outlives its engines."""
+"""One model that a server offers, loaded or not, with everything that outlives its engines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNKNOWN_SLOTS = 4
 
 
 class ServedModel:
-    """A model under its name. `supervisor` runs its engine while it is loaded."""
+    """A model and its name. `supervisor` runs its engine while it is loaded."""
 
     def __init__(self, name: str, config: EngineConfig, process: EngineProcess | None = None) -> None:
         """`process` is an engine that was started already."""
@@ -57,7 +57,7 @@ class ServedModel:
         return ready.slots if ready else self.config.slots or _UNKNOWN_SLOTS
 
     def load(self) -> None:
-        """Starts the engine; the supervisor tells when it is ready."""
+        """Starts the engine; `supervisor.wait_ready` returns when it is ready."""
         self.loaded = True
         self.supervisor.start()
 

@@ -39,7 +39,7 @@ class EngineProcess:
 
     @property
     def exit_status(self) -> str:
-        """How the process ended, for a person."""
+        """How the process ended, as text for messages."""
         code = self._process.poll()
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
@@ -64,6 +64,6 @@ class EngineProcess:
         self._process.wait()
 
     def close(self) -> None:
-        """Closes the socket and the pipe, where no event loop has taken them over."""
+        """Closes the socket and the pipe; only to be called before an event loop has taken them over."""
         self.sock.close()
         self.stderr.close()

@@ -28,15 +28,15 @@ from llama_backend.wire.ipc import (
 )
 
 RELOAD_SECONDS = 1.0
-"""A request that comes this long after a failure makes the supervisor try to load the model again."""
+"""Seconds after a failure from which on a request makes the supervisor try to load the model again."""
 _STOP_SECONDS = 5.0
-"""An engine ends after its present step, which takes less than this; one that is loading is killed at once."""
+"""How long an engine may take to end its present step; one that is loading is killed at once."""
 
 
 class Supervisor:
     """Runs the engines of one model, one after another.
 
-    `requests` are those of all engines, `status` tells what is known of the present engine.
+    `requests` outlive each engine, and `status` is that of the present one.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Supervisor:
             self._link = self._connected(process)
 
     def start(self) -> None:
-        """Starts the engine in the background; `wait_ready` tells when it is ready."""
+        """Starts the engine in the background; `wait_ready` returns when it is ready."""
         self._task = asyncio.create_task(self._run(), name="supervisor")
 
     async def stop(self) -> None:
@@ -68,7 +68,7 @@ class Supervisor:
             await self._link.stop(_STOP_SECONDS if self.status.ready else 0)
 
     def end_hung(self, reason: str) -> None:
-        """Kills an engine that does not go on; another one follows it as after any other death."""
+        """Kills an engine that hangs; another one is started, as after any other death."""
         if self._link is not None:
             self._link.abort(reason)
 
@@ -104,7 +104,7 @@ class Supervisor:
             await asyncio.sleep(pause)
 
     def _pause(self, reason: str) -> float | None:
-        """Seconds until the next engine, after one that ended for a reason; None where there is to be none."""
+        """Seconds until the next engine, after one that ended for `reason`; None where no other is started."""
         status = self.status
         if status.load_error or not status.was_ready:
             self._give_up(status.load_error or Failed(reason))
@@ -120,7 +120,7 @@ class Supervisor:
         return EngineLink(process)
 
     async def _follow(self, link: EngineLink) -> str:
-        """Takes in all that one engine sends; returns how it ended."""
+        """Handles the events of one engine until it ends; returns how it ended."""
         self.status.engine_started()
         await link.follow(self._take)
         self._link = None
@@ -148,7 +148,7 @@ class Supervisor:
                 self.status.take(event)
 
     def _give_up(self, failure: Failed) -> None:
-        """Fails all requests; there is no engine until another request asks for one."""
+        """Fails all requests; the next engine is only started for a new request."""
         self._failed_at = monotonic()
         self.status.fail(failure)
         self.requests.fail_all(EngineDied(failure.reason, retry_after=2))

@@ -1,4 +1,4 @@
-"""What the operating system tells of a process: whether it works, whether it is stopped, how much memory it takes."""
+"""What the operating system reports about a process: whether it works or is stopped, and how much memory it takes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STATE, _FAULTS, _SYSTEM = 0, 9, 12
 
 
 class WatchedProcess:
-    """A process whose use of time is looked at now and then, since it may hang without a word."""
+    """A process whose use of processor time is checked now and then, since a process that hangs reports nothing."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -20,11 +20,11 @@ class WatchedProcess:
         self._stopped_at: float | None = None
 
     def note_activity(self) -> None:
-        """Notes a sign of life that the process itself gave."""
+        """Notes that the process itself has reported something."""
         self._last_active = monotonic()
 
     def idle_seconds(self) -> float:
-        """Seconds since its last sign of life, or since it was last seen to have used processor or disk time."""
+        """Seconds since its last report, or since it was last seen to have used processor or disk time."""
         usage = tuple(_stat(self.pid)[_FAULTS : _SYSTEM + 1])
         if usage != self._usage:
             self._usage, self._last_active = usage, monotonic()
@@ -39,7 +39,7 @@ class WatchedProcess:
         return monotonic() - self._stopped_at
 
     def is_stopped(self) -> bool:
-        """Whether it is stopped now; False where the system does not tell."""
+        """Whether it is stopped now; False where the system does not say."""
         fields = _stat(self.pid)
         return bool(fields) and fields[_STATE] in "Tt"
 

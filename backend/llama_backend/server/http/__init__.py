@@ -1,1 +1,1 @@
-"""The HTTP side: a module for each kind of route, and what they share, from a request's body to its response."""
+"""The routes of the HTTP API, a module for each kind, and what they share: bodies, contexts and responses."""

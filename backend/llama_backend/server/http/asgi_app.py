@@ -1,4 +1,4 @@
-"""The ASGI application: routes, authentication before them, and errors as OpenAI writes them."""
+"""The ASGI application: the table of routes, authentication before each of them, and errors in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from llama_backend.server.state import ServerState
 from llama_backend.wire.headers import SHOULD_RETRY
 
 _SILENT = ("/v1/status", "/metrics")
-"""Requests that do not count as use of the server, so that they do not put off its end after idle time."""
+"""Monitoring does not count as use of the server, so that it does not delay the end after idle time."""
 _log = logging.getLogger("llama_backend.server")
 Handler = Callable[[Request], Awaitable[ASGIApp]]
 
 
 def make_app(server: ServerState) -> ASGIApp:
-    """The application over a server's state."""
+    """The application for a server's state."""
     handlers: list[tuple[str, str, Handler]] = [
         ("POST", "/v1/chat/completions", routes.chat_completions),
         ("POST", "/v1/completions", routes.completions),
@@ -119,7 +119,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _client_gone(_request: Request, _error: Exception) -> Response:
-    """The client went away before its body was complete, so nobody reads this answer."""
+    """The response to a client that disconnected before its body was complete; nobody reads it."""
     return Response(status_code=CLIENT_GONE)
 
 

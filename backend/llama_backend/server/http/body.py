@@ -14,7 +14,7 @@ from llama_backend.wire.api import SamplingParams
 
 _MAX_BODY = 4 * 1024 * 1024
 BODY_SECONDS = 60.0
-"""How long a body may take; one of the largest size takes as long at 70 kB/s."""
+"""How long a body may take to arrive: at the largest size that is 70 kB/s."""
 _PATH = re.compile(r"`\$\.?([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 

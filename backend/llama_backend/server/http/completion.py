@@ -22,9 +22,9 @@ from llama_backend.wire.api import ChatRequest, CompletionRequest, SamplingParam
 from llama_backend.wire.ipc import Submit
 
 _OPENING_SECONDS = 10.0
-"""After this long without a decision a stream is opened; errors that come later are events in it."""
+"""A stream is opened after so long, even if the request is not accepted yet; later errors are events in it."""
 CLIENT_GONE = 499
-"""The status of an answer whose client has gone away (nginx's number)."""
+"""The status of a response whose client has disconnected, as in nginx."""
 
 
 async def complete(request: Request, server: ServerState, body: ChatRequest | CompletionRequest) -> ASGIApp:
@@ -36,7 +36,7 @@ async def complete(request: Request, server: ServerState, body: ChatRequest | Co
 
 
 class _Completion:
-    """What is asked of the engine for one request, and how its answers are written."""
+    """One completion: the request to the engine, and the writer of its answers."""
 
     def __init__(self, context: RequestContext, body: ChatRequest | CompletionRequest) -> None:
         self._context = context
@@ -49,9 +49,9 @@ class _Completion:
 
     @asynccontextmanager
     async def accepted(self) -> AsyncIterator[PendingCompletion]:
-        """The request once the engine has accepted it, with its place among the others until the block ends.
+        """The request once the engine has accepted it; it keeps its place in the queue until the block ends.
 
-        Leaving the block early cancels the work. Raises whatever refuses the request.
+        Leaving the block early cancels the work. Raises the error of a request that is refused.
         """
         context = self._context
         with self._timer, context.admitted(self._body.choices):
@@ -79,7 +79,7 @@ class _Completion:
 
 
 async def unless_gone(answer: Coroutine[None, None, bytes], request: Request) -> Response:
-    """An answer as a whole; the work on it ends where the client goes away before it is complete."""
+    """A complete response; the work on it is cancelled if the client disconnects before it is done."""
     work = asyncio.create_task(answer)
     watcher = asyncio.create_task(gone(request.receive))
     try:
@@ -121,7 +121,7 @@ async def _stream(completion: _Completion, request: Request, server: ServerState
 
 
 def resumed(request: Request, server: ServerState) -> ASGIApp:
-    """The rest of an answer whose connection broke."""
+    """The rest of an answer whose connection was broken."""
     name, after = request.path_params["name"], last_event(request)
     events = server.streams.resume(key_of(request, name), after)
     return EventStream(events, asyncio.ensure_future(anext(events)), server.config.heartbeat, server.streams.grace)

@@ -1,4 +1,4 @@
-"""What belongs to one request that may be computed: its model, its account, and how long it may wait and take."""
+"""The context of a request for something to compute: its model, its account, and how long it may wait and take."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WAIT = re.compile(r"\bwait=(\d{1,6})\b")
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """One request to compute something, after the checks that need nothing but its headers and its model's name."""
+    """The context of one request, which has passed the checks of its headers and its model's name."""
 
     server: ServerState
     model: ServedModel
@@ -31,7 +31,7 @@ class RequestContext:
 
     @classmethod
     def of(cls, request: Request, server: ServerState, model: str, timeout: float | None) -> RequestContext:
-        """Raises ModelNotFound, Unavailable while the server shuts down, InvalidRequest, and RateLimited."""
+        """The context of `request`. Raises ModelNotFound, Unavailable at shutdown, InvalidRequest, and RateLimited."""
         served = server.models.find(model)
         server.check_open()
         account: Account = request.state.account
@@ -44,11 +44,11 @@ class RequestContext:
         return self.server.admission.enter(self.server.slots, choices, self.account)
 
     def engine(self) -> AbstractAsyncContextManager[RequestTable]:
-        """The requests to the model's engine, once it is loaded; it stays loaded for the length of the block."""
+        """The requests to the model's engine, once the model is loaded; it stays loaded during the block."""
         return self.server.models.use(self.model, self.max_wait, self.deadline)
 
     def scope(self, salt: str | None) -> str:
-        """The requests with which this one may share KV cells, see `scope_of`."""
+        """The scope within which this request shares KV cells, see `scope_of`."""
         return scope_of(self.account, self.model.config.kv_sharing == "all", salt)
 
 

@@ -1,4 +1,4 @@
-"""`POST /v1/embeddings`: the vectors of texts, as OpenAI writes them."""
+"""`POST /v1/embeddings`: the vectors of texts, in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def embeddings(request: Request) -> Response:
 
 
 async def _answer(context: RequestContext, engine_request: Embed, in_base64: bool) -> bytes:
-    """The answer as it is sent; leaving early cancels the work."""
+    """The body of the response; cancelling this task cancels the work."""
     metrics = context.model.metrics
     timer = RequestTimer(metrics, context.account)
     with timer, context.admitted():

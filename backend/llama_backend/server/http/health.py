@@ -1,4 +1,4 @@
-"""Probes for Kubernetes and the like: whether the server lives, has started, and takes requests. They need no key."""
+"""Probes, as for Kubernetes: whether the server is alive, has started, and takes requests. They need no key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llama_backend.server.http.routes import as_json, server_of
 
 
 async def livez(request: Request) -> Response:
-    """200 unless something is wrong that only a restart of the server could mend."""
+    """200 unless there is a problem that only a restart of the server can solve."""
     server = server_of(request)
     problems = [liveness_problem(model.supervisor, server.config.stall) for model in server.models.loaded]
     problem = next(filter(None, problems), None)

@@ -1,4 +1,4 @@
-"""Log probabilities as OpenAI writes them, in chats and in text completions."""
+"""Log probabilities in OpenAI's formats for chats and for text completions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _chat_token(token: bytes, logprob: float) -> dict[str, Any]:
 
 
 class TextLogprobs:
-    """Writes the `logprobs` of one text completion, which also tell at which character each token begins."""
+    """Writes the `logprobs` of one text completion, with the character at which each token begins."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")

@@ -1,4 +1,4 @@
-"""`GET /metrics`: the state of the server and its engines, for Prometheus, without anything from requests' contents."""
+"""`GET /metrics`: the state of the server and its engines, for Prometheus; nothing of the contents of requests."""
 
 from __future__ import annotations
 

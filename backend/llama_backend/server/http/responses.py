@@ -1,4 +1,4 @@
-"""Answers as OpenAI writes them: as one object, or as the events of a stream."""
+"""Responses in OpenAI's format: as one object, or as the events of a stream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llama_backend.wire.ipc import SequenceOutput, TokenLogprob
 class ResponseWriter:
     """Writes the answers to one request, of a chat or of a text completion.
 
-    `model`, `created` and `id` stand in each event. `seed` is that of the first answer; each other has the next one.
+    Each event has `model`, `created` and `id`. `seed` is that of the first answer; each further answer has the next.
     """
 
     model: str
@@ -56,7 +56,7 @@ class ResponseWriter:
         return text + self._event(index, {} if self.chat else {"text": ""}, None, output.finish_reason, facts)
 
     def closing(self) -> bytes:
-        """The last events, once all answers have ended: the usage, if it was asked for, and the end of the stream."""
+        """The last events, after all answers: the usage, if it was asked for, and the end of the stream."""
         if not self.include_usage:
             return DONE
         usage = encode({"choices": [], "usage": summed(self._usages)})

@@ -1,4 +1,4 @@
-"""The handlers of the routes for models, status, token counts, streams and KV states, and the entry to completions."""
+"""The handlers of the routes for completions, streams, token counts, models, status and KV states."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def tokenize(request: Request) -> Response:
 
 
 async def _counted(context: RequestContext, engine_request: Count) -> bytes:
-    """The answer to a valid request, which has its place in the queue as all others."""
+    """The body of the response to a valid request, which takes a place in the queue like all others."""
     with context.admitted():
         async with context.engine() as requests, context.deadline.waiting():
             with requests.opened(PendingCount(engine_request)) as pending:
@@ -93,7 +93,7 @@ async def status(request: Request) -> Response:
 
 
 async def clear_kv_states(request: Request) -> Response:
-    """`DELETE /v1/kv-states`: drops the KV states of all accounts, which is why it works over the Unix socket only."""
+    """`DELETE /v1/kv-states`: drops the KV states of all accounts; that is only allowed over the Unix socket."""
     if not is_unix(request):
         raise Forbidden("KV states can be dropped over the Unix socket only, on the server's own machine")
     for served in server_of(request).models.loaded:

@@ -1,1 +1,1 @@
-"""Listening sockets, TLS, and the limits on what is read from a connection before there is a request."""
+"""Listening sockets, TLS, and the limits on what a connection may send before its request is complete."""

@@ -1,8 +1,8 @@
 """HTTP on one connection, with limits that uvicorn leaves to a proxy.
 
 A request's head (its first line and its headers) is limited in time and size. A request that a proxy could understand
-in another way than this server is refused, since the proxy would then have checked another request than the one that
-is served (request smuggling); RFC 9112 names the cases.
+differently than this server is refused, since the proxy would then have checked another request than the one that is
+served (request smuggling); RFC 9112 lists the cases.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llama_backend.wire.headers import LAST_EVENT_ID, REQUEST_TIMEOUT, RESUMABLE
 HEAD_SECONDS = 15.0
 """The time for a head, counted from the connection or from the first byte of a later request on it."""
 HEAD_BYTES = 64 * 1024
-"""The most bytes of a head, and of what belongs to neither head nor body, such as trailers."""
+"""The most bytes of a head, and of bytes that belong neither to a head nor to a body, such as trailers."""
 HEAD_FIELDS = 128
 _ONCE = frozenset(
     {
@@ -29,12 +29,12 @@ _ONCE = frozenset(
         *(name.lower().encode() for name in (RESUMABLE, REQUEST_TIMEOUT, LAST_EVENT_ID)),
     }
 )
-"""Headers that may come only once: of two, a proxy might use the other one."""
+"""Headers that may come only once: where there are two, a proxy might use the one that this server does not use."""
 _TOO_LARGE = f"the request line and the headers have more than {HEAD_BYTES} bytes or {HEAD_FIELDS} fields; send less"
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Refuses heads that are too large, take too long, or can be misread, and closes their connections."""
+    """Refuses heads that are too large, too slow or ambiguous, and closes their connections."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -44,7 +44,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """The timer that ends the wait for a head; None while no head is awaited."""
         self._refusal: BackendError | None = None
         self._working: RequestResponseCycle | None = None
-        """The request that is being answered; `cycle` is the latest one, which may have to wait for it."""
+        """The request that is being answered; `cycle` is the latest request, which may be waiting for this one."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -56,9 +56,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Counts bytes that complete nothing: only here an endless header, trailer or chunk extension is noticed.
+        """Limits the bytes that complete neither a head nor a part of a body, such as an endless header or trailer.
 
-        After an answer, the rest of its request has as much time as the head of another request.
+        After an answer, the rest of its request may take as long as the head of a new request.
         """
         self._unused_bytes += len(data)
         super().data_received(data)
@@ -102,11 +102,11 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuses bytes that are no HTTP, or a request that is not served here."""
-        self._refuse(self._refusal or InvalidRequest("this is no HTTP request; send HTTP/1.1"))
+        """Refuses bytes that are not HTTP, or a request that `_raise` has refused."""
+        self._refuse(self._refusal or InvalidRequest("this is not an HTTP request; send HTTP/1.1"))
 
     def _check_head(self) -> None:
-        """Raises InvalidRequest for a head that this server, or a proxy before it, could misread."""
+        """Raises InvalidRequest for a head that is too large or that a proxy could understand differently."""
         names = [name for name, _ in self.headers]
         if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > HEAD_BYTES:
             raise HeadTooLarge(_TOO_LARGE)
@@ -122,7 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise InvalidRequest(f"HTTP/{version} is not supported; send HTTP/1.1")
 
     def _check_host(self, host: bytes | None) -> None:
-        """The header Host must be there, and equal to the URL's host where that has one (RFC 9112, 3.2)."""
+        """Raises InvalidRequest where Host is missing or differs from the host in the URL (RFC 9112, 3.2)."""
         if host is None and self.parser.get_http_version() == "1.1":
             raise InvalidRequest("Host: this header is missing; HTTP/1.1 needs it")
         if self.url.startswith(b"/") or self.url == b"*":
@@ -132,7 +132,10 @@ class BoundedProtocol(HttpToolsProtocol):
             raise InvalidRequest("Host: the URL names another host than this header; make them the same")
 
     def _check_framing(self, headers: dict[bytes, bytes]) -> None:
-        """The end of the body must be beyond doubt (RFC 9112, 6.1); after an upgrade the parser reads no body."""
+        """Raises InvalidRequest where the end of the body is ambiguous (RFC 9112, 6.1).
+
+        The parser reads no body after a request for an upgrade, so that such a request must have none.
+        """
         coding = headers.get(b"transfer-encoding")
         if coding is not None and coding.strip().lower() != b"chunked":
             raise InvalidRequest("Transfer-Encoding: only chunked is supported")
@@ -142,7 +145,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def _is_answered(self) -> bool:
-        """Whether the latest request has got its whole answer."""
+        """Whether the latest request has been answered completely."""
         return self.cycle is not None and self.cycle.response_complete
 
     def _expect_head(self) -> None:
@@ -154,12 +157,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _raise(self, error: BackendError) -> None:
-        """Ends the parsing; the reason is kept, since the parser replaces all exceptions by its own."""
+        """Ends the parsing with an error, which is kept, since the parser replaces all exceptions by its own."""
         self._refusal = error
         raise error
 
     def _refuse(self, error: BackendError) -> None:
-        """Answers with an error and closes; while another answer is being sent, the error would become a part of it."""
+        """Closes the connection, after an error unless that would become part of an answer that is being sent."""
         self._end_head()
         if self._working is None or self._working.response_complete or not self._working.response_started:
             self.transport.write(_written(error))
@@ -171,7 +174,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _end_work(self) -> None:
-        """Tells the request that is being answered that its client is gone; uvicorn tells only the latest one."""
+        """Tells the request that is being answered that its client is gone; uvicorn only tells the latest request."""
         if self._working is not None and not self._working.response_complete:
             self._working.disconnected = True
             self._working.message_event.set()

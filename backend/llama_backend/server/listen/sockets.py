@@ -28,7 +28,7 @@ def open_sockets(config: ServerConfig) -> list[socket.socket]:
 
 
 def _inherited(number: int) -> socket.socket:
-    """A socket that the front end bound. `listen` makes the kernel name this process to clients as the listener."""
+    """A socket that the front end has bound. `listen` makes this process the one that the kernel names to clients."""
     sock = socket.socket(fileno=number)
     sock.listen(_BACKLOG)
     return sock
@@ -63,7 +63,7 @@ def _bind(family: socket.AddressFamily, address: str | tuple[str, int], name: st
 
 
 def _remove_stale(path: Path) -> None:
-    """Removes a socket on which nobody listens any more."""
+    """Removes the file of a socket on which no process listens any more."""
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX) as probe:

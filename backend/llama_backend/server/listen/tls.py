@@ -15,9 +15,9 @@ Stamp = tuple[tuple[int, int], ...]
 
 
 class Certificate:
-    """A certificate chain and its key. `context` uses new files from the second connection after they were replaced.
+    """A certificate chain and its key. After the files were replaced, the second new connection uses the new ones.
 
-    Raises InvalidRequest where the files cannot be used at the start; later such files are ignored.
+    Raises InvalidRequest where the files cannot be used at the start; later, files that cannot be used are ignored.
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:
@@ -36,7 +36,7 @@ class Certificate:
             _log.warning("%s holds a private key: %s", key, warning)
 
     def _refresh(self, _connection: ssl.SSLObject, _name: str | None, context: ssl.SSLContext) -> None:
-        """Is called at each new connection, and loads files that have changed for the next one."""
+        """Called at each new connection: loads files that have changed, which the next connection uses."""
         stamp = self._look()
         if stamp == self._stamp:
             return
@@ -49,7 +49,7 @@ class Certificate:
             _log.warning("the new certificate cannot be used, the old one stays: %s", error)
 
     def _load(self, context: ssl.SSLContext) -> None:
-        """Loads the files; where they do not fit together the context cannot be used any more.
+        """Loads the files into a context, which cannot be used any more where they do not fit together.
 
         Raises OSError (which includes ssl.SSLError) and InvalidRequest.
         """
@@ -65,5 +65,5 @@ class Certificate:
 
 
 def _no_password() -> str:
-    """Refuses an encrypted key: OpenSSL would ask for its password on the terminal, and stop the server meanwhile."""
+    """Refuses an encrypted key: OpenSSL would block the server and ask for the password on the terminal."""
     raise InvalidRequest("the key is encrypted; write one without a password with `openssl pkey`")

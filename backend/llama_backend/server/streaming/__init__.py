@@ -1,1 +1,1 @@
-"""Server-sent events, and streams that a client can take up again."""
+"""Server-sent events, and streams that a client can resume after a break."""

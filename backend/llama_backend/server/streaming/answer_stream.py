@@ -1,4 +1,4 @@
-"""The numbered events of one answer, which are kept for readers that come back after a break."""
+"""The numbered events of one answer, kept for a client that reconnects after a break."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llama_backend.server.streaming.events import Events
 from llama_backend.server.streaming.sse import error_event
 
 KEPT_BYTES = 1 << 20
-"""Bytes of sent events that are kept of one answer. As much may be unsent; after that the answer waits for a reader."""
+"""Bytes of sent events that are kept of one answer. As many may be unsent; then the answer waits for a reader."""
 _END = b"\n\n"
 
 
@@ -24,12 +24,12 @@ class AnswerStream:
         self._kept_bytes = kept_bytes
         self._kept: deque[bytes] = deque()
         self._first = 1
-        """The number of the oldest event that is kept."""
+        """The number of the oldest kept event."""
         self._bytes_sent = 0
-        """Bytes of the kept events that were sent."""
+        """Bytes of those kept events that were sent."""
         self._bytes_unsent = 0
         self._sent = 0
-        """The highest number that a reader has got."""
+        """The number of the last event that was sent to a reader."""
         self._error: BackendError | None = None
         self._finished = False
         self._news = asyncio.Event()
@@ -49,16 +49,16 @@ class AnswerStream:
 
     @property
     def is_read(self) -> bool:
-        """Whether the answer has ended, and readers have got all of its events."""
+        """Whether the answer has ended and all of its events have been sent."""
         return self._finished and self._sent >= self._last
 
     def check(self, after: int) -> None:
-        """Raises NotFound where the events after number `after` are no longer kept, or never existed."""
+        """Raises NotFound where the events after number `after` are no longer kept or never existed."""
         if not self._first - 1 <= after <= self._last:
             raise NotFound(f"the events after number {after} of this answer are not kept; send the request again")
 
     async def read(self, after: int) -> AsyncGenerator[bytes, None]:
-        """The events after number `after`, as they come; raises as `check`, and the error that refused the request."""
+        """The events after number `after`, as they come. Raises as `check`, and the error of a refused request."""
         at = after + 1
         self.readers += 1
         try:
@@ -76,7 +76,7 @@ class AnswerStream:
             self.readers -= 1
 
     async def stop(self) -> None:
-        """Ends the answer at its present event, and the engine's work on it."""
+        """Ends the answer after its present event, and cancels the engine's work on it."""
         self._writing.cancel()
         with suppress(asyncio.CancelledError):
             await self._writing
@@ -108,7 +108,7 @@ class AnswerStream:
         self._wake()
 
     def _fail(self, error: BackendError) -> None:
-        """Makes an error the last event; where there was no event before it, readers get it raised."""
+        """Makes an error the last event; where it would be the only event, it is raised to readers instead."""
         if self._last:
             self._append(error_event(error.to_wire()))
         else:
@@ -119,7 +119,7 @@ class AnswerStream:
         self._news = asyncio.Event()
 
     def _note_sent(self, number: int, size: int) -> None:
-        """Notes what a reader has got, and drops the oldest of the sent events where too much is kept."""
+        """Notes that an event was sent, and drops the oldest sent events where too many bytes are kept."""
         if number <= self._sent:
             return
         self._sent = number

@@ -1,4 +1,4 @@
-"""Server-sent events, with heartbeats while there is nothing to send; they end when the client goes away."""
+"""The response that sends a stream of events, with heartbeats in between, until the client disconnects."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Events = AsyncGenerator[bytes, None]
 
 
 class EventStream:
-    """The ASGI answer that sends the events of a generator, and closes the generator when the client goes away.
+    """The ASGI response that sends the events of a generator, and closes the generator when the client disconnects.
 
-    `first` is the generator's first event, which may not be there yet. A BackendError becomes the last event. Where
-    the answer can be taken up again, `grace` is for how many seconds; the client is told in a header.
+    `first` is the generator's first event, which may still be missing. A BackendError becomes the last event. `grace`
+    is for how many seconds the answer can be resumed, which a header says; None where it cannot.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class EventStream:
 
 
 class Heartbeat:
-    """Sends the parts of a body, and a comment whenever nothing was sent for `seconds`."""
+    """Sends the parts of a body, and a comment whenever nothing else was sent for `seconds`."""
 
     def __init__(self, send: Send, seconds: float) -> None:
         self._send = send
@@ -89,7 +89,7 @@ class Heartbeat:
 
 
 async def gone(receive: Receive) -> None:
-    """Returns when the client has gone away."""
+    """Returns when the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -1,4 +1,4 @@
-"""The events of every stream that do not depend on the answer, as bytes."""
+"""Server-sent events that do not depend on the answer: heartbeat, error and end."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ HEARTBEAT = b": heartbeat\n\n"
 
 
 def error_event(error: dict[str, Any]) -> bytes:
-    """An error in the middle of a stream, as its last event."""
+    """An error, as the last event of a stream."""
     return b"data: " + encode(error) + b"\n\n"

@@ -1,8 +1,8 @@
-"""Answers that outlive their connection, for clients that want to continue a stream after a break.
+"""Answers that outlive their connection, so that clients can resume a stream after a break.
 
-Such a client names its answer in the header `X-Resumable`. The events then carry numbers (`id:`), the answer goes on
-for a while when the connection breaks, and `GET /v1/streams/NAME` with `Last-Event-ID` sends the rest; the same request
-sent again finds the same answer. `DELETE /v1/streams/NAME` stops it. Without the header, closing the connection stops
+The client names its answer in the header `X-Resumable`. Then the events have numbers (`id:`), the answer continues for
+a while when the connection breaks, and `GET /v1/streams/NAME` with `Last-Event-ID` sends the rest; the same request
+sent again gets the same answer. `DELETE /v1/streams/NAME` stops it. Without the header, closing the connection stops
 the work.
 """
 
@@ -24,28 +24,28 @@ from llama_backend.server.streaming.events import Events
 from llama_backend.wire.headers import LAST_EVENT_ID, RESUMABLE
 
 MOST_UNREAD = 64
-"""Most answers that are kept without a reader. One more ends an answer of the client that has most of them: the oldest
-of those that were read to their end, or else the oldest."""
+"""Most answers that are kept without a reader. Beyond that, the client that has most of them loses one: the oldest of
+those that were read to their end, or else the oldest."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _NUMBER = re.compile(r"\d{1,9}")
 
 Key = tuple[bytes, str]
-"""The owner of an answer and its name, so that nobody finds the answers of others."""
+"""The owner of an answer and its name, so that no client finds the answers of others."""
 
 
 class Streams:
-    """The answers that can be taken up again; one without a reader ends after `grace` seconds."""
+    """The answers that can be resumed; one without a reader is ended after `grace` seconds."""
 
     def __init__(self, grace: float) -> None:
         self.grace = grace
         self._streams: dict[Key, AnswerStream] = {}
         self._unread: dict[Key, asyncio.TimerHandle] = {}
-        """Answers without a reader, with the timers that end them; the one that lost its reader first is first."""
+        """Answers without a reader, with the timers that end them, in the order in which they lost their readers."""
         self._stopping = set[asyncio.Task[None]]()
         self._changed = asyncio.Event()
 
     def open(self, key: Key, events: Events) -> Events:
-        """The events of the answer with that key, from the first on; `events` is not started where the key is known."""
+        """The events of the answer with that key, from the first on; `events` are ignored where the key is known."""
         if key not in self._streams:
             self._streams[key] = AnswerStream(events)
         return self._read(key, self._streams[key], 0)
@@ -83,7 +83,7 @@ class Streams:
             self._leave(key, stream)
 
     def _leave(self, key: Key, stream: AnswerStream) -> None:
-        """A reader has gone, perhaps before the last events reached it: the answer is kept for a while."""
+        """Handles the end of a reader. It may have missed the last events, so the answer is kept for a while."""
         self._changed.set()
         if stream.readers or self._streams.get(key) is not stream:
             return
@@ -93,10 +93,10 @@ class Streams:
         loop = asyncio.get_running_loop()
         self._unread[key] = loop.call_later(self.grace, self._end, key)
         if len(self._unread) > MOST_UNREAD:
-            self._end(self._to_drop())
+            self._end(self._excess())
 
-    def _to_drop(self) -> Key:
-        """The answer to end, see MOST_UNREAD; so no client loses an answer because of what others leave unread."""
+    def _excess(self) -> Key:
+        """The answer to end, see MOST_UNREAD. So no client loses an answer because others leave many unread."""
         owners = Counter(owner for owner, _ in self._unread)
         most = max(owners.values())
         keys = [key for key in self._unread if owners[key[0]] == most]
@@ -116,7 +116,7 @@ class Streams:
 
 
 def wanted_key(request: Request) -> Key | None:
-    """The key of an answer that the client wants to be able to take up again, or None.
+    """The key of the answer if the client wants it to be resumable, or None.
 
     Raises InvalidRequest for a name that others might guess.
     """
@@ -129,7 +129,7 @@ def wanted_key(request: Request) -> Key | None:
 
 
 def key_of(request: Request, name: str) -> Key:
-    """The key of the answer of that name that the client of a request owns."""
+    """The key of the answer with that name that belongs to the client of a request."""
     owner = b"" if is_unix(request) else hashlib.sha256(bearer(request).encode()).digest()
     return owner, name
 

@@ -203,10 +203,10 @@ def ask(engine: EngineProcess, messages: list[ChatMessage], store: bool = True) 
     """The answer, how many tokens of the prompt were computed, and how many tokens there are in the end."""
     sampling = SamplingParams(temperature=0, max_tokens=48)
     engine.send(Submit(id=1, sampling=sampling, messages=messages, store=store))
-    text, piece = engine.answer(1)
-    assert piece.usage is not None
-    assert piece.timings is not None
-    return text, piece.timings.prompt_n, piece.usage.total_tokens
+    text, output = engine.answer(1)
+    assert output.usage is not None
+    assert output.timings is not None
+    return text, output.timings.prompt_n, output.usage.total_tokens
 
 
 TURNS = [
@@ -237,7 +237,7 @@ def test_a_request_that_leaves_no_trace_leaves_none(demo_model: Path, tmp_path: 
     assert list(tmp_path.glob("*/*")) == []
 
 
-def test_forgetting_removes_what_is_kept(demo_model: Path, tmp_path: Path) -> None:
+def test_clearing_removes_all_states(demo_model: Path, tmp_path: Path) -> None:
     messages = [ChatMessage("user", f"{SERIES} go on!")]
     with engine_of(demo_model, tmp_path) as engine:
         ask(engine, messages)

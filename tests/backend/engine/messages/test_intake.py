@@ -101,7 +101,7 @@ def test_texts_to_embed_are_cut_into_tokens() -> None:
 @pytest.mark.parametrize(
     ("inputs", "dimensions", "reason"),
     [
-        (["a"], 9, "dimensions: 9 are asked for, and this model has 8"),
+        (["a"], 9, "dimensions: 9 were asked for, but this model has 8"),
         ([[1], []], None, r"input\[1\]: it is empty"),
         ([[1] * 21], None, r"input\[0\] has 21 tokens, and a text to embed may have 20 at most"),
         ([[1], [5000]], None, r"input\[1\]: .*5000"),

@@ -77,7 +77,7 @@ def test_without_knowing_what_is_idle_trials_become_rare() -> None:
     assert found.count(2) < 0.01 * len(found)
 
 
-def test_one_step_is_enough_to_give_up_a_hopeless_trial() -> None:
+def test_one_step_is_enough_to_end_a_trial_that_is_much_slower() -> None:
     now = 0.0
     tuner = ThreadTuner(2, clock=lambda: now)
     for _ in range(17):

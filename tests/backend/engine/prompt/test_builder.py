@@ -188,7 +188,7 @@ def test_an_empty_answer_is_not_remembered() -> None:
     assert 900 not in builder.chat(talk("hi", "", "more"))
 
 
-def test_memory_forgets_the_oldest_answers() -> None:
+def test_memory_drops_the_oldest_answers() -> None:
     memory = AnswerMemory(capacity=10)
     for name in "abc":
         memory.put("", name, [1] * 4, stripped=False)

@@ -98,10 +98,10 @@ def answer(stop: str | None = None) -> tuple[str, list[TokenLogprob]]:
     bench.submit(1, LONG, max_tokens=12, stop=stop, top_logprobs=2)
     text, found = "", list[TokenLogprob]()
     while bench.engine.busy:
-        for piece in bench.engine.step().outputs:
-            text += piece.text
-            assert piece.logprobs is not None
-            found += piece.logprobs
+        for output in bench.engine.step().outputs:
+            text += output.text
+            assert output.logprobs is not None
+            found += output.logprobs
     return text, found
 
 

@@ -23,7 +23,7 @@ def bench_with(guesser: FakeGuesser, part: float = 0.01) -> Bench:
 class SlowReader(DraftModel):
     """Takes a tenth of a plain step for each token that it reads."""
 
-    def reading(self, sequence: Sequence) -> float:
+    def reading_seconds(self, sequence: Sequence) -> float:
         return 0.0001 * self.unread(sequence)
 
 
@@ -109,7 +109,7 @@ def test_measuring_leaves_nothing_and_tells_what_a_guess_takes() -> None:
     assert guesser.memory.occupied == []
 
 
-def test_without_room_it_forgets_and_guesses_nothing() -> None:
+def test_without_room_it_frees_its_cells_and_guesses_nothing() -> None:
     guesser = FakeGuesser(capacity=8)
     model, mine = DraftModel(guesser, 2), sequence(1, [*LONG])
     assert len(model.guess([mine], [9])[0]) == 4

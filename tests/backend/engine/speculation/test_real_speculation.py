@@ -91,10 +91,10 @@ def test_log_probabilities_come_with_each_token(make_bench: MakeBench) -> None:
         bench = make_bench(speculate, True)
         sampling = SamplingParams(temperature=0, max_tokens=30)
         bench.engine.submit(EngineRequest(1, bench.prompts.text(LINES), sampling, top_logprobs=2))
-        pieces = []
+        outputs = []
         while bench.engine.busy:
-            pieces += bench.engine.step().outputs
-        found.append([entry for piece in pieces for entry in piece.logprobs or []])
+            outputs += bench.engine.step().outputs
+        found.append([entry for output in outputs for entry in output.logprobs or []])
     plain, speculative = found
     assert [entry.token for entry in speculative] == [entry.token for entry in plain]
     for one, other in zip(plain, speculative, strict=True):

@@ -125,7 +125,7 @@ def test_no_draft_beside_a_prompt(unified: bool) -> None:
     bench.submit(2, [500 + n for n in range(100)], max_tokens=2)
     bench.run()
     assert sum(drafted(bench)) > 0
-    assert all(batch.drafted == 0 for batch in bench.runner.batches if batch.prefill or batch.holds_up)
+    assert all(batch.drafted == 0 for batch in bench.runner.batches if batch.prefill or batch.delays_prompt)
 
 
 def test_drafts_take_free_cells_only() -> None:
@@ -223,10 +223,10 @@ def test_samplers_move_on_by_the_tokens_that_are_taken_and_no_others() -> None:
 def test_each_token_has_the_log_probabilities_of_its_own_row() -> None:
     bench = Bench(model=repeating, token_part=FREE)
     bench.submit(1, [*TEXT, *TEXT[:5]], max_tokens=30, top_logprobs=1)
-    pieces: list[SequenceOutput] = []
+    outputs: list[SequenceOutput] = []
     while bench.engine.busy:
-        pieces += bench.engine.step().outputs
-    entries = [entry for piece in pieces for entry in piece.logprobs or []]
+        outputs += bench.engine.step().outputs
+    entries = [entry for output in outputs for entry in output.logprobs or []]
     assert [entry.token for entry in entries] == [f"{token} ".encode() for token in TEXT[5:35]]
     assert sum(drafted(bench)) > 0
 

@@ -27,7 +27,7 @@ RIGHT = {"Authorization": f"Bearer {KEY}"}
 
 
 @pytest.fixture(params=["text", "json"])
-def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
+def keyed_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
     """A server with a key, that logs in one of the two ways."""
     kind: LogFormat = request.param
     keys = tmp_path / "keys"
@@ -84,29 +84,31 @@ def provoke(server: ServerProcess, client: httpx2.Client) -> None:
     server.wait_idle()
 
 
-def test_keys_and_texts_are_written_and_said_nowhere(guarded: ServerProcess) -> None:
-    with guarded.tcp(headers=RIGHT) as client:
+def test_keys_and_texts_are_written_and_said_nowhere(keyed_server: ServerProcess) -> None:
+    with keyed_server.tcp(headers=RIGHT) as client:
         said = [f"{answer.headers} {answer.text}" for answer in answers(client)]
-        provoke(guarded, client)
+        provoke(keyed_server, client)
         said += [client.get(path).text for path in ("/metrics", "/v1/status", "/readyz", "/livez")]
-        said += [Path(f"/proc/{pid}/cmdline").read_text() for pid in (guarded.pid, guarded.status().engine_pid)]
-    guarded.signal(signal.SIGTERM)
-    guarded.process.wait(20)
-    log = guarded.log.read_text()
+        said += [
+            Path(f"/proc/{pid}/cmdline").read_text() for pid in (keyed_server.pid, keyed_server.status().engine_pid)
+        ]
+    keyed_server.signal(signal.SIGTERM)
+    keyed_server.process.wait(20)
+    log = keyed_server.log.read_text()
     assert "cannot be read" in log
     for text in (log, *said):
         for secret in (KEY, WRONG, TEXT, STREAM):
             assert secret not in text, text
-    if guarded.config.log_format == "json":
+    if keyed_server.config.log_format == "json":
         for line in log.splitlines():
             assert {"time", "level", "logger", "message"} <= json.loads(line).keys()
 
 
-def test_requests_make_no_new_lines_on_the_page_of_metrics(guarded: ServerProcess) -> None:
+def test_requests_make_no_new_lines_on_the_page_of_metrics(keyed_server: ServerProcess) -> None:
     def lines(client: httpx2.Client) -> int:
         return len(client.get("/metrics").text.splitlines())
 
-    with guarded.tcp(headers=RIGHT) as client:
+    with keyed_server.tcp(headers=RIGHT) as client:
         assert client.post(CHAT, json=chat("a", model="other")).status_code == 404
         client.get("/v1/nothing")
         until(lambda: read(client)("errors_total") >= 2, what="the count of errors")

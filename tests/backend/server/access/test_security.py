@@ -17,9 +17,9 @@ KEY = "sk-correct-horse-battery-staple"
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def keyed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server that asks for a key on TCP and logs JSON."""
-    folder = tmp_path_factory.mktemp("guarded")
+    folder = tmp_path_factory.mktemp("keyed")
     (folder / "keys").write_text(f"{KEY} name=alice\n")
     config = fake_config(
         folder, host="127.0.0.1", port=free_port(), api_key_file=str(folder / "keys"), log_format="json"
@@ -57,15 +57,15 @@ def status(answer: bytes) -> int:
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/status", "/metrics", "/v1/streams/a-name-made-at-random"])
-def test_without_the_key_there_is_nothing(guarded: ServerProcess, headers: dict[str, str], path: str) -> None:
-    with guarded.tcp() as client:
+def test_without_the_key_there_is_nothing(keyed_server: ServerProcess, headers: dict[str, str], path: str) -> None:
+    with keyed_server.tcp() as client:
         answer = client.get(path, headers=headers)
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
 
 
 @pytest.mark.parametrize("name", ["api_key", "key", "access_token", "authorization"])
-def test_a_key_in_the_url_is_no_key(guarded: ServerProcess, name: str) -> None:
-    with guarded.tcp() as client:
+def test_a_key_in_the_url_is_no_key(keyed_server: ServerProcess, name: str) -> None:
+    with keyed_server.tcp() as client:
         assert client.post(f"{CHAT}?{name}={KEY}", json=chat("a prompt of mine")).status_code == 401
 
 
@@ -85,15 +85,15 @@ def test_a_key_in_the_url_is_no_key(guarded: ServerProcess, name: str) -> None:
         "http://elsewhere/v1/models",
     ],
 )
-def test_no_path_leads_around_the_gate(guarded: ServerProcess, path: str) -> None:
-    answer = send(guarded, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+def test_no_path_avoids_the_key(keyed_server: ServerProcess, path: str) -> None:
+    answer = send(keyed_server, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     assert status(answer) in (400, 401, 404)
     assert b'"data"' not in answer
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "TRACE", "PUT", "CONNECT"])
-def test_other_methods_tell_nothing(guarded: ServerProcess, method: str) -> None:
-    answer = send(guarded, f"{method} /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+def test_other_methods_tell_nothing(keyed_server: ServerProcess, method: str) -> None:
+    answer = send(keyed_server, f"{method} /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     assert status(answer) in (400, 401, 404, 405)
 
 
@@ -106,19 +106,19 @@ def test_other_methods_tell_nothing(guarded: ServerProcess, method: str) -> None
     ids=["one", "many"],
 )
 @pytest.mark.parametrize("end", [b"\r\n", b""], ids=["complete", "endless"])
-def test_headers_that_are_too_large(guarded: ServerProcess, head: bytes, end: bytes) -> None:
-    assert status(send(guarded, b"GET /livez HTTP/1.1\r\nHost: x\r\n" + head + end)) == 431
+def test_headers_that_are_too_large(keyed_server: ServerProcess, head: bytes, end: bytes) -> None:
+    assert status(send(keyed_server, b"GET /livez HTTP/1.1\r\nHost: x\r\n" + head + end)) == 431
 
 
-def test_a_url_that_is_too_large(guarded: ServerProcess) -> None:
-    answer = send(guarded, b"GET /livez?" + b"x" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+def test_a_url_that_is_too_large(keyed_server: ServerProcess) -> None:
+    answer = send(keyed_server, b"GET /livez?" + b"x" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
     assert status(answer) in (400, 431)
 
 
-def test_a_body_that_is_smuggled_in(guarded: ServerProcess) -> None:
+def test_a_body_that_is_smuggled_in(keyed_server: ServerProcess) -> None:
     head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
     both = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /v1/models HTTP/1.1\r\n\r\n"
-    assert status(send(guarded, (head + both).encode())) == 400
+    assert status(send(keyed_server, (head + both).encode())) == 400
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from llama_backend.server.engines.supervisor import Supervisor
 from llama_backend.wire.api import SamplingParams
 from llama_backend.wire.ipc import Accepted, EngineConfig, Ready, StepDone, Submit
 from tests.backend.server.conftest import Serve
+from tests.support.clock import movable_clock
 from tests.support.server.fake_engine import FakeModel
 from tests.support.server.harness import CHAT, ServerProcess, chat, write_model
 from tests.support.wait import until
@@ -45,15 +46,7 @@ def supervisor() -> Supervisor:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Moves the clock that silence is measured with."""
-    passed = 0.0
-
-    def go_on(seconds: float) -> None:
-        nonlocal passed
-        passed += seconds
-
-    for module in (engine_status, liveness, request_table, watched_process):
-        monkeypatch.setattr(module, "monotonic", lambda: monotonic() + passed)
-    return go_on
+    return movable_clock(monkeypatch, engine_status, liveness, request_table, watched_process)
 
 
 def test_loading_is_no_problem(supervisor: Supervisor) -> None:

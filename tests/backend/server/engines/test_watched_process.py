@@ -7,26 +7,19 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
 
 import pytest
 
 from llama_backend.server.engines import watched_process
 from llama_backend.server.engines.watched_process import WatchedProcess
+from tests.support.clock import movable_clock
 from tests.support.wait import until
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Moves the clock that idle time is measured with."""
-    passed = 0.0
-
-    def go_on(seconds: float) -> None:
-        nonlocal passed
-        passed += seconds
-
-    monkeypatch.setattr(watched_process, "monotonic", lambda: monotonic() + passed)
-    return go_on
+    return movable_clock(monkeypatch, watched_process)
 
 
 def sleeps(pid: int) -> bool:

@@ -111,7 +111,11 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     pipe, large = tmp_path / "pipe", tmp_path / "large"
     os.mkfifo(pipe)
     large.write_bytes(b"#" * (LARGEST + 1))
-    for file, reason in ((pipe, "no regular file"), (tmp_path, "Is a directory|no regular file"), (large, "more than")):
+    for file, reason in (
+        (pipe, "not a regular file"),
+        (tmp_path, "Is a directory|not a regular file"),
+        (large, "more than"),
+    ):
         with pytest.raises(InvalidRequest, match=reason):
             Certificate(certificate, file)
         with pytest.raises(InvalidRequest, match=reason):
