@@ -17,7 +17,7 @@ from itertools import count
 from llama_backend.engine.cost_model import CostModel
 from llama_backend.engine.kv.cell_pool import CellPool
 from llama_backend.engine.kv.memory import Bytes, KVMemory
-from llama_backend.engine.kv.slots import Slot, Slots
+from llama_backend.engine.kv.slots import Slot, Slots, choose_slot
 from llama_backend.engine.kv.state_store import StateStore
 from llama_backend.engine.kv.stored_state import Match
 from llama_backend.engine.kv.swap_policy import LEAST_KEPT, SwapPolicy
@@ -89,24 +89,20 @@ class KVCache:
         return self._memory.can_share
 
     def acquire(self, tokens: Tokens[int], scope: str = "", private: bool = False) -> Slot | None:
-        """The idle slot that shares the longest prefix with `tokens`, cut to that prefix; None if there is none now.
+        """The idle slot that `choose_slot` prefers, cut to the prefix that it shares; None if there is none now.
 
-        A slot that would lose more than half of its tokens counts as one that shares nothing: otherwise conversations
-        with the same system prompt would evict each other. Among equal slots an empty one is taken, or else the least
-        recently used. At least one token is left to compute, since its logits are needed. A slot that a queued copy
-        reads or writes is only given out after the next step, which runs the copy.
+        A slot that a queued copy reads or writes is only given out after the next step, which runs the copy.
         """
         idle = [slot for slot in self.slots if not slot.busy]
         if len(idle) < len(self.slots):
             idle = [slot for slot in idle if not self._memory.has_queued_copy(slot.seq_id)]
         if not idle:
             return None
-        shared = {slot.seq_id: slot.shares(tokens, scope, len(tokens) - 1) for slot in idle}
-        slot = max(idle, key=lambda slot: _preference(slot, shared[slot.seq_id]))
+        slot, shared = choose_slot(idle, tokens, scope)
         slot.busy = True
         if private:
             self._swap.save_lost(slot, left=0, durable=True)
-        self._evict_from(slot, shared[slot.seq_id])
+        self._evict_from(slot, shared)
         slot.scope, slot.private = scope, private
         return slot
 
@@ -236,8 +232,3 @@ class KVCache:
             length = 0
         self._pool.give_back(slot.cells[length:])
         del slot.tokens[length:], slot.cells[length:]
-
-
-def _preference(slot: Slot, shared: int) -> tuple[int, bool, int]:
-    kept = shared if 2 * shared >= len(slot.tokens) else 0
-    return kept, not slot.tokens, -slot.last_used

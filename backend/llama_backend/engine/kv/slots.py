@@ -1,8 +1,8 @@
-"""The llama.cpp sequences that an engine can use at the same time, and the tokens in their KV cells."""
+"""The llama.cpp sequences that an engine can use at the same time, the tokens in their KV cells, and their choice."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
@@ -62,6 +62,24 @@ class Slots:
         Any thread may ask; the answer may be inexact while the engine changes the slots.
         """
         return max((slot.shares(tokens, scope) for slot in self._slots), default=0)
+
+
+def choose_slot(idle: Collection[Slot], tokens: Tokens[int], scope: str) -> tuple[Slot, int]:
+    """Which of some idle slots a new sequence gets, and how many of its tokens stay there.
+
+    It is the slot that shares the longest prefix with `tokens`. A slot that would lose more than half of its tokens
+    counts as one that shares nothing: otherwise conversations with the same system prompt would evict each other. Among
+    equal slots an empty one is taken, or else the least recently used. At least one token is left to compute, since its
+    logits are needed.
+    """
+    shared = {slot.seq_id: slot.shares(tokens, scope, len(tokens) - 1) for slot in idle}
+    slot = max(idle, key=lambda slot: _preference(slot, shared[slot.seq_id]))
+    return slot, shared[slot.seq_id]
+
+
+def _preference(slot: Slot, shared: int) -> tuple[int, bool, int]:
+    kept = shared if 2 * shared >= len(slot.tokens) else 0
+    return kept, not slot.tokens, -slot.last_used
 
 
 def common_prefix(a: Tokens[int], b: Tokens[int], limit: int | None = None) -> int:
