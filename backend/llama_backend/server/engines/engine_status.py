@@ -75,10 +75,6 @@ class EngineStatus:
         self._changed = asyncio.Event()
         _log.info("engine: %s%s", state, f": {reason}" if reason else "")
 
-    async def changed(self) -> None:
-        """Returns at the next change of the state."""
-        await self._changed.wait()
-
     async def wait_ready(self, seconds: float) -> None:
         """Returns when the engine is ready.
 
@@ -90,7 +86,7 @@ class EngineStatus:
             if self.state == "failed" or left <= 0:
                 raise self._error()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.changed(), left)
+                await asyncio.wait_for(self._changed.wait(), left)
 
     def take(self, report: Report) -> None:
         """Takes a report of the present engine."""
