@@ -47,3 +47,9 @@ def test_ask_loads_neither_the_screen_nor_the_engine(monkeypatch: pytest.MonkeyP
     with ScriptedServer() as backend:
         monkeypatch.setenv("LLAMA_CHAT_URL", backend.url)
         assert loaded("ask", "hi") & NEVER == set()
+
+
+def test_an_engine_imports_numpy_only_beside_the_loading_of_its_model() -> None:
+    """The import takes as long as loading a small model, so `load` has a thread do it meanwhile."""
+    program = "import sys, llama_backend.engine.loading; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -72,7 +72,7 @@ class InstalledModel:
     def architecture(self) -> str | None:
         """As llama.cpp names it, such as `llama`."""
         value = self.metadata.get("general.architecture")
-        return str(value) if value is not None else None
+        return value if isinstance(value, str) else None
 
     @property
     def context(self) -> int | None:

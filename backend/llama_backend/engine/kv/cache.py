@@ -149,7 +149,7 @@ class KVCache:
 
     def restore(self, slot: Slot, tokens: Tokens[int]) -> bool:
         """Loads the longest prefix of `tokens` in the store, where that saves more than taking one over."""
-        while (match := self._swap.find(slot, tokens, self._donor(slot, tokens)[1])) is not None:
+        while (match := self._swap.find(slot, tokens, lambda: self._donor(slot, tokens)[1])) is not None:
             if not self._has_room(match.state.length):
                 return False
             data = self._swap.fetch(match)

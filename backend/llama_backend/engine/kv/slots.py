@@ -59,9 +59,10 @@ class Slots:
     def held(self, tokens: Tokens[int], scope: str) -> int:
         """The most of the first of `tokens` that any slot holds.
 
-        Any thread may ask; the answer may be inexact while the engine changes the slots.
+        Any thread may ask, so it looks at copies: the engine's thread may cut a slot meanwhile.
         """
-        return max((slot.shares(tokens, scope) for slot in self._slots), default=0)
+        held = (slot.tokens.copy() for slot in self._slots if slot.scope == scope)
+        return max((common_prefix(each, tokens) for each in held), default=0)
 
 
 def choose_slot(idle: Collection[Slot], tokens: Tokens[int], scope: str) -> tuple[Slot, int]:

@@ -143,10 +143,13 @@ class StateStore:
         state.last_used = next(self._ticks)
         return data
 
-    def prefetch(self, tokens: Tokens[int], scope: str, least: int) -> None:
-        """Reads the best state for `tokens` from disk, where it has `least` of them or more."""
+    def prefetch(self, tokens: Tokens[int], scope: str, least: Callable[[], int]) -> None:
+        """Reads the best state for `tokens` from disk, where it has `least` of them or more.
+
+        `least` is called only where there is such a state, since finding it out may take long.
+        """
         match = self.find(tokens, scope)
-        if match is not None and match.state.data is None and match.length >= least:
+        if match is not None and match.state.data is None and match.length >= least():
             self._read_ahead(match.state)
 
     def used(self, match: Match) -> None:

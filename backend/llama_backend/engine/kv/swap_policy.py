@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 from time import perf_counter
 
@@ -46,12 +47,15 @@ class SwapPolicy:
                 return self._save(slot, self._store, durable=True, in_slot=True)
         return False
 
-    def find(self, slot: Slot, tokens: Tokens[int], had: int) -> Match | None:
-        """The longest prefix of `tokens` in the store, where loading it pays; the slot has `had` tokens without it."""
+    def find(self, slot: Slot, tokens: Tokens[int], had: Callable[[], int]) -> Match | None:
+        """The longest prefix of `tokens` in the store, where loading it pays.
+
+        `had` says how many tokens the slot gets without it; it is called only where the store has any.
+        """
         if self._store is None or self._memory.has_queued_copy(slot.seq_id):
             return None
         match = self._store.find(tokens[:-1], slot.scope)
-        return match if match is not None and self._pays(match.length - had, match.state.length) else None
+        return match if match is not None and self._pays(match.length - had(), match.state.length) else None
 
     def fetch(self, match: Match) -> Bytes | None:
         """The data of a state that was found; None where its file is gone or damaged."""

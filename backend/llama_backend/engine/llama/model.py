@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_backend.engine.embedder import Pooling
 from llama_backend.engine.llama.binding import LIBRARY, lib
 from llama_backend.engine.llama.log import LlamaLog
 from llama_backend.engine.llama.vocab_reader import VocabReader
@@ -19,6 +19,7 @@ from llama_backend.models.gguf import read_metadata
 from llama_backend.models.hyperparameters import Hyperparameters
 
 if TYPE_CHECKING:
+    from llama_backend.engine.embedder import Pooling
     from llama_backend.engine.placement.offload import Offload
 
 _TEXT_SIZE = 256
@@ -82,12 +83,14 @@ class Model:
     def kv_size(self) -> KVSize:
         """The size of a KV cell.
 
-        llama.cpp does not return values that differ by layer; where there may be some, the file's header is read.
+        llama.cpp does not return values that differ by layer; where there may be some, the file's header is read. A
+        header beyond the limits of that reading does not refuse a model that llama.cpp has loaded.
         """
         architecture = self._meta("general.architecture")
         read: Mapping[str, object] = {}
         if self._meta(f"{architecture}.attention.head_count_kv") is None:
-            read = read_metadata(self._path)
+            with suppress(ModelUnreadable):
+                read = read_metadata(self._path)
 
         def value(key: str) -> object:
             text = self._meta(f"{architecture}.{key}")

@@ -69,7 +69,7 @@ class Intake:
             raise InvalidRequest("the prompt is empty: it has no tokens", param="prompt")
         if len(tokens) >= context:
             raise PromptTooLong.of(len(tokens), context)
-        self._store.prefetch(tokens, command.scope, self._slots.held(tokens, command.scope) + LEAST_KEPT)
+        self._store.prefetch(tokens, command.scope, lambda: self._slots.held(tokens, command.scope) + LEAST_KEPT)
         requests = [_engine_request(command, tokens, index) for index in range(command.n)]
         return self._accepted(Answers(command.id, requests), command.id, len(tokens))
 

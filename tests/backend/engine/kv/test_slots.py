@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from llama_backend.engine.kv.slots import Slots, common_prefix
@@ -39,3 +41,18 @@ def test_only_slots_of_the_same_scope_hold_anything_for_a_prompt() -> None:
     assert slots.held([1, 2, 3, 4, 5], "") == 3
     assert slots.held([1, 2, 3, 4, 5], "alice") == 4
     assert slots.held([1, 2, 3, 4, 5], "bob") == 0
+
+
+class ShrinkingTokens(list[int]):
+    """Tokens that the engine's thread cuts as soon as another thread looks at one of them."""
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        self.clear()
+        return found
+
+
+def test_a_slot_that_is_cut_meanwhile_does_not_disturb_who_asks() -> None:
+    slots = Slots(1)
+    slots[0].tokens = ShrinkingTokens([1, 2, 3])
+    assert slots.held([1, 2, 3, 4], "") == 3

@@ -201,9 +201,9 @@ def test_a_disk_that_takes_nothing_is_left_alone_after_a_while(tmp_path: Path) -
 def test_prefetching_reads_a_state_into_the_ram_that_has_enough_of_a_prompt(store: StateStore) -> None:
     store.put(A, "", bytes(100), durable=True, in_slot=True)
     assert store.wait_written(5)
-    store.prefetch(A, "", least=101)
+    store.prefetch(A, "", least=lambda: 101)
     assert store.status.ram_bytes == 0
-    store.prefetch(A, "", least=100)
+    store.prefetch(A, "", least=lambda: 100)
     assert store.status.ram_bytes == 100
 
 

@@ -15,6 +15,7 @@ from llama_backend.engine.placement.kv_plan import KVPlan
 from llama_backend.engine.placement.kv_size import KVSize
 from llama_backend.engine.placement.model_file import ModelFile
 from llama_backend.engine.speculation.draft_model import Chunk
+from llama_backend.errors import ModelUnreadable
 from llama_backend.models.hyperparameters import Hyperparameters
 from tests.support.engine.hollow_model import HollowModel
 from tests.support.gguf_files import Array, gguf_with_tensors
@@ -82,6 +83,19 @@ def test_it_is_what_llama_cpp_takes(shape: HollowModel, tmp_path: Path, llama_lo
     with closing(DraftRunner(model, KVPlan(1, 256, 256, True), lambda: 1, model.vocab.size)) as runner:
         grown = state_bytes(runner, 17) - state_bytes(runner, 1)
     assert grown == 16 * (model.kv_size.bytes_per_token("f16") + CELL_BYTES)
+
+
+def test_a_header_that_cannot_be_read_again_does_not_refuse_a_loaded_model(
+    tmp_path: Path, llama_log: LlamaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = HollowModel("deci", kv_heads=(1, 4, 2))
+    model = Model(str(shape.write(tmp_path / "m.gguf")), None, llama_log)
+
+    def refuse(path: str) -> None:
+        raise ModelUnreadable(f"{path}: too many keys")
+
+    monkeypatch.setattr("llama_backend.engine.llama.model.read_metadata", refuse)
+    assert len(model.kv_size.values) == len(shape.kv_heads)
 
 
 def state_bytes(runner: DraftRunner, tokens: int) -> int:
