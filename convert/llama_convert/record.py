@@ -82,14 +82,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str | None = None
 
     def known(self) -> dict[str, Any]:
-        """The record as plain values, without those that are missing."""
-        return _filled(msgspec.to_builtins(self))
+        """The record as plain values, without those that are not known."""
+        return {} if self == Record() else _filled(msgspec.to_builtins(self))
 
 
 def _filled(values: dict[str, Any]) -> dict[str, Any]:
-    """The values, and those inside them, without the empty ones."""
+    """The values, and those inside them, without None."""
     pairs = ((name, _filled(value) if isinstance(value, dict) else value) for name, value in values.items())
-    return {name: value for name, value in pairs if value not in (None, [], {})}
+    return {name: value for name, value in pairs if value is not None}
 
 
 S = TypeVar("S", bound=msgspec.Struct)

@@ -50,6 +50,10 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert raw["imatrix"] is None, "what is not known is written too"
 
 
+def test_a_known_record_has_its_empty_lists(tmp_path: Path) -> None:
+    assert Record(name="tiny").known()["warnings"] == []
+
+
 def test_without_a_record_nothing_is_known(tmp_path: Path) -> None:
     assert read_record(tmp_path / "tiny.gguf") == Record()
     assert Record().known() == {}

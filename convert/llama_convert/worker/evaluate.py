@@ -21,6 +21,8 @@ from llama_convert.worker.messages import Evaluated, EvaluateTask
 
 _WINDOW = 512
 _LEAST = 32
+_LARGEST_EXPONENT = 700.0
+"""Of e, in a float of 64 bits."""
 
 Probabilities = npt.NDArray[np.float64]
 
@@ -39,7 +41,7 @@ def run_evaluate(task: EvaluateTask, channel: Channel) -> Evaluated:
             raise UsageError(f"the text for the report has {len(tokens)} tokens; it needs {_LEAST} or more")
         shape = (len(windows), _scored(len(windows[0])), model.vocab_size)
         store = np.memmap(task.base, np.float32, "r" if task.compare else "w+", shape=shape)
-        measured = _Measured()
+        measured = Measured()
         for index, window in enumerate(windows):
             found, wanted = _log_probabilities(model, window), window[len(window) // 2 + 1 :]
             if not np.isfinite(found).all():
@@ -74,7 +76,7 @@ def _log_probabilities(model: llama.Model, window: list[int]) -> Probabilities:
     return np.asarray(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
 
 
-class _Measured:
+class Measured:
     """The numbers that are collected over the windows, one for each position."""
 
     def __init__(self) -> None:
@@ -93,8 +95,10 @@ class _Measured:
         self._shifts += (np.exp(found[rows, wanted]) - np.exp(base[rows, wanted])).tolist()
 
     def summary(self) -> Evaluated:
-        """Means with their standard errors."""
+        """Means with their standard errors. Raises CheckFailed where the perplexity exceeds what a float holds."""
         mean, error = _mean(self._losses)
+        if mean > _LARGEST_EXPONENT:
+            raise CheckFailed(f"the model predicts the text so badly that its perplexity is e^{mean:.0f}")
         perplexity = float(np.exp(mean))
         summary = Evaluated(len(self._losses), perplexity, perplexity * error)
         if not self._divergences:

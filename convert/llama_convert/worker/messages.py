@@ -6,6 +6,8 @@ task or with `Failed`. Both sides decode strictly: a field that is missing, unkn
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 
 
@@ -116,14 +118,10 @@ class Evaluated(_Event, frozen=True, tag="evaluated"):
 Result = Quantized | Sized | Checked | Evaluated
 Event = Progressed | Failed | Quantized | Sized | Checked | Evaluated
 
-_encoder = msgspec.json.Encoder()
-_tasks: msgspec.json.Decoder[Task] = msgspec.json.Decoder(Task)
-_events: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
-
 
 def encode_line(message: Task | Event) -> bytes:
-    """The message as a line."""
-    return _encoder.encode(message) + b"\n"
+    """The message as a line of ASCII, since paths may hold bytes that are not UTF-8 (lone surrogates in Python)."""
+    return json.dumps(msgspec.to_builtins(message)).encode() + b"\n"
 
 
 def decode_task(line: bytes) -> Task:
@@ -131,7 +129,8 @@ def decode_task(line: bytes) -> Task:
 
     Raises ValueError where it is not one.
     """
-    return _tasks.decode(line)
+    task: Task = msgspec.convert(json.loads(line), Task)
+    return task
 
 
 def decode_event(line: bytes) -> Event:
@@ -139,4 +138,5 @@ def decode_event(line: bytes) -> Event:
 
     Raises ValueError where it is not one.
     """
-    return _events.decode(line)
+    event: Event = msgspec.convert(json.loads(line), Event)
+    return event

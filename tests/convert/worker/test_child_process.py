@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -124,6 +125,11 @@ def test_a_worker_refuses_a_task_that_it_does_not_know() -> None:
     assert isinstance(found, Failed)
     assert found.kind == "WorkerFailed"
     assert "format" in found.text
+
+
+def test_a_path_that_is_not_utf_8_reaches_the_worker() -> None:
+    task = CheckTask(os.fsdecode(b"/data/mod\xe8les/m.gguf"), threads=1)
+    assert decode_task(encode_line(task)) == task
 
 
 def test_tasks_are_lines_of_json() -> None:

@@ -158,6 +158,20 @@ def test_any_quantisation_of_a_ready_made_repository_can_be_pulled(
     assert (plan["fetch_bytes"], plan["models"][0]["quantization"]) == (30, "Q4_K_L")
 
 
+def test_a_quantisation_in_the_name_counts_more_than_the_variable(
+    hub: LocalHub, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repositories["someone/ready"] = {"ready-Q4_K_L.gguf": b"x" * 30, "ready-Q4_K_M.gguf": b"x" * 20}
+    monkeypatch.setenv("LLAMA_CHAT_QUANT", "Q4_K_M")
+    plan = json.loads(run("pull", "someone/ready:Q4_K_L", "--plan", "--json").out)
+    assert plan["models"][0]["quantization"] == "Q4_K_L"
+    plan = json.loads(run("pull", "someone/ready", "--plan", "--json").out)
+    assert plan["models"][0]["quantization"] == "Q4_K_M"
+    done = run("pull", "someone/ready:Q4_K_L", "--quant", "Q4_K_M", "--plan")
+    assert done.code == 2
+    assert "differ" in done.err
+
+
 @pytest.mark.parametrize("arguments", [["someone/tiny", "--quant", "q8_0,f16"], ["convert", "someone/tiny"]])
 def test_weights_become_every_quantisation_that_is_asked_for(hub: LocalHub, models: Path, arguments: list[str]) -> None:
     command = arguments if arguments[0] == "convert" else ["pull", *arguments]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from llama_chat.cli import options
 from llama_chat.cli.conversion_options import conversion, convert_options, hub, quant_option
@@ -48,7 +49,7 @@ def fetch(target: str, models: Path, json: bool, params: dict[str, Any]) -> None
         wanted = parse_target(target, official=params["official"])
         chosen = PullOptions(
             conversion=convert_options(params, models),
-            quant=params["quant"],
+            quant=None if wanted.quantization and _is_from_environment("quant") else params["quant"],
             revision=params["revision"],
             endpoint=params["endpoint"],
             send_token=params["send_token"],
@@ -58,3 +59,8 @@ def fetch(target: str, models: Path, json: bool, params: dict[str, Any]) -> None
             print_plan(plan_pull(wanted, chosen), json)
         else:
             print_outcome(pull(wanted, chosen, listener), json)
+
+
+def _is_from_environment(name: str) -> bool:
+    """Whether an option's value is that of its variable, which counts less than what was typed."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.ENVIRONMENT
