@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from llama_backend.server.access.admission import Admission
@@ -20,8 +21,9 @@ from llama_backend.server.http.metrics_page import render
 from llama_backend.server.state import ServerState
 from llama_backend.server.streaming.streams import Streams
 from llama_backend.server_config import ServerConfig
-from llama_backend.wire.ipc import EngineConfig, EngineStats, Ready
-from llama_backend.wire.status import GPUShare, KVStoreStatus, StepTimes, TuningStatus
+from llama_backend.wire.ipc import EngineConfig, EngineStats
+from llama_backend.wire.status import GPUShare, KVStoreStatus, StepTimes
+from tests.support.server.reports import READY, TUNING
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(llama_chat_\w+)` \| (\w+) \|([^|]*)\|", re.MULTILINE)
@@ -36,36 +38,10 @@ def model() -> ServedModel:
     found.loaded = True
     found.metrics.outcomes["stop"] = found.metrics.accounts["alice"] = found.metrics.account_tokens["alice"] = 1
     gpu = GPUShare(name="CUDA0", description="", layers=1, weights=1, kv=1, compute=1, free=9)
-    tuning = TuningStatus(
-        threads=1,
-        threads_most=1,
-        threads_fixed=True,
-        flash_attention=True,
-        kv_unified=True,
-        kv_type="f16",
-        kv_cells=1,
-        kv_bytes=1,
-        batch=1,
-        ubatch=1,
-        gpu_layers=1,
-        layers=1,
-        gpu_layers_fixed=True,
-        gpus=[gpu],
-    )
     status = found.supervisor.status
     status.process = cast(WatchedProcess, SimpleNamespace(pid=os.getpid()))
-    status.tuning, status.kv_store = tuning, KVStoreStatus()
-    status.ready = Ready(
-        context=1,
-        context_trained=1,
-        slots=1,
-        threads=1,
-        gpu_layers=1,
-        kv_unified=True,
-        description="",
-        parameters=1,
-        size=1,
-    )
+    status.tuning, status.kv_store = replace(TUNING, gpus=[gpu]), KVStoreStatus()
+    status.ready = READY
     counts = ("prompt_tokens", "cached_tokens", "generated_tokens", "preemptions")
     cells = ("kv_cells", "kv_used", "kv_busy", "kv_shared")
     found.counters.take(EngineStats(times=StepTimes(), **dict.fromkeys((*counts, *cells), 1)))

@@ -87,14 +87,15 @@ def _write_engine(page: Page, served: ServedModel, model: Labels) -> None:
         size = ({"process": "engine", **model}, resident_bytes(status.process.pid))
         page.gauge("resident_memory_bytes", "Resident memory of each process.", size)
     if status.tuning is not None:
-        _write_tuning(page, status.tuning, model)
+        write_tuning(page, status.tuning, model)
     if ready is not None:
         page.gauge("slots", "Sequences that can be computed at the same time.", (model, ready.slots))
         page.gauge("context_tokens", "Most tokens of one sequence, prompt and answer together.", (model, ready.context))
         page.gauge("model_size_bytes", "Size of the weights in bytes.", (model, ready.size))
 
 
-def _write_tuning(page: Page, tuning: TuningStatus, model: Labels) -> None:
+def write_tuning(page: Page, tuning: TuningStatus, model: Labels) -> None:
+    """Adds how a model is computed: threads, KV cells, and what is on GPUs."""
     page.gauge("threads", "Threads that compute now.", (model, tuning.threads))
     page.counter("thread_changes_total", "How often the number of threads was changed.", (model, tuning.thread_changes))
     page.gauge("gpu_layers", "Layers on GPUs.", (model, tuning.gpu_layers))

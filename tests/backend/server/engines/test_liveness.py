@@ -18,24 +18,13 @@ from llama_backend.server.engines.liveness import hang_reason, liveness_problem
 from llama_backend.server.engines.pending import PendingCompletion
 from llama_backend.server.engines.supervisor import Supervisor
 from llama_backend.wire.api import SamplingParams
-from llama_backend.wire.ipc import Accepted, EngineConfig, Ready, StepDone, Submit
+from llama_backend.wire.ipc import Accepted, EngineConfig, StepDone, Submit
 from tests.backend.server.conftest import Serve
 from tests.support.clock import movable_clock
 from tests.support.server.fake_engine import FakeModel
 from tests.support.server.harness import CHAT, ServerProcess, chat, write_model
+from tests.support.server.reports import READY
 from tests.support.wait import until
-
-READY = Ready(
-    context=16,
-    context_trained=16,
-    slots=1,
-    threads=1,
-    gpu_layers=0,
-    kv_unified=True,
-    description="",
-    parameters=1,
-    size=1,
-)
 
 
 @pytest.fixture

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from llama_backend.server.http.metrics_page import _write_tuning
+from llama_backend.server.http.metrics_page import write_tuning
 from llama_backend.server.prometheus import Page
 from llama_backend.server.request_metrics import RequestMetrics, RequestTimer
 from llama_backend.wire.api import Timings
 from llama_backend.wire.ipc import SequenceOutput
-from llama_backend.wire.status import GPUShare, TuningStatus
+from llama_backend.wire.status import GPUShare
 from tests.backend.server.conftest import Serve
 from tests.support.server.fake_engine import FakeModel
 from tests.support.server.harness import CHAT, MODEL, ServerProcess, chat, free_port
+from tests.support.server.reports import TUNING
 from tests.support.wait import until
 
 Metrics = Callable[..., float]
@@ -153,25 +155,9 @@ def test_being_watched_keeps_no_server_alive(serve: Serve) -> None:
 
 def test_how_it_computes_and_what_gpus_take() -> None:
     gpu = GPUShare(name="CUDA0", description="x", layers=9, weights=5, kv=3, compute=2, free=99)
-    tuning = TuningStatus(
-        threads=3,
-        threads_most=4,
-        threads_fixed=False,
-        thread_changes=2,
-        flash_attention=True,
-        kv_unified=True,
-        kv_type="f16",
-        kv_cells=8,
-        kv_bytes=16,
-        batch=4,
-        ubatch=4,
-        gpu_layers=9,
-        layers=9,
-        gpu_layers_fixed=False,
-        gpus=[gpu],
-    )
+    tuning = replace(TUNING, threads=3, thread_changes=2, kv_bytes=16, gpu_layers=9, layers=9, gpus=[gpu])
     page = Page("")
-    _write_tuning(page, tuning, {"model": "m"})
+    write_tuning(page, tuning, {"model": "m"})
     text = page.content.decode()
     for line in ("threads", "thread_changes_total", "gpu_layers", "kv_bytes"):
         assert f'\n{line}{{model="m"}} ' in f"\n{text}"
